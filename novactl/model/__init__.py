@@ -1,0 +1,1 @@
+"""The nouns, as frozen records. Pure: no clock, no chance, no files."""

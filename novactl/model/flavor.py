@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flavor:
+    """A size of server. `disk_gb` 0 means as large as the image."""
+
+    id: str
+    name: str
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    created_at: float
+
+    @property
+    def amounts(self) -> Amounts:
+        return {VCPU: self.vcpus, MEMORY_MB: self.memory_mb, DISK_GB: self.disk_gb}

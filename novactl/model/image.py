@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A bootable disk, checked at intake and stored under its SHA-256. Sizes in bytes.
+
+    `virtual_size_bytes` is the disk a guest sees. `source` is the file or URL it came from.
+    """
+
+    id: str
+    name: str
+    sha256: str
+    disk_format: str
+    size_bytes: int
+    virtual_size_bytes: int
+    architecture: str
+    source: str
+    created_at: float
+
+    @property
+    def min_disk_gb(self) -> int:
+        return -(-self.virtual_size_bytes // GIB)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Mapping
+
+from novactl.model.resources import Inventory
+
+
+class NodeState(enum.StrEnum):
+    """ENROLLING: known, not yet checked end to end, takes no servers. REMOVING: on its way out."""
+
+    ENROLLING = "enrolling"
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+    REMOVING = "removing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """An enrolled hypervisor host. Times are seconds since the epoch (UTC), None where it never happened.
+
+    `address` is the agent's endpoint (`tcp://host:port`), `public_key` its CURVE key in Z85. `ssh` is
+    `user@host:port`, or `local`. `reported_at` is when `report` (nodeagent.wire.Report as JSON) was taken in;
+    `silent_since` is when a call first got no answer, None while it answers. `generation` counts the changes of
+    the node's inventory and claims. `undo` is what enrolment did, for `node remove`.
+    """
+
+    id: str
+    name: str
+    state: NodeState
+    address: str
+    public_key: str
+    ssh: str
+    host_key: str
+    zone: str
+    architecture: str
+    agent_version: str
+    generation: int
+    created_at: float
+    reason: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    report: Mapping[str, Any] | None = None
+    reported_at: float | None = None
+    silent_since: float | None = None
+    undo: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeUsage:
+    """A node with its ledger: per resource class what it has and what is claimed."""
+
+    node: Node
+    inventories: Mapping[str, Inventory]
+    allocated: Mapping[str, int]
+    servers: int

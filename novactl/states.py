@@ -1,0 +1,152 @@
+"""The server state machine: Nova's vm_state, task_state and power_state, and the only rules about them.
+
+Source: reference table of nova/compute/{vm_states,task_states,power_state}.py and the decorators of
+nova/compute/api.py. Pure: nothing here reads a clock or a database.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Mapping
+
+from novactl.errors import Conflict
+
+
+class VmState(enum.StrEnum):
+    BUILDING = "building"
+    ACTIVE = "active"
+    STOPPED = "stopped"
+    ERROR = "error"
+    DELETED = "deleted"
+
+
+class TaskState(enum.StrEnum):
+    NONE = ""
+    SCHEDULING = "scheduling"
+    SPAWNING = "spawning"
+    POWERING_OFF = "powering-off"
+    POWERING_ON = "powering-on"
+    REBOOTING = "reboot_started"
+    REBOOTING_HARD = "reboot_started_hard"
+    DELETING = "deleting"
+
+
+class PowerState(enum.StrEnum):
+    """What libvirt says of the domain (nova/compute/power_state.py)."""
+
+    NOSTATE = "NOSTATE"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    SHUTDOWN = "SHUTDOWN"
+    CRASHED = "CRASHED"
+    SUSPENDED = "SUSPENDED"
+
+
+class Event(enum.StrEnum):
+    """What happens to a server. `BEGIN_…` is asked for by a user; the others end what was begun."""
+
+    BUILT = "built"
+    BUILD_FAILED = "build_failed"
+    BEGIN_STOP = "stop"
+    STOPPED = "stopped"
+    BEGIN_START = "start"
+    STARTED = "started"
+    BEGIN_REBOOT = "reboot"
+    BEGIN_REBOOT_HARD = "reboot_hard"
+    REBOOTED = "rebooted"
+    BEGIN_DELETE = "delete"
+    DELETED = "deleted"
+    ABORTED = "aborted"
+    """A begun change was undone: the server is again what it was."""
+    FAILED = "failed"
+    """A begun change failed and could not be undone."""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    vm_state: VmState
+    task_state: TaskState
+    power_state: PowerState
+
+    @property
+    def status(self) -> str:
+        """The one word shown to users, as Nova derives it."""
+        return _BUSY_STATUS.get((self.vm_state, self.task_state)) or _STATUS[self.vm_state]
+
+
+BUILDING = ServerState(VmState.BUILDING, TaskState.SCHEDULING, PowerState.NOSTATE)
+
+_STATUS: Mapping[VmState, str] = {
+    VmState.BUILDING: "BUILD", VmState.ACTIVE: "ACTIVE", VmState.STOPPED: "SHUTOFF", VmState.ERROR: "ERROR",
+    VmState.DELETED: "DELETED",
+}
+_BUSY_STATUS: Mapping[tuple[VmState, TaskState], str] = {
+    (VmState.ACTIVE, TaskState.REBOOTING): "REBOOT",
+    (VmState.ACTIVE, TaskState.REBOOTING_HARD): "HARD_REBOOT",
+    (VmState.STOPPED, TaskState.REBOOTING_HARD): "HARD_REBOOT",
+    (VmState.ERROR, TaskState.REBOOTING_HARD): "HARD_REBOOT",
+}
+STATUSES: tuple[str, ...] = tuple(dict.fromkeys([*_STATUS.values(), *_BUSY_STATUS.values()]))
+
+_IDLE = frozenset({TaskState.NONE})
+_ANY_VM = frozenset(VmState) - {VmState.DELETED}
+_ANY_TASK = frozenset(TaskState)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """From any of `vm` × `task`, to the fields given (None: as it was)."""
+
+    vm: frozenset[VmState]
+    task: frozenset[TaskState]
+    to_vm: VmState | None = None
+    to_task: TaskState | None = None
+    to_power: PowerState | None = None
+
+
+TRANSITIONS: Mapping[Event, Transition] = {
+    Event.BUILT: Transition(
+        frozenset({VmState.BUILDING}), _ANY_TASK, VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
+    Event.BUILD_FAILED: Transition(
+        frozenset({VmState.BUILDING}), _ANY_TASK, VmState.ERROR, TaskState.NONE, PowerState.NOSTATE),
+    Event.BEGIN_STOP: Transition(frozenset({VmState.ACTIVE, VmState.ERROR}), _IDLE, None, TaskState.POWERING_OFF),
+    Event.STOPPED: Transition(
+        frozenset({VmState.ACTIVE, VmState.ERROR}), frozenset({TaskState.POWERING_OFF}),
+        VmState.STOPPED, TaskState.NONE, PowerState.SHUTDOWN),
+    Event.BEGIN_START: Transition(frozenset({VmState.STOPPED}), _IDLE, None, TaskState.POWERING_ON),
+    Event.STARTED: Transition(
+        frozenset({VmState.STOPPED}), frozenset({TaskState.POWERING_ON}),
+        VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
+    Event.BEGIN_REBOOT: Transition(frozenset({VmState.ACTIVE}), _IDLE, None, TaskState.REBOOTING),
+    Event.BEGIN_REBOOT_HARD: Transition(
+        frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}), _IDLE, None, TaskState.REBOOTING_HARD),
+    Event.REBOOTED: Transition(
+        frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}),
+        frozenset({TaskState.REBOOTING, TaskState.REBOOTING_HARD}), VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
+    Event.BEGIN_DELETE: Transition(_ANY_VM, _IDLE, None, TaskState.DELETING),
+    Event.DELETED: Transition(
+        _ANY_VM, _ANY_TASK, VmState.DELETED, TaskState.NONE, PowerState.NOSTATE),
+    Event.ABORTED: Transition(_ANY_VM, _ANY_TASK - _IDLE, None, TaskState.NONE),
+    Event.FAILED: Transition(_ANY_VM, _ANY_TASK, VmState.ERROR, TaskState.NONE),
+}
+"""What may follow what. A server that is busy (task_state set) accepts nothing new: its operation ends first."""
+
+
+def advance(state: ServerState, event: Event, server: str) -> ServerState:
+    """The state after `event`. Raises Conflict naming the server and both states when the table has no such row."""
+    rule = TRANSITIONS[event]
+    if state.vm_state not in rule.vm or state.task_state not in rule.task:
+        busy = f" and {state.task_state}" if state.task_state else ""
+        allowed = ", ".join(sorted(rule.vm))
+        raise Conflict(
+            f"cannot {event.value.replace('_', ' ')} server {server} while it is {state.vm_state}{busy}",
+            hint=f"allowed while {allowed}" + (", once it is not busy" if busy else ""),
+            command=f"novactl server show {server}",
+        )
+    return replace(
+        state,
+        vm_state=rule.to_vm or state.vm_state,
+        task_state=state.task_state if rule.to_task is None else rule.to_task,
+        power_state=rule.to_power or state.power_state,
+    )
