@@ -1,0 +1,1 @@
+"""What changes the world: sagas, one a file, and the engine that journals them."""
