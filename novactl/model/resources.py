@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Mapping
+
+from novactl.model.units import human_gib, human_mib
 
 VCPU, MEMORY_MB, DISK_GB = "VCPU", "MEMORY_MB", "DISK_GB"
 STANDARD_CLASSES = (VCPU, MEMORY_MB, DISK_GB)
@@ -44,6 +46,17 @@ class Shortage:
     text: str
 
 
+_SPOKEN: Mapping[str, tuple[str, Callable[[int], str]]] = {
+    VCPU: ("vcpu", str), MEMORY_MB: ("memory", human_mib), DISK_GB: ("disk", human_gib),
+}
+
+
+def spoken(resource_class: str, amount: int) -> str:
+    """'memory 8.0 GiB', 'vcpu 4', 'CUSTOM_GPU 1'."""
+    word, tell = _SPOKEN.get(resource_class, (resource_class, str))
+    return f"{word} {tell(amount)}"
+
+
 def shortage(inventory: Inventory | None, resource_class: str, used: int, amount: int) -> Shortage | None:
     """None when `amount` more fits; otherwise why not. The one capacity rule (DESIGN: placement ledger):
 
@@ -53,22 +66,24 @@ def shortage(inventory: Inventory | None, resource_class: str, used: int, amount
     """
     if amount == 0:
         return None
+    free = inventory.capacity - used if inventory else 0
+    if inventory and amount <= free and inventory.min_unit <= amount <= inventory.max_unit and amount % inventory.step_size == 0:
+        return None
+    return Shortage(resource_class, amount, free, _why(inventory, resource_class, used, amount))
+
+
+def _why(inventory: Inventory | None, resource_class: str, used: int, amount: int) -> str:
+    word, tell = _SPOKEN.get(resource_class, (resource_class, str))
     if inventory is None:
-        return Shortage(resource_class, amount, 0, f"has no {resource_class}")
+        return f"{word}: needs {tell(amount)}, the node has none"
     free = inventory.capacity - used
     if amount > free:
-        ratio = f"{inventory.ratio_milli / 1000:g}"
-        return Shortage(
-            resource_class, amount, free,
-            f"{resource_class}: needs {amount}, free {free} of {inventory.capacity}"
-            f" (total {inventory.total}, reserved {inventory.reserved}, ratio {ratio}, used {used}): short by {amount - free}",
+        return (
+            f"{word}: needs {tell(amount)}, free {tell(free)} of {tell(inventory.capacity)}"
+            f" (ratio {inventory.ratio_milli / 1000}, reserved {tell(inventory.reserved)}): short by {tell(amount - free)}"
         )
     if amount > inventory.max_unit:
-        return Shortage(
-            resource_class, amount, free,
-            f"{resource_class}: needs {amount} for one server, the node allows at most {inventory.max_unit}")
+        return f"{word}: needs {tell(amount)}, the node gives one server at most {tell(inventory.max_unit)}"
     if amount < inventory.min_unit:
-        return Shortage(resource_class, amount, free, f"{resource_class}: needs {amount}, the node gives at least {inventory.min_unit}")
-    if amount % inventory.step_size:
-        return Shortage(resource_class, amount, free, f"{resource_class}: {amount} is not a multiple of {inventory.step_size}")
-    return None
+        return f"{word}: needs {tell(amount)}, the node gives at least {tell(inventory.min_unit)}"
+    return f"{word}: needs {tell(amount)}, the node gives multiples of {tell(inventory.step_size)}"

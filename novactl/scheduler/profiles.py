@@ -1,0 +1,34 @@
+"""Profiles: which filters must agree, and what counts how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from novactl.scheduler.filters import FILTERS, Filter
+from novactl.scheduler.weighers import Weigher, balance, chance, servers
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`weighers` are pairs of a weigher and its multiplier; a negative one prefers less."""
+
+    name: str
+    filters: tuple[Filter, ...]
+    weighers: tuple[tuple[Weigher, float], ...]
+
+
+_ALL = tuple(FILTERS.values())
+
+DEFAULT = Profile("default", _ALL, ((balance, 1.0),))
+"""Spread: keep the scarcest resource of every node as plentiful as can be."""
+
+PROFILES: Mapping[str, Profile] = {
+    p.name: p for p in (
+        DEFAULT,
+        Profile("pack", _ALL, ((balance, -1.0),)),
+        Profile("simple", _ALL, ((servers, -1.0),)),
+        Profile("random", _ALL, ((chance, 1.0),)),
+    )
+}
+"""Beside the default: its opposite, and two classic ones of Nova (SimpleScheduler, ChanceScheduler)."""
