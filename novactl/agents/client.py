@@ -1,0 +1,275 @@
+"""Calls to agents: one, many at once, a stream, a pipeline of chunks.
+
+DEALER sockets over CURVE, `IMMEDIATE` and `LINGER=0`: what is sent goes to a living connection or fails at once, and
+nothing waits in a queue for a node that comes back later. Each thread has its own sockets. Mutations carry the
+operation's epoch and expire in the agent's own boot-time clock, which `agent.hello` tells once a connection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import zmq
+
+from nodeagent import wire
+from novactl.agents.diagnose import why_silent
+from novactl.agents.keys import KeyPair
+from novactl.errors import AgentRefused, AgentTimeout, NovaError, Unreachable
+
+
+class Peer(Protocol):
+    """Where an agent is and who it must be: a Node, or what enrolment knows before there is one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def public_key(self) -> str: ...
+
+
+class Fence(NamedTuple):
+    """What a mutation carries: its request id, and the operation it belongs to with that operation's epoch."""
+
+    request_id: str
+    operation: str
+    epoch: int
+
+
+class Answer(NamedTuple):
+    body: Any
+    """The method's result dataclass."""
+    payload: bytes | None
+
+
+class Agents:
+    """The agents, as seen by one admin. `close()` drops every connection."""
+
+    def __init__(self, keys: Callable[[], KeyPair], *, actor: str, connect_s: float) -> None:
+        self._keys, self._actor, self.connect_s = keys, actor, connect_s
+        self._context: zmq.Context | None = None
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._numbers = itertools.count(1)
+        self._prefix = f"r-{os.urandom(6).hex()}-"
+
+    def call(
+        self, peer: Peer, method: str, args: Any = None, payload: bytes | None = None, *, fence: Fence | None = None,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """One request, one answer.
+
+        Raises Unreachable (nothing connected), AgentTimeout (no answer in time: it may have happened) or
+        AgentRefused. `fence` is needed for mutations and only for them.
+        """
+        row = wire.METHODS[method]
+        deadline = time.monotonic() + (timeout_s or row.timeout_s)
+        link = self.link(peer)
+        request = link.request(method, args, fence, deadline)
+        link.send(request, payload, deadline)
+        while True:
+            reply, body = link.receive(request, deadline)
+            if reply.kind != wire.PROGRESS:
+                return Answer(result_of(peer, method, reply), body)
+
+    def stream(self, peer: Peer, method: str, args: Any = None) -> Stream:
+        """Open a stream on a connection of its own. Raises as `call` does."""
+        link = Link(self.context(), self._keys(), peer, self)
+        deadline = time.monotonic() + self.connect_s + 2
+        try:
+            request = link.request(method, args, None, deadline)
+            link.send(request, None, deadline)
+        except BaseException:
+            link.close()
+            raise
+        return Stream(link, request, peer)
+
+    def pipeline(
+        self, peer: Peer, method: str, items: Iterable[tuple[Any, bytes | None]], *, fence: Fence, window: int,
+    ) -> Iterator[Any]:
+        """Send the items in order, `window` of them unanswered at most; yields the results in order. Raises as `call` does."""
+        link, sent = self.link(peer), deque[wire.Request]()
+        timeout_s = wire.METHODS[method].timeout_s
+        for number, (args, payload) in enumerate(items):
+            if len(sent) >= window:
+                yield self._pipelined(link, peer, sent.popleft())
+            numbered = Fence(f"{fence.request_id}:{number}", fence.operation, fence.epoch)
+            request = link.request(method, args, numbered, time.monotonic() + timeout_s)
+            link.send(request, payload, time.monotonic() + timeout_s)
+            sent.append(request)
+        while sent:
+            yield self._pipelined(link, peer, sent.popleft())
+
+    def _pipelined(self, link: Link, peer: Peer, request: wire.Request) -> Any:
+        reply, _ = link.receive(request, time.monotonic() + request.timeout_s)
+        return result_of(peer, request.method, reply)
+
+    def fan_out(self, peers: Sequence[Peer], method: str, args: Any = None, *, timeout_s: float) -> dict[str, Answer | NovaError]:
+        """Ask all at once (a read); peer id -> answer, or the error it gave. Takes `timeout_s` at most."""
+        from novactl.agents.fanout import fan_out
+
+        return fan_out(self, peers, method, args, timeout_s)
+
+    def close(self) -> None:
+        with self._lock:
+            context, self._context = self._context, None
+        if context is not None:
+            context.destroy(linger=0)
+
+    def context(self) -> zmq.Context:
+        with self._lock:
+            if self._context is None:
+                self._context = zmq.Context()
+                self._context.set(zmq.MAX_SOCKETS, 16384)
+            return self._context
+
+    def link(self, peer: Peer) -> Link:
+        """This thread's connection to `peer`."""
+        links: dict[tuple[str, str], Link] | None = getattr(self._local, "links", None)
+        if links is None or getattr(self._local, "context", None) is not self._context:
+            links, self._local.links, self._local.context = {}, {}, self.context()
+            self._local.links = links
+        found = links.get((peer.address, peer.public_key))
+        if found is None or found.socket.closed:
+            found = links[peer.address, peer.public_key] = Link(self.context(), self._keys(), peer, self)
+        return found
+
+    def next_id(self) -> str:
+        return f"{self._prefix}{next(self._numbers)}"
+
+    @property
+    def actor(self) -> str:
+        return self._actor
+
+    def diagnose(self, peer: Peer) -> NovaError:
+        return why_silent(self.context(), self._keys(), peer, within_s=min(1.0, self.connect_s))
+
+
+class Link:
+    """One connection of one thread to one agent."""
+
+    def __init__(self, context: zmq.Context, keys: KeyPair, peer: Peer, agents: Agents) -> None:
+        self.peer, self._agents = peer, agents
+        self.socket = dealer(context, keys, peer.public_key)
+        self.socket.connect(peer.address)
+        self._boot: tuple[str, float] | None = None
+        self._early: dict[str, deque[tuple[wire.Reply, bytes | None]]] = {}
+
+    def request(self, method: str, args: Any, fence: Fence | None, deadline: float) -> wire.Request:
+        """The envelope; for a mutation with the agent's boot and the moment it expires there (asked for once)."""
+        plain = wire.to_plain(args) if args is not None else {}
+        timeout_s = max(0.0, deadline - time.monotonic())
+        if not wire.METHODS[method].mutates:
+            return wire.Request(self._agents.next_id(), method, plain, timeout_s, self._agents.actor)
+        if fence is None:
+            raise ValueError(f"{method} changes a node and needs a fence")
+        boot_id, offset_s = self._boot or self._hello(deadline)
+        return wire.Request(
+            fence.request_id, method, plain, timeout_s, self._agents.actor, fence.operation, fence.epoch, boot_id,
+            deadline + offset_s,
+        )
+
+    def _hello(self, deadline: float) -> tuple[str, float]:
+        request = self.request("agent.hello", None, None, deadline)
+        self.send(request, None, deadline)
+        reply, _ = self.receive(request, deadline)
+        hello: wire.Hello = result_of(self.peer, "agent.hello", reply)
+        # measured after the answer came: the command expires a little early rather than late
+        self._boot = hello.boot_id, hello.boottime_s - time.monotonic()
+        return self._boot
+
+    def send(self, request: wire.Request, payload: bytes | None, deadline: float) -> None:
+        """Hand the request to a living connection. Raises Unreachable when there is none within `connect_s`."""
+        wait_s = min(self._agents.connect_s, max(0.0, deadline - time.monotonic()))
+        if not self.socket.poll(int(wait_s * 1000), zmq.POLLOUT):
+            self.close()
+            raise self._agents.diagnose(self.peer)
+        self.socket.send_multipart(wire.encode(request, payload), flags=zmq.NOBLOCK, copy=payload is None)
+
+    def receive(self, request: wire.Request, deadline: float) -> tuple[wire.Reply, bytes | None]:
+        """The next reply to `request`; replies to others wait their turn. Raises AgentTimeout."""
+        early = self._early.get(request.id)
+        if early:
+            return early.popleft()
+        while True:
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            if left_ms <= 0 and not self.socket.poll(0) or left_ms > 0 and not self.socket.poll(left_ms):
+                raise AgentTimeout(self.peer.name, request.method, request.timeout_s)
+            reply, payload = self._decode(self.socket.recv_multipart())
+            if reply.id == request.id:
+                return reply, payload
+            if reply.id:
+                self._early.setdefault(reply.id, deque(maxlen=64)).append((reply, payload))
+
+    def _decode(self, frames: list[bytes]) -> tuple[wire.Reply, bytes | None]:
+        try:
+            return wire.decode(wire.Reply, frames)
+        except wire.BadMessage as bad:
+            raise Unreachable(f"node {self.peer.name} sent what is not our protocol: {bad}") from None
+
+    def close(self) -> None:
+        self.socket.close(linger=0)
+
+
+class Stream:
+    """An open stream: iterate over what comes; `read()` waits a while for it. Close it, or use it in a `with` block."""
+
+    def __init__(self, link: Link, request: wire.Request, peer: Peer) -> None:
+        self._link, self._request, self._peer = link, request, peer
+        self.id = request.id
+        self.result: Any = None
+
+    def read(self, timeout_s: float) -> tuple[Mapping[str, Any], bytes | None] | None:
+        """The next (body, payload); None when nothing came in `timeout_s`. Raises EOFError when the stream has ended."""
+        try:
+            reply, payload = self._link.receive(self._request, time.monotonic() + timeout_s)
+        except AgentTimeout:
+            return None
+        if reply.kind == wire.PROGRESS:
+            return reply.body, payload
+        self.result = result_of(self._peer, self._request.method, reply)
+        raise EOFError
+
+    def close(self) -> None:
+        self._link.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def dealer(context: zmq.Context, keys: KeyPair, server_key: str) -> zmq.Socket:
+    """A DEALER that speaks CURVE to the holder of `server_key` only, and queues nothing for the absent."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.SNDHWM, 100)
+    socket.setsockopt(zmq.RCVHWM, 1000)
+    socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+    socket.setsockopt(zmq.RECONNECT_IVL, 100)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.CURVE_SERVERKEY, server_key.encode())
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
+    socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
+    return socket
+
+
+def result_of(peer: Peer, method: str, reply: wire.Reply) -> Any:
+    try:
+        if reply.kind == wire.ERROR:
+            failure = wire.from_plain(wire.Failure, reply.body)
+            raise AgentRefused(peer.name, method, wire.to_plain(failure))
+        return wire.from_plain(wire.METHODS[method].result, reply.body)
+    except wire.BadMessage as bad:
+        raise Unreachable(f"node {peer.name} answered {method} with what is not our protocol: {bad}") from None

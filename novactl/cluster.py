@@ -1,0 +1,107 @@
+"""Cluster: the one seam to the world, built once and passed down.
+
+Whatever code needs from outside (the database, the agents, the time, new ids, the settings, who is asking) it asks of
+a Cluster, so that the same code runs under a virtual clock.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from novactl.config import Config
+
+if TYPE_CHECKING:
+    from novactl.agents.client import Agents
+    from novactl.db.engine import Database
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch, UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow, for measuring waits."""
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+
+
+class Ids(Protocol):
+    def uuid(self) -> str:
+        """A new random UUID, lower case."""
+
+    def mac(self) -> str:
+        """A new MAC address of QEMU's range 52:54:00."""
+
+
+class RandomIds:
+    def uuid(self) -> str:
+        raw = bytearray(os.urandom(16))                       # RFC 9562 version 4, without importing uuid on hot paths
+        raw[6], raw[8] = raw[6] & 0x0F | 0x40, raw[8] & 0x3F | 0x80
+        text = raw.hex()
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def mac(self) -> str:
+        return "52:54:00:" + ":".join(f"{byte:02x}" for byte in os.urandom(3))
+
+
+class Cluster:
+    """`db` and `agents` are opened with their first use. `actor` is who asks: `user@host`."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, ids: Ids | None = None, actor: str = "") -> None:
+        self.config = config
+        self.clock: Clock = clock or SystemClock()
+        self.ids: Ids = ids or RandomIds()
+        self._actor = actor
+
+    @functools.cached_property
+    def db(self) -> Database:
+        """The database, its schema checked. Raises NotInitialised, SchemaOlder, SchemaNewer, DatabaseFailed."""
+        database = self.unchecked_db()
+        database.check_schema()
+        return database
+
+    def unchecked_db(self) -> Database:
+        """The database as it is: for `init` and `doctor`."""
+        from novactl.db.engine import open_database
+
+        return open_database(self.config.database_url, busy_timeout_s=self.config["database.busy_timeout_s"])
+
+    @functools.cached_property
+    def agents(self) -> Agents:
+        from novactl.agents import keys
+        from novactl.agents.client import Agents
+
+        pair = functools.cache(lambda: keys.load(self.config.data_dir / "keys"))
+        return Agents(pair, actor=self.actor, connect_s=self.config["agent.connect_s"])
+
+    @functools.cached_property
+    def actor(self) -> str:
+        if self._actor:
+            return self._actor
+        import pwd
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+        return f"{user}@{os.uname().nodename}"
+
+    def close(self) -> None:
+        if "agents" in self.__dict__:
+            self.agents.close()
+        if "db" in self.__dict__:
+            self.db.close()
+
+
+def open_cluster(config: Config) -> Cluster:
+    """The cluster these settings describe; nothing is opened yet."""
+    return Cluster(config)

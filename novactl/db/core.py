@@ -1,0 +1,80 @@
+"""The database by SQLAlchemy: every URL that is not SQLite's."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from novactl.db import meta, schema
+from novactl.db.engine import Database
+from novactl.db.statements import Row, Statement, Tx
+from novactl.errors import DatabaseFailed
+
+
+class CoreTx:
+    def __init__(self, connection: sqlalchemy.Connection, built: dict[str, Any]) -> None:
+        self._connection = connection
+        self._built = built
+
+    def _construct(self, query: Statement) -> Any:
+        found = self._built.get(query.name)
+        if found is None:
+            found = self._built[query.name] = query.build(sqlalchemy, schema)
+        return found
+
+    def all(self, query: Statement, **params: Any) -> Sequence[Row]:
+        return self._connection.execute(self._construct(query), params).mappings().all()
+
+    def one(self, query: Statement, **params: Any) -> Row | None:
+        return self._connection.execute(self._construct(query), params).mappings().first()
+
+    def run(self, query: Statement, **params: Any) -> int:
+        return self._connection.execute(self._construct(query), params).rowcount
+
+    def run_many(self, query: Statement, params: Sequence[Mapping[str, Any]]) -> None:
+        if params:
+            self._connection.execute(self._construct(query), list(params))
+
+    def stream(self, query: Statement, **params: Any) -> Iterator[tuple]:
+        return (tuple(row) for row in self._connection.execute(self._construct(query), params))
+
+
+class CoreDatabase(Database):
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = sqlalchemy.make_url(url)
+            self.engine = sqlalchemy.create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=24)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as bad:
+            raise DatabaseFailed(f"database.url: {bad}", hint="for PostgreSQL: pip install 'novactl[postgres]'") from None
+        self.where = parsed.render_as_string(hide_password=True)
+        self._built: dict[str, Any] = {}
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Tx]:
+        try:
+            with self.engine.begin() as connection:
+                yield CoreTx(connection, self._built)
+        except DBAPIError as failed:
+            raise DatabaseFailed(f"database {self.where}: {str(failed.orig).strip()}") from failed
+        except SQLAlchemyError as failed:
+            raise DatabaseFailed(f"database {self.where}: {failed}") from failed
+
+    def read(self) -> contextlib.AbstractContextManager[Tx]:
+        return self._transaction()
+
+    def write(self) -> contextlib.AbstractContextManager[Tx]:
+        return self._transaction()
+
+    def schema(self) -> int:
+        with self.engine.connect() as connection:
+            if not sqlalchemy.inspect(connection).has_table("meta"):
+                return 0
+        with self.read() as tx:
+            return meta.schema_number(tx)
+
+    def close(self) -> None:
+        self.engine.dispose()

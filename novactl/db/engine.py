@@ -1,0 +1,176 @@
+"""Opening the database. SQLite by the standard library and the compiled text; any other by SQLAlchemy.
+
+SQLite: `isolation_level=None` with our own `BEGIN IMMEDIATE` for writers (a deferred one loses the race for the write
+lock when it is too late to wait), WAL, `synchronous=FULL`, a busy timeout, foreign keys, 0600 in a 0700 directory.
+Other databases: READ COMMITTED, rows locked by `FOR UPDATE` where a decision rests on them, compare-and-set besides.
+No transaction spans a call to an agent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from novactl.db import meta
+from novactl.db.statements import Row, Statement, Tx
+from novactl.errors import DatabaseFailed, NotInitialised, NovaError, SchemaNewer, SchemaOlder
+
+SCHEMA = 1
+"""The newest migration (novactl/db/migrations/versions)."""
+
+
+class Database:
+    """A database and its transactions. Safe to share between threads; each thread has its own connection."""
+
+    where: str
+
+    def read(self) -> contextlib.AbstractContextManager[Tx]:
+        """A transaction that sees one moment and writes nothing."""
+        raise NotImplementedError
+
+    def write(self) -> contextlib.AbstractContextManager[Tx]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        raise NotImplementedError
+
+    def check_schema(self) -> None:
+        """Raises NotInitialised, SchemaOlder or SchemaNewer; returns when the schema is the one this code knows."""
+        found = self.schema()
+        if found == 0:
+            raise NotInitialised(self.where)
+        if found > SCHEMA:
+            raise SchemaNewer(self.where, found, SCHEMA)
+        if found < SCHEMA:
+            raise SchemaOlder(self.where, found, SCHEMA)
+
+    def schema(self) -> int:
+        """The schema's number, 0 where there is none."""
+        raise NotImplementedError
+
+
+def open_database(url: str, *, busy_timeout_s: float = 60.0) -> Database:
+    """The database at `url`; nothing is opened before the first transaction. Raises DatabaseFailed for a bad URL."""
+    if url.startswith("sqlite:///"):
+        return SqliteDatabase(Path(url.removeprefix("sqlite:///")), busy_timeout_s)
+    from novactl.db.core import CoreDatabase
+
+    return CoreDatabase(url)
+
+
+# ---------------------------------------------------------------- SQLite
+
+class SqliteTx:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        from novactl.db.compiled import SQLITE
+
+        self._connection = connection
+        self._text = SQLITE
+
+    def all(self, query: Statement, **params: Any) -> Sequence[Row]:
+        return self._connection.execute(self._text[query.name], params).fetchall()
+
+    def one(self, query: Statement, **params: Any) -> Row | None:
+        return self._connection.execute(self._text[query.name], params).fetchone()
+
+    def run(self, query: Statement, **params: Any) -> int:
+        return self._connection.execute(self._text[query.name], params).rowcount
+
+    def run_many(self, query: Statement, params: Sequence[Mapping[str, Any]]) -> None:
+        self._connection.executemany(self._text[query.name], params)
+
+    def stream(self, query: Statement, **params: Any) -> Iterator[tuple]:
+        cursor = self._connection.cursor()
+        cursor.row_factory = None
+        return cursor.execute(self._text[query.name], params)
+
+
+class SqliteDatabase(Database):
+    def __init__(self, path: Path, busy_timeout_s: float) -> None:
+        self.path = path
+        self.where = str(path)
+        self._busy_timeout_s = busy_timeout_s
+        self._local = threading.local()
+
+    def create(self) -> None:
+        """Make the empty file, private to its owner, in a private directory. An existing one is left as it is."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        self._connection().execute("PRAGMA journal_mode=WAL")
+
+    def _connection(self) -> sqlite3.Connection:
+        found = getattr(self._local, "connection", None)
+        if found is None:
+            if not self.path.exists():
+                raise NotInitialised(self.where)
+            found = sqlite3.connect(
+                f"file:{_quoted(self.path)}?mode=rw", uri=True, isolation_level=None, timeout=self._busy_timeout_s,
+                check_same_thread=False,
+            )
+            found.row_factory = sqlite3.Row
+            found.execute("PRAGMA synchronous=FULL")
+            found.execute("PRAGMA foreign_keys=ON")
+            self._local.connection = found
+        return found
+
+    def read(self) -> contextlib.AbstractContextManager[Tx]:
+        return self._transaction("BEGIN")
+
+    def write(self) -> contextlib.AbstractContextManager[Tx]:
+        return self._transaction("BEGIN IMMEDIATE")
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[Tx]:
+        try:
+            connection = self._connection()
+            connection.execute(begin)
+            try:
+                yield SqliteTx(connection)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        except sqlite3.Error as failed:
+            raise _explained(failed, self.where, self._busy_timeout_s) from failed
+
+    def schema(self) -> int:
+        if not self.path.exists():
+            return 0
+        try:
+            with self.read() as tx:
+                return meta.schema_number(tx)
+        except DatabaseFailed as failed:
+            if "no such table" in failed.message:
+                return 0
+            raise
+
+    def close(self) -> None:
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            self._local.connection = None
+            connection.close()
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path))
+
+
+def _explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -> NovaError:
+    text = str(failed)
+    if "locked" in text or "busy" in text:
+        return DatabaseFailed(
+            f"another process has held the database {where} for {busy_timeout_s:g} s", hint="`novactl operation list` shows who is at work")
+    if "readonly" in text or "unable to open" in text:
+        return DatabaseFailed(f"cannot write the database {where}: {text}", hint="check its owner, mode and file system")
+    if "full" in text:
+        return DatabaseFailed(f"no space left for the database {where}: {text}", hint="free some space; nothing was changed")
+    return DatabaseFailed(f"database {where}: {text}")

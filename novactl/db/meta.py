@@ -1,0 +1,42 @@
+"""Facts about the cluster itself: its id, and the number of its schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from novactl.db.statements import Tx, statement
+
+
+@statement
+def value(sa: Any, t: Any) -> Any:
+    return sa.select(t.meta.c.value).where(t.meta.c.key == sa.bindparam("by_key"))
+
+
+@statement
+def insert(sa: Any, t: Any) -> Any:
+    return sa.insert(t.meta)
+
+
+@statement
+def update(sa: Any, t: Any) -> Any:
+    return sa.update(t.meta).values(value=sa.bindparam("new_value")).where(t.meta.c.key == sa.bindparam("by_key"))
+
+
+def get(tx: Tx, key: str) -> str | None:
+    row = tx.one(value, by_key=key)
+    return None if row is None else row["value"]
+
+
+def put(tx: Tx, key: str, text: str) -> None:
+    """Set `key`, whether it is there or not."""
+    if not tx.run(update, by_key=key, new_value=text):
+        tx.run(insert, key=key, value=text)
+
+
+def schema_number(tx: Tx) -> int:
+    return int(get(tx, "schema") or 0)
+
+
+def cluster_id(tx: Tx) -> str:
+    """This cluster's id. The schema check has made sure that there is one."""
+    return get(tx, "cluster_id") or ""

@@ -1,0 +1,211 @@
+"""The journal: operations, their steps, and who drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from novactl.db.named import Named
+from novactl.db.statements import Row, Tx, from_json, like_prefix, statement, to_json, updates
+from novactl.errors import Superseded
+from novactl.model.operation import Operation, OperationState, OperationStep, StepState
+
+
+def _record(row: Row) -> Operation:
+    plain = dict(row)
+    del plain["decision"]
+    plain["state"] = OperationState(plain["state"])
+    plain["record"], plain["error"] = from_json(plain["record"]), from_json(plain["error"])
+    return Operation(**plain)
+
+
+def _row(operation: Operation) -> dict[str, Any]:
+    plain = {name: getattr(operation, name) for name in Operation.__dataclass_fields__}
+    plain["state"] = operation.state.value
+    plain["record"] = to_json(operation.record)
+    plain["error"] = None if operation.error is None else to_json(operation.error)
+    plain["decision"] = None
+    return plain
+
+
+@statement
+def q_by_id(sa: Any, t: Any) -> Any:
+    return sa.select(t.operation).where(t.operation.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_by_id_prefix(sa: Any, t: Any) -> Any:
+    return sa.select(t.operation).where(like_prefix(sa, t.operation.c.id)).order_by(t.operation.c.created_at)
+
+
+@statement
+def q_recent(sa: Any, t: Any) -> Any:
+    ended = sa.bindparam("with_ended", type_=sa.Integer)
+    return (
+        sa.select(t.operation).where(sa.or_(ended == 1, t.operation.c.ended_at.is_(None)))
+        .order_by(t.operation.c.created_at.desc(), t.operation.c.id).limit(sa.bindparam("limit", type_=sa.BigInteger))
+    )
+
+
+@statement
+def q_open_of(sa: Any, t: Any) -> Any:
+    return sa.select(t.operation).where(
+        t.operation.c.object_id == sa.bindparam("by_object_id"), t.operation.c.ended_at.is_(None))
+
+
+@statement
+def q_insert(sa: Any, t: Any) -> Any:
+    return sa.insert(t.operation)
+
+
+@statement
+def q_write(sa: Any, t: Any) -> Any:
+    o = t.operation.c
+    return updates(sa, t.operation, "state", "attempt", "record", "error", "ended_at", "lease_until").where(
+        o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"))
+
+
+@statement
+def q_take(sa: Any, t: Any) -> Any:
+    o = t.operation.c
+    return updates(sa, t.operation, "state", "owner", "lease_until", "epoch").where(
+        o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"))
+
+
+@statement
+def q_renew(sa: Any, t: Any) -> Any:
+    o = t.operation.c
+    return updates(sa, t.operation, "lease_until").where(o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"))
+
+
+@statement
+def q_fenced(sa: Any, t: Any) -> Any:
+    o = t.operation.c
+    return sa.select(o.id).where(o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch")).with_for_update()
+
+
+@statement
+def q_decide(sa: Any, t: Any) -> Any:
+    return updates(sa, t.operation, "decision").where(t.operation.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_decision_of(sa: Any, t: Any) -> Any:
+    return sa.select(t.operation.c.id, t.operation.c.decision).where(
+        t.operation.c.object_id == sa.bindparam("by_object_id"), t.operation.c.decision.is_not(None),
+    ).order_by(t.operation.c.created_at.desc()).limit(1)
+
+
+@statement
+def q_steps(sa: Any, t: Any) -> Any:
+    s = t.operation_step
+    return sa.select(s).where(s.c.operation_id == sa.bindparam("by_operation_id")).order_by(s.c.attempt, s.c.position)
+
+
+@statement
+def q_step_insert(sa: Any, t: Any) -> Any:
+    return sa.insert(t.operation_step)
+
+
+@statement
+def q_step_update(sa: Any, t: Any) -> Any:
+    s = t.operation_step.c
+    return updates(sa, t.operation_step, "state", "ended_at", "error").where(
+        s.operation_id == sa.bindparam("by_operation_id"), s.attempt == sa.bindparam("by_attempt"), s.position == sa.bindparam("by_position"))
+
+
+@statement
+def q_ids(sa: Any, t: Any) -> Any:
+    return sa.select(t.operation.c.id).where(like_prefix(sa, t.operation.c.id)).order_by(t.operation.c.created_at.desc()).limit(200)
+
+
+def by_id(tx: Tx, id_: str) -> Operation | None:
+    row = tx.one(q_by_id, by_id=id_)
+    return None if row is None else _record(row)
+
+
+def by_name(tx: Tx, name: str) -> Operation | None:
+    """Operations have no names: always None, so that they are looked up as other nouns are."""
+    return None
+
+
+def by_id_prefix(tx: Tx, prefix: str) -> list[Operation]:
+    return [_record(row) for row in tx.all(q_by_id_prefix, by_prefix=prefix)]
+
+
+def names(tx: Tx, prefix: str) -> list[str]:
+    return [id_ for (id_,) in tx.stream(q_ids, by_prefix=prefix)]
+
+
+def recent(tx: Tx, *, ended: bool, limit: int = 1000) -> tuple[Operation, ...]:
+    """Newest first; those not ended, or with `ended` all."""
+    return tuple(_record(row) for row in tx.all(q_recent, with_ended=int(ended), limit=limit))
+
+
+def open_of(tx: Tx, object_id: str) -> tuple[Operation, ...]:
+    return tuple(_record(row) for row in tx.all(q_open_of, by_object_id=object_id))
+
+
+def insert(tx: Tx, operation: Operation) -> None:
+    tx.run(q_insert, **_row(operation))
+
+
+def write(tx: Tx, operation: Operation) -> None:
+    """Write the run-time fields, if the operation still has its epoch. Raises Superseded."""
+    changed = tx.run(
+        q_write, by_id=operation.id, by_epoch=operation.epoch, new_state=operation.state.value, new_attempt=operation.attempt,
+        new_record=to_json(operation.record), new_error=None if operation.error is None else to_json(operation.error),
+        new_ended_at=operation.ended_at, new_lease_until=operation.lease_until,
+    )
+    if changed != 1:
+        raise superseded(operation)
+
+
+def take(tx: Tx, operation: Operation, *, state: OperationState, owner: str, lease_until: float) -> bool:
+    """Raise the epoch and become the owner, in one compare-and-set. False: somebody was faster."""
+    return tx.run(
+        q_take, by_id=operation.id, by_epoch=operation.epoch, new_state=state.value, new_owner=owner,
+        new_lease_until=lease_until, new_epoch=operation.epoch + 1,
+    ) == 1
+
+
+def renew(tx: Tx, operation: Operation, until: float) -> bool:
+    return tx.run(q_renew, by_id=operation.id, by_epoch=operation.epoch, new_lease_until=until) == 1
+
+
+def fence(tx: Tx, operation: Operation) -> None:
+    """Raises Superseded unless the operation still has its epoch: the first line of every write on its behalf."""
+    if tx.one(q_fenced, by_id=operation.id, by_epoch=operation.epoch) is None:
+        raise superseded(operation)
+
+
+def superseded(operation: Operation) -> Superseded:
+    return Superseded(
+        f"operation {operation.id[:8]} ({operation.kind} {operation.object_name}) was taken over by another process",
+        command=f"novactl operation show {operation.id[:8]}",
+    )
+
+
+def decide(tx: Tx, operation_id: str, decision: Mapping[str, Any]) -> None:
+    tx.run(q_decide, by_id=operation_id, new_decision=to_json(decision))
+
+
+def decision_of(tx: Tx, object_id: str) -> tuple[str, Mapping[str, Any]] | None:
+    """(operation id, decision) of the last placement of an object, None when it was never placed."""
+    row = tx.one(q_decision_of, by_object_id=object_id)
+    return None if row is None else (row["id"], from_json(row["decision"]))
+
+
+def steps(tx: Tx, operation_id: str) -> tuple[OperationStep, ...]:
+    return tuple(
+        OperationStep(**{**dict(row), "state": StepState(row["state"])}) for row in tx.all(q_steps, by_operation_id=operation_id))
+
+
+def step(tx: Tx, step: OperationStep) -> None:
+    """Write a step's state, whether it has been written before or not."""
+    key = {"by_operation_id": step.operation_id, "by_attempt": step.attempt, "by_position": step.position}
+    if not tx.run(q_step_update, **key, new_state=step.state.value, new_ended_at=step.ended_at, new_error=step.error):
+        tx.run(
+            q_step_insert, operation_id=step.operation_id, attempt=step.attempt, position=step.position, name=step.name,
+            state=step.state.value, started_at=step.started_at, ended_at=step.ended_at, error=step.error,
+        )

@@ -1,0 +1,157 @@
+"""Servers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from novactl.db.named import Named
+from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
+from novactl.errors import Conflict
+from novactl.model.server import Server
+from novactl.states import PowerState, ServerState, TaskState, VmState
+
+
+def _record(row: Row) -> Server:
+    plain = dict(row)
+    del plain["live_name"]
+    plain["vm_state"], plain["task_state"] = VmState(plain["vm_state"]), TaskState(plain["task_state"])
+    plain["power_state"] = PowerState(plain["power_state"])
+    plain["node_id"], plain["node_name"] = plain["node_id"] or "", plain["node_name"] or ""
+    plain["addresses"] = tuple(from_json(plain["addresses"]))
+    return Server(**plain)
+
+
+def _row(server: Server) -> dict[str, Any]:
+    plain = {name: getattr(server, name) for name in Server.__dataclass_fields__ if name != "node_name"}
+    plain["live_name"] = None if server.deleted_at is not None else server.name
+    plain["vm_state"], plain["task_state"] = server.vm_state.value, server.task_state.value
+    plain["power_state"] = server.power_state.value
+    plain["node_id"] = server.node_id or None
+    plain["addresses"] = to_json(list(server.addresses))
+    return plain
+
+
+def _select(sa: Any, t: Any) -> Any:
+    return sa.select(t.server, t.node.c.name.label("node_name")).select_from(t.server.outerjoin(t.node))
+
+
+servers: Named[Server] = Named("server", _record, _row, name_column="live_name", select=_select)
+all_, by_name, by_id, by_id_prefix, names = servers.all_, servers.by_name, servers.by_id, servers.by_id_prefix, servers.names
+insert = servers.insert
+
+
+class ServerRow(NamedTuple):
+    """One line of a list: read without any record, because lists are hot."""
+
+    id: str
+    name: str
+    status: str
+    node: str
+    flavor: str
+    image: str
+    addresses: tuple[str, ...]
+    created_at: float
+
+
+@statement
+def q_list(sa: Any, t: Any) -> Any:
+    s, wanted = t.server.c, sa.bindparam("by_node", type_=sa.String)
+    return (
+        sa.select(
+            s.id, s.name, s.vm_state, s.task_state, sa.func.coalesce(t.node.c.name, ""), s.flavor_name, s.image_name,
+            s.addresses, s.created_at)
+        .select_from(t.server.outerjoin(t.node))
+        .where(s.live_name.is_not(None), sa.or_(wanted == "", t.node.c.name == wanted))
+        .order_by(s.created_at.desc(), s.id)
+        .limit(sa.bindparam("limit", type_=sa.BigInteger))
+    )
+
+
+@statement
+def q_on_node(sa: Any, t: Any) -> Any:
+    return _select(sa, t).where(t.server.c.node_id == sa.bindparam("by_node_id"), t.server.c.live_name.is_not(None)).order_by(t.server.c.name)
+
+
+@statement
+def q_state(sa: Any, t: Any) -> Any:
+    s = t.server.c
+    return updates(
+        sa, t.server, "vm_state", "task_state", "power_state", "operation_id", "fault", "updated_at",
+    ).where(s.id == sa.bindparam("by_id"), s.vm_state == sa.bindparam("by_vm_state"), s.task_state == sa.bindparam("by_task_state"),
+            s.operation_id == sa.bindparam("by_operation_id"))
+
+
+@statement
+def q_place(sa: Any, t: Any) -> Any:
+    return updates(sa, t.server, "node_id", "epoch", "updated_at").where(t.server.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_launched(sa: Any, t: Any) -> Any:
+    return updates(sa, t.server, "launched_at").where(t.server.c.id == sa.bindparam("by_id"), t.server.c.launched_at.is_(None))
+
+
+@statement
+def q_gone(sa: Any, t: Any) -> Any:
+    return updates(sa, t.server, "live_name", "deleted_at", "node_id").where(t.server.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_seen(sa: Any, t: Any) -> Any:
+    return updates(sa, t.server, "addresses").where(
+        t.server.c.id == sa.bindparam("by_id"), t.server.c.addresses != sa.bindparam("new_addresses"))
+
+
+@statement
+def q_count_image(sa: Any, t: Any) -> Any:
+    return sa.select(t.server.c.name).where(
+        t.server.c.image_id == sa.bindparam("by_image_id"), t.server.c.vm_state == "building").order_by(t.server.c.name)
+
+
+def list_rows(tx: Tx, *, limit: int | None = None, node: str = "") -> list[ServerRow]:
+    """The living, newest first."""
+    rows = tx.stream(q_list, by_node=node, limit=limit if limit is not None else 2**62)
+    return [
+        ServerRow(id_, name, ServerState(VmState(vm), TaskState(task), PowerState.NOSTATE).status, node_name, flavor, image,
+                  () if addresses == "[]" else tuple(from_json(addresses)), created)
+        for id_, name, vm, task, node_name, flavor, image, addresses, created in rows
+    ]
+
+
+def on_node(tx: Tx, node_id: str) -> tuple[Server, ...]:
+    return tuple(_record(row) for row in tx.all(q_on_node, by_node_id=node_id))
+
+
+def move_state(tx: Tx, server: Server, state: ServerState, *, operation_id: str, at: float, fault: str | None = None) -> None:
+    """Compare-and-set: from what `server` shows to `state`, held by `operation_id` ("" lets go). Raises Conflict."""
+    changed = tx.run(
+        q_state, by_id=server.id, by_vm_state=server.vm_state.value, by_task_state=server.task_state.value,
+        by_operation_id=server.operation_id, new_vm_state=state.vm_state.value, new_task_state=state.task_state.value,
+        new_power_state=state.power_state.value, new_operation_id=operation_id, new_updated_at=at,
+        new_fault=server.fault if fault is None else fault,
+    )
+    if changed != 1:
+        raise Conflict(f"server {server.name} changed while this command looked at it", command=f"novactl server show {server.name}")
+
+
+def place(tx: Tx, server_id: str, node_id: str, epoch: int, at: float) -> None:
+    """Put the server on `node_id` ("" for nowhere) with its new epoch."""
+    tx.run(q_place, by_id=server_id, new_node_id=node_id or None, new_epoch=epoch, new_updated_at=at)
+
+
+def launched(tx: Tx, server_id: str, at: float) -> None:
+    tx.run(q_launched, by_id=server_id, new_launched_at=at)
+
+
+def gone(tx: Tx, server_id: str, at: float) -> None:
+    """Soft-delete: the row stays as history, its name is free."""
+    tx.run(q_gone, by_id=server_id, new_live_name=None, new_deleted_at=at, new_node_id=None)
+
+
+def seen(tx: Tx, server_id: str, addresses: tuple[str, ...]) -> None:
+    tx.run(q_seen, by_id=server_id, new_addresses=to_json(list(addresses)))
+
+
+def building_from(tx: Tx, image_id: str) -> list[str]:
+    """Names of the servers still being built from an image."""
+    return [name for (name,) in tx.stream(q_count_image, by_image_id=image_id)]
