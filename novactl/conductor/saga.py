@@ -1,0 +1,303 @@
+"""The saga engine: a change is a list of steps, each with its undo, journalled so that any process can end it.
+
+Three laws hold for every saga in `novactl.conductor.sagas.SAGAS` and are tested by its being listed there: each step may
+run twice; a failure at any step unwinds to a clean slate, in the database and on the agents; unwinding may be interrupted
+and repeated.
+
+A step's `STARTED` is durable before its effect, so `STARTED` without `DONE` means "may have happened" and is undone
+too. Taking over, turning back and trying the next node each raise the operation's epoch; every later write and message
+carries it, and stale ones change nothing (`Superseded`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from novactl.agents import wire
+from novactl.cluster import Cluster
+from novactl.conductor import owner
+from novactl.conductor.lease import keeping
+from novactl.conductor.progress import Progress, Watch, unwatched
+from novactl.db import operations
+from novactl.db.statements import Tx
+from novactl.errors import Busy, NovaError, Stuck, Superseded
+from novactl.model.operation import Operation, OperationState, OperationStep, StepState
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Step(Generic[R]):
+    """`do` returns the new record; both are safe to repeat, and `undo` succeeds where there is nothing to undo."""
+
+    name: str
+    do: Callable[[Run, R], R]
+    undo: Callable[[Run, R], None]
+
+
+def nothing(_because: str) -> Callable[[Run, Any], None]:
+    """An undo that leaves things as they are, and says in the code why that is right."""
+    return lambda run, record: None
+
+
+def _no_effect(run: Run, tx: Tx, record: Any) -> None:
+    """A saga without database changes of its own at this point."""
+
+
+def _give_up(record: Any, error: NovaError) -> None:
+    """A saga that tries once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saga(Generic[R]):
+    """`finish` and `fail` run in the transaction that ends the operation. `next_attempt` gives the record of another try
+    after unwinding, or None. From `point_of_no_return` on there is only forward. `resumes`: what a takeover does with
+    an operation whose owner died (True: goes on; False: turns back)."""
+
+    kind: str
+    record: type[R]
+    steps: tuple[Step[R], ...]
+    finish: Callable[[Run, Tx, R], None] = _no_effect
+    fail: Callable[[Run, Tx, R, NovaError], None] = lambda run, tx, record, error: None
+    next_attempt: Callable[[R, NovaError], R | None] = _give_up
+    point_of_no_return: str = ""
+    resumes: bool = False
+
+    def no_way_back(self, position: int) -> bool:
+        names = [step.name for step in self.steps]
+        return bool(self.point_of_no_return) and position >= names.index(self.point_of_no_return)
+
+
+class Run:
+    """One process driving one operation: what a step may use.
+
+    `extras` is for what lives in this process only (an SSH session, a prompt) and is never stored.
+    """
+
+    def __init__(self, cluster: Cluster, operation: Operation, watch: Watch = unwatched, extras: Mapping[str, Any] | None = None) -> None:
+        self.cluster, self.operation, self.watch = cluster, operation, watch
+        self.extras = dict(extras or {})
+        self.step, self.direction = "", "do"
+
+    @contextlib.contextmanager
+    def tx(self) -> Iterator[Tx]:
+        """A write transaction on the operation's behalf. Raises Superseded when it was taken over."""
+        with self.cluster.db.write() as tx:
+            operations.fence(tx, self.operation)
+            yield tx
+
+    def fence(self, method: str) -> Any:
+        from novactl.agents.client import Fence
+
+        op = self.operation
+        return Fence(f"{op.id}:{self.step}:{op.attempt}:{self.direction}:{method}", op.id, op.epoch)
+
+    def call(self, peer: Any, method: str, args: Any = None, payload: bytes | None = None, *, timeout_s: float | None = None) -> Any:
+        """A call that carries this operation's fence when it changes something. Returns the result's record."""
+        fence = self.fence(method) if wire.METHODS[method].mutates else None
+        return self.cluster.agents.call(peer, method, args, payload, fence=fence, timeout_s=timeout_s).body
+
+    def progress(self, done: int = 0, total: int = 0, detail: str = "", *, state: str = "running") -> None:
+        self.watch(Progress(self.operation.id, self.operation.object_name, self.step, state, done, total, detail))
+
+
+def begin(cluster: Cluster, tx: Tx, saga: Saga[R], record: R, subject: tuple[str, str, str], *, detached: bool = False) -> Operation:
+    """Write a new operation on `subject` (kind, id, name), held by this process, or by nobody yet when `detached`.
+
+    Raises Busy when another operation on the object has not ended.
+    """
+    kind, id_, name = subject
+    for other in operations.open_of(tx, id_):
+        raise busy(cluster, other)
+    now = cluster.clock.now()
+    operation = Operation(
+        id=cluster.ids.uuid(), kind=saga.kind, object_kind=kind, object_id=id_, object_name=name,
+        state=OperationState.RUNNING, epoch=1, attempt=0, owner="" if detached else owner.this_process(),
+        lease_until=now + cluster.config["operation.lease_s"], actor=cluster.actor, record=wire.to_plain(record), error=None,
+        created_at=now, ended_at=None,
+    )
+    operations.insert(tx, operation)
+    return operation
+
+
+def busy(cluster: Cluster, operation: Operation) -> Busy:
+    age_s = max(0.0, cluster.clock.now() - operation.created_at)
+    short = operation.id[:8]
+    stuck = operation.state is OperationState.STUCK
+    return Busy(
+        f"{operation.object_kind} {operation.object_name} is busy: operation {short} ({operation.kind},"
+        f" {'stuck' if stuck else operation.state.value} for {age_s:.0f} s, {owner.shown(operation.owner)}, by {operation.actor})",
+        command=f"novactl operation {'resume' if stuck else 'show'} {short}", operation=operation.id,
+    )
+
+
+def owned_by_the_living(operation: Operation, now: float) -> bool:
+    """Whether some process may still be driving it: exact on this machine, by its lease elsewhere."""
+    if operation.state is OperationState.STUCK:
+        return False
+    alive = owner.is_alive(operation.owner)
+    return operation.lease_until > now if alive is None else alive
+
+
+class Driver(Generic[R]):
+    """Drives one operation to an end. The operation must be this process's own (`begin`, or `take_over`)."""
+
+    def __init__(self, cluster: Cluster, saga: Saga[R], operation: Operation, watch: Watch = unwatched,
+                 extras: Mapping[str, Any] | None = None) -> None:
+        self.saga = saga
+        self.run = Run(cluster, operation, watch, extras)
+        self.record: R = wire.from_plain(saga.record, dict(operation.record))
+        self.cluster = cluster
+        with cluster.db.read() as tx:
+            self._steps = {(s.attempt, s.position): s for s in operations.steps(tx, operation.id)}
+
+    def drive(self) -> R:
+        """Forward to the end and return the record; or back, and raise what went wrong. Raises Stuck, Superseded."""
+        with keeping(self.cluster, self.run.operation.id):
+            while True:
+                if self.run.operation.state is OperationState.UNWINDING:
+                    self._unwind()
+                    return self._ended_by(NovaError.from_dict(self.run.operation.error or {}))
+                try:
+                    self._forward()
+                    return self.record
+                except (Superseded, Stuck):
+                    raise
+                except NovaError as error:
+                    if not self._turn(error):
+                        raise
+                except Exception as crash:
+                    if not self._turn(_as_error(crash)):
+                        raise
+
+    # ---- forward
+
+    def _forward(self) -> None:
+        finished: int | None = None
+        for position, step in enumerate(self.saga.steps):
+            if self._state(position) is StepState.DONE:
+                continue
+            with self.run.tx() as tx:
+                if finished is not None:
+                    self._mark(tx, finished, StepState.DONE)
+                    self._write(tx)
+                self._mark(tx, position, StepState.STARTED)
+            self._enter(step.name, "do", "started")
+            try:
+                self.record = step.do(self.run, self.record)
+            except NovaError as error:
+                self.run.progress(state="failed", detail=error.message)
+                raise
+            self.run.progress(state="done")
+            finished = position
+        with self.run.tx() as tx:
+            if finished is not None:
+                self._mark(tx, finished, StepState.DONE)
+            self.saga.finish(self.run, tx, self.record)
+            self._write(tx, state=OperationState.OK, ended_at=self.cluster.clock.now(), error=None)
+
+    def _turn(self, error: NovaError) -> bool:
+        """After `error`: unwind, and go on with the next attempt (True), or end (False). Raises Stuck."""
+        position = self._newest()
+        if self.saga.no_way_back(position):
+            raise self._stuck(error, "can only go forward from here")
+        self._raise_epoch(OperationState.UNWINDING, error)
+        self._unwind()
+        following = self.saga.next_attempt(self.record, error)
+        if following is None:
+            self._fail(error)
+            error.operation = self.run.operation.id
+            return False
+        self.record = following
+        self._raise_epoch(OperationState.RUNNING, None, attempt=self.run.operation.attempt + 1)
+        return True
+
+    # ---- back
+
+    def _unwind(self) -> None:
+        for position in range(self._newest(), -1, -1):
+            if self._state(position) in (None, StepState.UNDONE):
+                continue
+            step = self.saga.steps[position]
+            self._enter(step.name, "undo", "running")
+            try:
+                step.undo(self.run, self.record)
+            except (Superseded, Stuck):
+                raise
+            except Exception as failed:
+                raise self._stuck(_as_error(failed), "could not be undone") from failed
+            with self.run.tx() as tx:
+                self._mark(tx, position, StepState.UNDONE)
+            self.run.progress(state="undone")
+
+    def _ended_by(self, error: NovaError) -> R:
+        self._fail(error)
+        error.operation = self.run.operation.id
+        raise error
+
+    def _fail(self, error: NovaError) -> None:
+        with self.run.tx() as tx:
+            self.saga.fail(self.run, tx, self.record, error)
+            self._write(tx, state=OperationState.FAILED, ended_at=self.cluster.clock.now(), error=error.as_dict())
+
+    # ---- the journal
+
+    def _enter(self, step: str, direction: str, state: str) -> None:
+        self.run.step, self.run.direction = step, direction
+        self.run.progress(state=state)
+
+    def _state(self, position: int) -> StepState | None:
+        found = self._steps.get((self.run.operation.attempt, position))
+        return None if found is None else found.state
+
+    def _newest(self) -> int:
+        return max((position for attempt, position in self._steps if attempt == self.run.operation.attempt), default=-1)
+
+    def _mark(self, tx: Tx, position: int, state: StepState, error: str = "") -> None:
+        now, attempt = self.cluster.clock.now(), self.run.operation.attempt
+        old = self._steps.get((attempt, position))
+        step = OperationStep(
+            operation_id=self.run.operation.id, attempt=attempt, position=position, name=self.saga.steps[position].name,
+            state=state, started_at=old.started_at if old else now, ended_at=None if state is StepState.STARTED else now, error=error)
+        operations.step(tx, step)
+        self._steps[attempt, position] = step
+
+    def _write(self, tx: Tx, **changes: Any) -> None:
+        lease_until = self.cluster.clock.now() + self.cluster.config["operation.lease_s"]
+        changed = dataclasses.replace(
+            self.run.operation, record=wire.to_plain(self.record), lease_until=lease_until, **changes)
+        operations.write(tx, changed)
+        self.run.operation = changed
+
+    def _raise_epoch(self, state: OperationState, error: NovaError | None, attempt: int | None = None) -> None:
+        with self.cluster.db.write() as tx:
+            self.run.operation = taken(self.cluster, tx, self.run.operation, state)
+            self._write(tx, error=error.as_dict() if error else None,
+                        attempt=self.run.operation.attempt if attempt is None else attempt)
+
+    def _stuck(self, error: NovaError, why: str) -> Stuck:
+        op = self.run.operation
+        with self.run.tx() as tx:
+            self._write(tx, state=OperationState.STUCK, error=error.as_dict())
+        short = op.id[:8]
+        stuck = Stuck(
+            f"operation {short} ({op.kind} {op.object_name}), step {self.run.step}, {why}: {error.message}",
+            hint=error.hint, reasons=error.reasons, command=f"novactl operation resume {short}", operation=op.id)
+        stuck.exit_status = error.exit_status
+        return stuck
+
+
+def taken(cluster: Cluster, tx: Tx, operation: Operation, state: OperationState) -> Operation:
+    """The operation with its epoch raised and this process its owner. Raises Superseded when somebody was faster."""
+    me, until = owner.this_process(), cluster.clock.now() + cluster.config["operation.lease_s"]
+    if not operations.take(tx, operation, state=state, owner=me, lease_until=until):
+        raise operations.superseded(operation)
+    return dataclasses.replace(operation, state=state, owner=me, lease_until=until, epoch=operation.epoch + 1)
+
+
+def _as_error(crash: Exception) -> NovaError:
+    return crash if isinstance(crash, NovaError) else NovaError(f"{type(crash).__name__}: {crash}")
