@@ -1,0 +1,18 @@
+"""`novactl` and `python -m novactl`. The version is told without importing anything but the standard library."""
+
+import sys
+
+
+def main() -> None:
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        from novactl import __version__
+
+        print(f"novactl {__version__}")
+        return
+    from novactl.cli.run import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

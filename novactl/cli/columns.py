@@ -1,0 +1,205 @@
+"""What the tables show: for each noun its columns, as data. A new column is a new row here.
+
+`key` is the column's name for -c and --sort and, unless `get` is given, the record's field. `human` turns its value into
+text for people (`now` is given for ages); machine formats print the raw value. `where` is one of ALL, WIDE (only -o wide
+and machine formats), TABLE (only tables: values put together for people) and DATA (only machine formats).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from novactl.model import units
+
+ALL, WIDE, TABLE, DATA = "all", "wide", "table", "data"
+MISSING, UNKNOWN = "-", "?"
+
+
+def _text(value: Any, now: float) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(str(item) for item in value) or MISSING
+    if hasattr(value, "items"):
+        return ", ".join(f"{key}={item}" for key, item in value.items()) or MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def _by(format_one: Callable[[Any], str]) -> Callable[[Any, float], str]:
+    return lambda value, now: format_one(value)
+
+
+def age(value: Any, now: float) -> str:
+    return units.human_seconds(max(0.0, now - value))
+
+
+def clock_time(value: Any, now: float) -> str:
+    from novactl.cli.plain import rfc3339
+
+    return rfc3339(value)
+
+
+mebibytes, gibibytes, bytes_, seconds = (
+    _by(units.human_mib), _by(units.human_gib), _by(units.human_bytes), _by(units.human_seconds))
+
+
+class Column(NamedTuple):
+    key: str
+    title: str
+    get: Callable[[Any], Any] | None = None
+    human: Callable[[Any, float], str] = _text
+    where: str = ALL
+    absent: str = MISSING
+
+    def value(self, record: Any) -> Any:
+        return getattr(record, self.key) if self.get is None else self.get(record)
+
+    def for_people(self, record: Any, now: float) -> str:
+        value = self.value(record)
+        return self.absent if value is None or value == "" else self.human(value, now)
+
+
+class Table(NamedTuple):
+    """`rows` finds the lines in a value that is not itself a tuple of records; `footer` is a last line for people."""
+
+    noun: str
+    columns: tuple[Column, ...]
+    rows: Callable[[Any], Sequence[Any]] | None = None
+    footer: Callable[[Any], str] | None = None
+
+
+def _either(*names: str) -> Callable[[Any], Any]:
+    return lambda record: next((getattr(record, name) for name in names if hasattr(record, name)), None)
+
+
+def _three(used: str, allocated: str, capacity: str, scale: int = 1) -> Callable[[Any], str]:
+    def get(record: Any) -> str:
+        numbers = [getattr(record, name) for name in (used, allocated, capacity)]
+        return " / ".join(UNKNOWN if n is None else f"{n / scale:.1f}" if scale > 1 else f"{n:g}" for n in numbers)
+
+    return get
+
+
+SERVERS = Table("server", (
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE),
+    Column("status", "STATUS"),
+    Column("node", "NODE", _either("node", "node_name")),
+    Column("addresses", "ADDRESSES"),
+    Column("flavor", "FLAVOR", _either("flavor", "flavor_name")),
+    Column("image", "IMAGE", _either("image", "image_name")),
+    Column("created_at", "AGE", human=age),
+))
+
+NODES = Table("node", (
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE),
+    Column("status", "STATUS", absent=UNKNOWN),
+    Column("zone", "ZONE"),
+    Column("vcpu", "VCPU used/alloc/cap", _three("vcpu_used", "vcpu_allocated", "vcpu_capacity"), where=TABLE),
+    Column("memory", "MEMORY GiB used/alloc/cap",
+           _three("memory_used_mb", "memory_allocated_mb", "memory_capacity_mb", 1024), where=TABLE),
+    Column("disk", "DISK GiB used/alloc/cap", _three("disk_used_gb", "disk_allocated_gb", "disk_capacity_gb"), where=TABLE),
+    *(Column(f"{name}_{part}{unit}", f"{name}_{part}{unit}".upper(), where=DATA, absent=UNKNOWN)
+      for name, unit in (("vcpu", ""), ("memory", "_mb"), ("disk", "_gb")) for part in ("used", "allocated", "capacity")),
+    Column("servers", "SERVERS"),
+    Column("agent_version", "AGENT", absent=UNKNOWN),
+    Column("report_age_s", "REPORT", human=seconds, absent=UNKNOWN),
+    Column("architecture", "ARCH", where=WIDE, absent=UNKNOWN),
+    Column("virt_type", "VIRT", where=WIDE, absent=UNKNOWN),
+    Column("address", "ADDRESS", where=WIDE),
+    Column("ssh", "SSH", where=WIDE),
+    Column("labels", "LABELS", where=WIDE),
+    Column("reason", "REASON", where=WIDE),
+))
+
+FLAVORS = Table("flavor", (
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE),
+    Column("vcpus", "VCPUS"),
+    Column("memory_mb", "MEMORY", human=mebibytes),
+    Column("disk_gb", "DISK", human=lambda value, now: units.human_gib(value) if value else "as the image"),
+    Column("created_at", "AGE", human=age, where=WIDE),
+))
+
+IMAGES = Table("image", (
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE),
+    Column("disk_format", "FORMAT"),
+    Column("size_bytes", "SIZE", human=bytes_),
+    Column("virtual_size_bytes", "DISK", human=bytes_),
+    Column("architecture", "ARCH"),
+    Column("sha256", "SHA256", human=lambda value, now: value[:12]),
+    Column("source", "SOURCE", where=WIDE),
+    Column("created_at", "AGE", human=age),
+))
+
+KEYPAIRS = Table("keypair", (
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE),
+    Column("key_type", "TYPE"),
+    Column("fingerprint", "FINGERPRINT"),
+    Column("created_at", "AGE", human=age),
+))
+
+OPERATIONS = Table("operation", (
+    Column("id", "ID"),
+    Column("kind", "KIND"),
+    Column("object_kind", "OBJECT"),
+    Column("object_name", "NAME"),
+    Column("state", "STATE"),
+    Column("error", "ERROR", lambda operation: (operation.error or {}).get("message", "")),
+    Column("attempt", "ATTEMPT", where=WIDE),
+    Column("owner", "OWNER", where=WIDE),
+    Column("actor", "ACTOR", where=WIDE),
+    Column("created_at", "AGE", human=age),
+    Column("ended_at", "ENDED", human=clock_time, where=WIDE),
+))
+
+EVENTS = Table("event", (
+    Column("at", "TIME", human=clock_time),
+    Column("event", "EVENT"),
+    Column("detail", "DETAIL"),
+    Column("operation_id", "OPERATION"),
+    Column("actor", "ACTOR"),
+    Column("object_name", "NAME", where=WIDE),
+))
+
+CLAIMS = Table("claim", (
+    Column("node", "NODE"),
+    Column("consumer_kind", "KIND"),
+    Column("consumer", "CONSUMER"),
+    Column("vcpus", "VCPUS"),
+    Column("memory_mb", "MEMORY", human=mebibytes),
+    Column("disk_gb", "DISK", human=gibibytes),
+))
+
+FINDINGS = Table("finding", (
+    Column("verdict", "VERDICT"),
+    Column("check", "CHECK"),
+    Column("detail", "DETAIL"),
+    Column("fix", "FIX"),
+))
+
+EXPLANATION = Table("node", (
+    Column("node", "NODE"),
+    Column("verdict", "VERDICT"),
+    Column("reasons", "REASON", human=lambda value, now: "; ".join(value) or MISSING),
+    Column("weights", "WEIGHTS", human=lambda value, now: " ".join(f"{k}={v:.2f}" for k, v in value.items()) or MISSING),
+    Column("score", "SCORE", human=lambda value, now: f"{value:.2f}"),
+), rows=lambda explanation: explanation.rows, footer=lambda explanation: explanation.summary)
+
+OUTCOMES = Table("target", (
+    Column("target", "TARGET"),
+    Column("ok", "RESULT", human=lambda value, now: "ok" if value else "failed"),
+    Column("detail", "DETAIL"),
+))
+
+BEGUN = Table("operation", (Column("id", "OPERATION", lambda row: row["id"]),))
+"""What --async prints."""
+
+RECORD = Table("record", ())
+"""For values that are only ever shown field by field."""

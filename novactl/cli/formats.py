@@ -1,0 +1,86 @@
+"""The output formats. Each takes what it prints and returns text that ends in a newline (or is empty)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Rows = Sequence[Sequence[str]]
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
+_YAML_WORDS = frozenset("y n yes no on off true false null nan inf".split())
+_NOT_YAML_PRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
+
+
+def visible(text: str) -> str:
+    """`text` with control characters spelled out: what a guest or a node wrote cannot drive the reader's terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def as_json(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_tsv(titles: Sequence[str], rows: Rows) -> str:
+    lines = [titles, *rows] if titles else rows
+    return "".join("\t".join(cell.translate(_TSV_ESCAPES) for cell in line) + "\n" for line in lines)
+
+
+def as_csv(titles: Sequence[str], rows: Rows) -> str:
+    """RFC 4180 quoting, with newlines as line ends."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerows([titles, *rows] if titles else rows)
+    return out.getvalue()
+
+
+def as_tabulated(titles: Sequence[str], rows: Rows, style: str) -> str:
+    from tabulate import tabulate
+
+    body = [[visible(cell) for cell in row] for row in rows]
+    text = tabulate(body, headers=list(titles), tablefmt=style, disable_numparse=True)
+    return text + "\n" if text else ""
+
+
+def as_yaml(value: Any) -> str:
+    """YAML 1.2 (and 1.1) for JSON-able values: block mappings and sequences, every string quoted as in JSON."""
+    return "\n".join(_yaml_lines(value)) + "\n"
+
+
+def _yaml_lines(value: Any) -> Iterable[str]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _yaml_entry(f"{_yaml_key(key)}:", item, "  ")
+    elif isinstance(value, list) and value:
+        for item in value:
+            yield from _yaml_entry("-", item, "  ")
+    else:
+        yield _yaml_scalar(value)
+
+
+def _yaml_entry(lead: str, item: Any, indent: str) -> Iterable[str]:
+    lines = list(_yaml_lines(item))
+    if not isinstance(item, dict | list) or not item:
+        yield f"{lead} {lines[0]}"
+    elif lead == "-":
+        yield f"- {lines[0]}"
+        yield from (indent + line for line in lines[1:])
+    else:
+        yield lead
+        yield from (indent + line for line in lines)
+
+
+def _yaml_key(key: str) -> str:
+    plain = _PLAIN_KEY.match(key) and key.lower() not in _YAML_WORDS
+    return key if plain else _yaml_scalar(key)
+
+
+def _yaml_scalar(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return _NOT_YAML_PRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,0 +1,89 @@
+"""`novactl keypair`: SSH keys that servers are given."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from novactl.cli import ask, columns
+from novactl.cli.options import DryRun, KeypairRef, KeypairRefs, NewName, Yes
+from novactl.cli.render import Shown
+from novactl.cli.session import cluster_of, session_of
+from novactl.cli.targets import each
+from novactl.cli.tree import Noun
+from novactl.errors import UsageError
+
+NOUN = Noun("keypair", "SSH keys that servers are given.")
+
+
+@NOUN.verb("create", columns.KEYPAIRS)
+def create(
+    ctx: typer.Context,
+    name: NewName,
+    public_key: Annotated[Path | None, typer.Option(
+        "--public-key", metavar="FILE", show_default=False, help="Import this public key ('-': from standard input).")] = None,
+    private_key: Annotated[Path | None, typer.Option(
+        "--private-key", metavar="FILE", show_default=False,
+        help="Where a new private key is written, mode 0600 (default: ./NAME).")] = None,
+    dry_run: DryRun = False,
+) -> Any:
+    """Import a public key, or make an ed25519 pair and write its private half to a file.
+
+    novactl keypair create alice --public-key ~/.ssh/id_ed25519.pub
+    novactl keypair create ci --private-key ./ci.key
+    """
+    from novactl.api import keypairs as api
+
+    session = session_of(ctx)
+    if public_key and private_key:
+        raise UsageError("--public-key and --private-key exclude each other", hint="an imported key's private half stays with you")
+    text = None if public_key is None else _read(session.stdin if str(public_key) == "-" else public_key)
+    path = None if public_key else private_key or Path(name)
+    made = api.create(session.cluster, name=name, public_key=text, private_key_path=path, dry_run=dry_run)
+    if made.private_key_path and not dry_run:
+        session.note(f"private key written to {made.private_key_path}")
+    return Shown(made, rows=(made.keypair,))
+
+
+def _read(source: Any) -> str:
+    try:
+        return source.read() if hasattr(source, "read") else source.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the public key from {source}: {error}") from error
+
+
+@NOUN.verb("list", columns.KEYPAIRS)
+def list_(ctx: typer.Context) -> Any:
+    """List the keypairs.
+
+    novactl keypair list
+    novactl keypair list -o name
+    """
+    from novactl.api import keypairs as api
+
+    return api.list_keypairs(cluster_of(ctx))
+
+
+@NOUN.verb("show", columns.KEYPAIRS)
+def show(ctx: typer.Context, keypair: KeypairRef) -> Any:
+    """Show one keypair with its public key.
+
+    novactl keypair show alice
+    """
+    from novactl.api import keypairs as api
+
+    return api.show(cluster_of(ctx), keypair)
+
+
+@NOUN.verb("delete", columns.KEYPAIRS)
+def delete(ctx: typer.Context, keypairs: KeypairRefs, yes: Yes = False, dry_run: DryRun = False) -> Any:
+    """Delete keypairs. Servers keep the keys they were given. Several at once are confirmed first.
+
+    novactl keypair delete alice
+    """
+    from novactl.api import keypairs as api
+
+    session = session_of(ctx)
+    if len(keypairs) > 1 and not dry_run:
+        ask.confirm(session, ask.several("delete", "keypair", keypairs), yes=yes)
+    return each(session, keypairs, lambda ref: api.delete(session.cluster, ref, dry_run=dry_run))

@@ -1,0 +1,95 @@
+"""The flags and arguments that several commands share, and the completion of live names."""
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from novactl.cli.tree import OUTPUT_PANEL
+
+FORMATS = ("auto", "table", "wide", "json", "yaml", "csv", "tsv", "name", "grid", "github", "plain")
+
+
+def live_names(noun: str) -> Any:
+    """Completes the names of `noun` from the database; silent where there is none."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        from novactl.api.names import names
+
+        return names(ctx.obj.cluster, noun, incomplete)
+
+    return complete
+
+
+def _formats(incomplete: str) -> list[str]:
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def _target(noun: str, metavar: str) -> Any:
+    return Annotated[str, typer.Argument(metavar=metavar, show_default=False, autocompletion=live_names(noun),
+                                         help=f"The {noun}: its name, its id, or 4 or more first letters of the id.")]
+
+
+def _targets(noun: str, metavar: str) -> Any:
+    return Annotated[list[str], typer.Argument(metavar=metavar, show_default=False, autocompletion=live_names(noun),
+                                               help=f"One or more: name, id, or 4 or more first letters of the id.")]
+
+
+ServerRef, ServerRefs = _target("server", "SERVER"), _targets("server", "SERVER...")
+NodeRef, NodeRefs = _target("node", "NODE"), _targets("node", "NODE...")
+FlavorRef, FlavorRefs = _target("flavor", "FLAVOR"), _targets("flavor", "FLAVOR...")
+ImageRef, ImageRefs = _target("image", "IMAGE"), _targets("image", "IMAGE...")
+KeypairRef, KeypairRefs = _target("keypair", "KEYPAIR"), _targets("keypair", "KEYPAIR...")
+OperationRef = _target("operation", "OPERATION")
+
+NewName = Annotated[str, typer.Argument(
+    metavar="NAME", show_default=False, help="Letters, digits, '_', '.' and '-'; at most 63.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and show what would be; change nothing.")]
+Yes = Annotated[bool, typer.Option(
+    "--yes", "-y", help="Do not ask. Needed where nobody can answer (NOVACTL_YES=1 does the same).")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Async = Annotated[bool, typer.Option("--async", help="Do not wait: print the operation's id.")]
+Timeout = Annotated[str, typer.Option(
+    metavar="DURATION", show_default=False, help="Wait at most so long (90, 90s, 2m); then exit 124, the operation goes on.")]
+
+_Output = Annotated[str, typer.Option(
+    "--output", "-o", metavar="FORMAT", envvar="NOVACTL_OUTPUT", show_envvar=False, rich_help_panel=OUTPUT_PANEL,
+    autocompletion=_formats, help="auto, table, wide, json, yaml, csv, tsv, name, grid, github or plain"
+    " (auto: a table on a terminal, tab-separated in a pipe).")]
+_Columns = Annotated[str, typer.Option(
+    "--columns", "-c", metavar="NAMES", show_default=False, rich_help_panel=OUTPUT_PANEL,
+    help="These columns only, by comma; +NAME adds one, -NAME takes one away.")]
+_NoHeaders = Annotated[bool, typer.Option("--no-headers", rich_help_panel=OUTPUT_PANEL, help="No line of column titles.")]
+_Sort = Annotated[str, typer.Option(
+    metavar="NAMES", show_default=False, rich_help_panel=OUTPUT_PANEL, help="Sort by these columns; -NAME downwards.")]
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+VIEW_PARAMETERS = (
+    _keyword("output", _Output, "auto"), _keyword("columns", _Columns, ""),
+    _keyword("no_headers", _NoHeaders, False), _keyword("sort", _Sort, ""),
+)
+"""What every verb that shows something takes beside its own flags."""
+
+
+def duration(text: str) -> float | None:
+    """A --timeout as seconds; "" is None. Raises UsageError."""
+    from novactl.model.units import duration_s
+
+    return duration_s(text) if text else None
+
+
+def pairs(texts: list[str]) -> dict[str, str]:
+    """['rack=r2'] -> {'rack': 'r2'}. Raises UsageError."""
+    from novactl.errors import UsageError
+
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{text!r} is not KEY=VALUE")
+        found[key] = value
+    return found

@@ -1,0 +1,55 @@
+"""`novactl placement`: where servers can go, why, and what is claimed."""
+
+from typing import Annotated, Any
+
+import typer
+
+from novactl.cli import columns
+from novactl.cli.options import live_names
+from novactl.cli.render import Shown
+from novactl.cli.session import cluster_of
+from novactl.cli.tree import Noun
+from novactl.errors import ExitStatus
+
+NOUN = Noun("placement", "Where servers can go, why, and what is claimed.")
+
+
+def explained(explanation: Any) -> Shown:
+    """An explanation, and exit 5 if no node was chosen."""
+    possible = any(row.verdict == "chosen" for row in explanation.rows)
+    return Shown(explanation, status=ExitStatus.OK if possible else ExitStatus.NO_VALID_HOST)
+
+
+@NOUN.verb("explain", columns.EXPLANATION)
+def explain(
+    ctx: typer.Context,
+    flavor: Annotated[str, typer.Option(metavar="FLAVOR", show_default=False, autocompletion=live_names("flavor"),
+                                        help="The size asked for.")],
+    image: Annotated[str, typer.Option(metavar="IMAGE", show_default=False, autocompletion=live_names("image"),
+                                       help="The image asked for.")],
+    node: Annotated[str | None, typer.Option(metavar="NODE", show_default=False, autocompletion=live_names("node"),
+                                             help="Only this node.")] = None,
+    zone: Annotated[str | None, typer.Option(metavar="ZONE", show_default=False, help="Only nodes of this zone.")] = None,
+) -> Any:
+    """Say for each node whether it could take a server, and why; exit 5 if none can. Changes nothing.
+
+    novactl placement explain --flavor m1.large --image debian-12
+    novactl placement explain --flavor m1.large --image debian-12 --zone rack2 -o json
+    """
+    from novactl.api import placement as api
+    from novactl.api.servers import CreateServer
+
+    wanted = CreateServer(name="explain", flavor=flavor, image=image, key=None, count=1, node=node, zone=zone, user_data="")
+    return explained(api.explain(cluster_of(ctx), wanted))
+
+
+@NOUN.verb("list", columns.CLAIMS)
+def list_(ctx: typer.Context) -> Any:
+    """List what is claimed on each node, and for whom.
+
+    novactl placement list
+    novactl placement list --sort node,-memory_mb
+    """
+    from novactl.api import placement as api
+
+    return api.list_claims(cluster_of(ctx))

@@ -1,0 +1,121 @@
+"""Live progress on stderr: moving bars on a terminal, one line a step elsewhere, nothing with --quiet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from novactl.cli.session import Session, is_terminal
+from novactl.model.units import human_bytes, human_rate, human_seconds
+
+if TYPE_CHECKING:
+    from novactl.conductor.progress import Progress, Watch
+
+STEPS = {
+    "place": "scheduling", "image": "image transfer", "disk": "disk", "network": "network", "define": "definition",
+    "start": "starting",
+}
+"""What a step is called for people; others go by their own name."""
+
+
+@contextmanager
+def watching(session: Session, *, quiet: bool) -> Iterator[Watch]:
+    """A watch for one command. It always remembers the operation, which an interruption must be able to name."""
+    if quiet or session.captured is not None:
+        yield lambda progress: _remember(session, progress)
+        return
+    lines = Lines(session)
+    if not is_terminal(session.stderr) or session.env.get("TERM") == "dumb":
+        yield lines.take
+        return
+    bars = Bars(session)
+    try:
+        yield bars.take
+    finally:
+        bars.stop()
+
+
+def _remember(session: Session, progress: Progress) -> None:
+    if progress.operation:
+        session.operation = progress.operation
+
+
+class Steps:
+    """When each step of each subject began."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._began: dict[tuple[str, str], float] = {}
+
+    def took(self, progress: Progress) -> float:
+        began = self._began.setdefault((progress.subject, progress.step), time.monotonic())
+        return time.monotonic() - began
+
+    def sentence(self, progress: Progress) -> str:
+        """'web1: image transfer done, 512.0 MiB at 85.0 MiB/s (6 s)'."""
+        took = self.took(progress)
+        text = f"{progress.subject}: {STEPS.get(progress.step, progress.step)} {progress.state}"
+        size = progress.total or progress.done
+        if progress.state == "done" and size:
+            text += f", {human_bytes(size)}" + (f" at {human_rate(size / took)}" if took > 0.001 else "")
+        if progress.detail:
+            text += f": {progress.detail}"
+        return text + (f" ({human_seconds(took)})" if progress.state != "started" and took >= 0.05 else "")
+
+
+class Lines(Steps):
+    """One line when a step ends; a step's start and the bytes in between are not worth one."""
+
+    def take(self, progress: Progress) -> None:
+        _remember(self.session, progress)
+        self.took(progress)
+        if progress.state not in ("started", "running"):
+            self.session.note(self.sentence(progress))
+
+
+class Bars(Steps):
+    """A line a subject, with a bar, bytes and a rate while something is transferred. rich is imported at the first news."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._display: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def take(self, progress: Progress) -> None:
+        _remember(self.session, progress)
+        if self._display is None:
+            self._display = _display(self.session)
+            self._display.start()
+        task = self._tasks.get(progress.subject)
+        if task is None:
+            task = self._tasks[progress.subject] = self._display.add_task("", subject=progress.subject, total=None, amount="")
+        took = self.took(progress)
+        if progress.state in ("failed", "undone"):
+            self._display.console.print(self.sentence(progress), highlight=False, markup=False)
+        amount = ""
+        if progress.total:
+            amount = f"{human_bytes(progress.done)} / {human_bytes(progress.total)}"
+            amount += f"  {human_rate(progress.done / took)}" if took > 0.05 else ""
+        doing = STEPS.get(progress.step, progress.step) + ("" if progress.state in ("started", "running") else f" {progress.state}")
+        self._display.update(
+            task, description=f"{doing} {progress.detail}".rstrip(), total=progress.total or None, completed=progress.done,
+            amount=amount,
+        )
+
+    def stop(self) -> None:
+        if self._display is not None:
+            self._display.stop()
+
+
+def _display(session: Session) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(file=session.stderr, no_color=not session.colour(session.stderr), highlight=False, markup=False)
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.fields[subject]}", markup=False), TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24), TextColumn("{task.fields[amount]}", markup=False), TimeElapsedColumn(),
+        console=console, transient=True,
+    )

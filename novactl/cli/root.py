@@ -1,0 +1,69 @@
+"""The root of the command tree: the table of nouns, and the options that stand before them."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.main import get_command
+
+from novactl.cli.tree import SETTINGS, LazyGroup, lazy_noun
+
+
+class Entry(NamedTuple):
+    module: str
+    section: str
+    line: str
+
+
+_START, _FLEET, _SERVERS, _MORE = "Start here", "The fleet", "Virtual machines", "More"
+
+NOUNS: Mapping[str, Entry] = {
+    "init": Entry("novactl.cli.setup", _START, "Make a cluster: its database and this admin's key."),
+    "doctor": Entry("novactl.cli.setup", _START, "Check database, keys, agents and clocks."),
+    "node": Entry("novactl.cli.node", _FLEET, "Hypervisor hosts: enroll, list, check, enable, disable, remove."),
+    "placement": Entry("novactl.cli.placement", _FLEET, "Where servers can go, why, and what is claimed."),
+    "operation": Entry("novactl.cli.operation", _FLEET, "Changes under way: list, show, resume, undo."),
+    "server": Entry("novactl.cli.server", _SERVERS, "Virtual machines: create, list, start, stop, console, delete."),
+    "flavor": Entry("novactl.cli.flavor", _SERVERS, "Sizes of servers: processors, memory, disk."),
+    "image": Entry("novactl.cli.image", _SERVERS, "Bootable disks that servers are made from."),
+    "keypair": Entry("novactl.cli.keypair", _SERVERS, "SSH keys that servers are given."),
+    "batch": Entry("novactl.cli.batch", _MORE, "Run many commands in one process, one JSON result a line."),
+    "completion": Entry("novactl.cli.manual", _MORE, "Print the completion script of a shell."),
+    "help": Entry("novactl.cli.manual", _MORE, "Help on a topic or a command."),
+    "version": Entry("novactl.cli.setup", _MORE, "The versions of novactl and what it runs on."),
+}
+
+
+def options(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")] = False,
+    config: Annotated[Path | None, typer.Option(
+        metavar="FILE", show_default=False, help="The configuration file (or NOVACTL_CONFIG).")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of a crash.")] = False,
+) -> None:
+    """Place and run virtual machines on a fleet of KVM hosts.
+
+    novactl node enroll root@10.0.0.14
+    novactl server create web1 --flavor m1.small --image debian-12
+    novactl server list
+    """
+    if version:
+        from novactl import __version__
+
+        ctx.obj.stdout.write(f"novactl {__version__}\n")
+        ctx.exit()
+    ctx.obj.config_file = config
+    ctx.obj.debug = ctx.obj.debug or debug
+
+
+@cache
+def root() -> Any:
+    """The whole program as one command."""
+    app = typer.Typer(rich_markup_mode=None, add_completion=True)
+    app.callback(cls=LazyGroup, context_settings=dict(SETTINGS))(options)
+    group = get_command(app)
+    for name, entry in NOUNS.items():
+        group.add_command(lazy_noun(name, entry.module, entry.line, entry.section))
+    return group

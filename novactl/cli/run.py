@@ -1,0 +1,83 @@
+"""A command line to an exit status: the one place where errors become words and numbers."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from novactl.cli import failures
+from novactl.cli.session import Session
+from novactl.errors import ExitStatus, NovaError, UsageError
+
+PROGRAM = "novactl"
+_COMPLETE = "_NOVACTL_COMPLETE"
+_ClickError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
+"""ClickException: Typer ships click inside it or depends on it, by version, and exports only its leaves."""
+
+
+def run(argv: list[str]) -> int:
+    session = Session(argv)
+    try:
+        if _COMPLETE in os.environ:
+            return complete(session)
+        status, error = attempt(session, argv)
+        if error is not None:
+            failures.report(session, error)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        return _reader_left()
+    finally:
+        session.close()
+
+
+def attempt(session: Session, argv: list[str]) -> tuple[int, NovaError | None]:
+    """Run one command line. What went wrong is returned, not raised; BrokenPipeError alone passes."""
+    try:
+        return perform(session, argv), None
+    except NovaError as error:
+        return int(error.exit_status), error
+    except (KeyboardInterrupt, typer.Abort, EOFError):
+        return int(ExitStatus.INTERRUPTED), failures.interrupted(session)
+    except BrokenPipeError:
+        raise
+    except Exception as fault:  # noqa: BLE001 - the process meets the world here
+        return int(ExitStatus.FAILED), failures.crashed(session, fault)
+
+
+def perform(session: Session, argv: list[str]) -> int:
+    """Run one command line; its exit status. Raises NovaError, also for a command line that does not parse."""
+    from novactl.cli.root import root
+
+    words = [word for word in argv if word != "--debug"] if "--" not in argv else argv
+    try:
+        with root().make_context(PROGRAM, list(words), obj=session) as ctx:
+            status = root().invoke(ctx)
+    except typer.Exit as leaving:
+        return int(leaving.exit_code)
+    except _ClickError as error:
+        context = getattr(error, "ctx", None)
+        command = f"{context.command_path} --help" if context else f"{PROGRAM} --help"
+        raise UsageError(error.format_message(), command=command) from error
+    return int(status or 0)
+
+
+def complete(session: Session) -> int:
+    """Answer the shell. An error must not land in the line being typed: it is only an exit status."""
+    from novactl.cli.root import root
+
+    try:
+        root().main(args=session.argv, prog_name=PROGRAM, complete_var=_COMPLETE, obj=session)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    except Exception:  # noqa: BLE001 - the process meets the world here
+        return int(ExitStatus.FAILED)
+    return 0
+
+
+def _reader_left() -> int:
+    """The reader of our output has gone (`| head`): that is no failure, and nothing more can be printed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(ExitStatus.OK)

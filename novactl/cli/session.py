@@ -1,0 +1,109 @@
+"""One run of the command line: its streams, its environment, and the cluster opened when first asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import typer
+
+    from novactl.cluster import Cluster
+    from novactl.config import Config
+
+_FALSE = ("", "0", "false", "no", "off")
+
+
+class Session:
+    """Made once by `run`, handed to every command as `ctx.obj`.
+
+    `captured` is None, or a list that takes what would be printed as a JSON object (`novactl batch`). `operation` is the
+    id of the last operation that reported progress. `argv` is what the user typed.
+    """
+
+    def __init__(
+        self, argv: list[str], env: Mapping[str, str] | None = None, *,
+        stdin: IO[str] | None = None, stdout: IO[str] | None = None, stderr: IO[str] | None = None,
+    ) -> None:
+        self.argv = argv
+        self.env = os.environ if env is None else env
+        self.stdin = stdin or sys.stdin
+        self.stdout = stdout or sys.stdout
+        self.stderr = stderr or sys.stderr
+        self.debug = "--debug" in argv
+        self.assume_yes = self.env.get("NOVACTL_YES", "").lower() not in _FALSE
+        self.config_file: Path | None = None
+        self.captured: list[dict[str, Any]] | None = None
+        self.operation = ""
+        self._cluster: Cluster | None = None
+        self._lender: Session | None = None
+
+    def inner(self, argv: list[str]) -> Session:
+        """A session for one line of a batch: the same cluster and environment, its output captured, nobody to ask."""
+        line = Session(argv, self.env, stdin=io.StringIO(), stdout=io.StringIO(), stderr=io.StringIO())
+        line.captured = []
+        line.assume_yes, line.config_file, line._lender = self.assume_yes, self.config_file, self
+        return line
+
+    @property
+    def config(self) -> Config:
+        from novactl.config import load_config
+
+        return load_config(self.config_file, self.env)
+
+    @property
+    def cluster(self) -> Cluster:
+        if self._lender is not None:
+            return self._lender.cluster
+        if self._cluster is None:
+            from novactl.cluster import open_cluster
+
+            self._cluster = open_cluster(self.config)
+        return self._cluster
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person is there to answer: a terminal, and neither NOVACTL_NO_INPUT nor a batch."""
+        no_input = self.env.get("NOVACTL_NO_INPUT", "").lower() not in _FALSE
+        return self.captured is None and not no_input and is_terminal(self.stdin) and is_terminal(self.stderr)
+
+    def colour(self, stream: IO[str]) -> bool:
+        """https://no-color.org and https://bixense.com/clicolors: off beats forced, forced beats a pipe."""
+        if self.env.get("NO_COLOR"):
+            return False
+        if self.env.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+            return True
+        return is_terminal(stream) and self.env.get("TERM") != "dumb"
+
+    def note(self, text: str) -> None:
+        """A line for the person, never data: on stderr, and not in a batch."""
+        if self.captured is None:
+            print(text, file=self.stderr, flush=True)
+
+    def now(self) -> float:
+        return time.time()
+
+    def close(self) -> None:
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
+
+
+def session_of(ctx: typer.Context) -> Session:
+    return ctx.obj
+
+
+def cluster_of(ctx: typer.Context) -> Cluster:
+    return ctx.obj.cluster
+
+
+def is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False

@@ -1,0 +1,188 @@
+"""The command tree: a noun's module is imported when the noun is used, a verb's parameters are built when it is called.
+
+Typer builds every command of a program at each start. Here the tree holds only names and one-line helps; `Lazy.load`
+makes the one command that runs (or completes) into a real Typer command.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+if TYPE_CHECKING:
+    from novactl.cli.columns import Table
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+ALIASES = {"ls": ("list",), "rm": ("delete", "remove")}
+OUTPUT_PANEL = "Output options"
+
+
+class Verb(TyperCommand):
+    """A command whose help begins with what it does and its examples."""
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+        text, examples = split_examples(self.help or "")
+        formatter.write_text(text)
+        if examples:
+            write_lines(formatter, "Examples", examples)
+        formatter.write_paragraph()
+        self.format_usage(ctx, formatter)
+        self.format_options(ctx, formatter)
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                default = "Arguments" if param.param_type_name == "argument" else "Options"
+                panels.setdefault(getattr(param, "rich_help_panel", None) or default, []).append(record)
+        for title, records in panels.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class Lazy(TyperCommand):
+    """A command of which only the name and one line are known."""
+
+    def __init__(self, name: str, line: str, load: Callable[[], Any], section: str = "Commands") -> None:
+        super().__init__(name, help=line, short_help=line, rich_markup_mode=None)
+        self._load = load
+        self.section = section
+
+    @cached_property
+    def loaded(self) -> Any:
+        return self._load()
+
+
+class LazyGroup(TyperGroup):
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args and args[0] not in self.commands:
+            full = next((name for name in ALIASES.get(args[0], ()) if name in self.commands), args[0])
+            args = [full, *args[1:]]
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.loaded if isinstance(command, Lazy) else command, rest
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            ctx.obj.stderr.write(ctx.get_help() + "\n")
+            ctx.exit(2)
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:
+        text, examples = split_examples(self.help or "")
+        formatter.write_text(text)
+        if examples:
+            write_lines(formatter, "Examples", examples)
+        formatter.write_paragraph()
+        self.format_usage(ctx, formatter)
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for command in self.commands.values():
+            sections.setdefault(getattr(command, "section", "Commands"), []).append((command.name, command.short_help))
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+        Verb.format_options(self, ctx, formatter)
+
+
+def split_examples(text: str) -> tuple[str, list[str]]:
+    """A docstring's prose and the lines of its paragraphs that show commands."""
+    prose, examples = [], []
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        lines = paragraph.splitlines()
+        if lines and all(line.lstrip().startswith(("novactl", "$", "printf")) for line in lines):
+            examples += [line.strip() for line in lines]
+        else:
+            prose.append(paragraph)
+    return "\n\n".join(prose), examples
+
+
+def write_lines(formatter: Any, title: str, lines: list[str]) -> None:
+    with formatter.section(title):
+        for line in lines:
+            formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A verb as declared: its function, and the table its result is shown with (None: it prints by itself)."""
+
+    name: str
+    function: Callable[..., Any]
+    table: Table | None
+
+    @property
+    def line(self) -> str:
+        """The first sentence of its help."""
+        first = inspect.cleandoc(self.function.__doc__ or "").partition("\n")[0]
+        return first.partition(". ")[0].rstrip(".") + "."
+
+    def build(self) -> Any:
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        function = self.function if self.table is None else _presenting(self.function, self.table)
+        app.command(self.name, cls=Verb, context_settings=dict(SETTINGS))(function)
+        return get_command(app)
+
+
+class Noun:
+    """The verbs of one noun; with an empty name, commands of the top level."""
+
+    def __init__(self, name: str, line: str) -> None:
+        self.name = name
+        self.line = line
+        self.verbs: dict[str, Spec] = {}
+
+    def verb(self, name: str, table: Table | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Declares a verb. With a table, its function returns a value and the verb gets the output options."""
+
+        def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+            self.verbs[name] = Spec(name, function, table)
+            return function
+
+        return declare
+
+    def group(self) -> LazyGroup:
+        commands = {spec.name: Lazy(spec.name, spec.line, spec.build) for spec in self.verbs.values()}
+        return LazyGroup(
+            name=self.name, commands=commands, help=self.line, short_help=self.line, rich_markup_mode=None,
+            context_settings=dict(SETTINGS),
+        )
+
+
+def lazy_noun(name: str, module: str, line: str, section: str) -> Lazy:
+    """The noun or top-level command that `module` declares as `NOUN`."""
+
+    def load() -> Any:
+        noun: Noun = importlib.import_module(module).NOUN
+        return noun.group() if noun.name else noun.verbs[name].build()
+
+    return Lazy(name, line, load, section)
+
+
+def _presenting(function: Callable[..., Any], table: Table) -> Callable[..., Any]:
+    """`function` with the output options added to its own, its result printed by them.
+
+    The output options are checked before the function runs: a wrong `-o` changes nothing.
+    """
+    from novactl.cli import render
+    from novactl.cli.options import VIEW_PARAMETERS
+
+    own = inspect.signature(function)
+
+    def call(**given: Any) -> Any:
+        view = render.View.of(table, **{parameter.name: given.pop(parameter.name) for parameter in VIEW_PARAMETERS})
+        session = given["ctx"].obj
+        return render.emit(session, function(**given), table, view)
+
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    call.__signature__ = own.replace(parameters=[*own.parameters.values(), *VIEW_PARAMETERS])  # type: ignore[attr-defined]
+    return call
+
