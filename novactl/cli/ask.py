@@ -11,7 +11,8 @@ def confirm(session: Session, action: str, *, yes: bool) -> None:
     if yes or session.assume_yes:
         return
     if not session.can_ask:
-        raise UsageError(f"{action}: this needs a confirmation, and nobody can be asked here", hint="add --yes (or NOVACTL_YES=1)")
+        raise UsageError(
+            f"{action}: this needs a confirmation, and nobody can be asked here", hint="add --yes (or NOVACTL_YES=1)")
     if not question(session, f"{action}?"):
         raise UsageError(f"{action}: not confirmed, nothing was changed")
 

@@ -20,7 +20,8 @@ NOUN = Noun("", "")
 @NOUN.verb("batch")
 def batch(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="[FILE]", show_default=False, help="Command lines; '-': standard input.")] = Path("-"),
+    file: Annotated[Path, typer.Argument(
+        metavar="[FILE]", show_default=False, help="Command lines; '-': standard input.")] = Path("-"),
     stop_on_error: Annotated[bool, typer.Option("--stop-on-error", help="Run nothing after the first failure.")] = False,
     yes: Yes = False,
 ) -> int:

@@ -36,7 +36,8 @@ def create(
 
     session = session_of(ctx)
     if public_key and private_key:
-        raise UsageError("--public-key and --private-key exclude each other", hint="an imported key's private half stays with you")
+        raise UsageError(
+            "--public-key and --private-key exclude each other", hint="an imported key's private half stays with you")
     text = None if public_key is None else _read(session.stdin if str(public_key) == "-" else public_key)
     path = None if public_key else private_key or Path(name)
     made = api.create(session.cluster, name=name, public_key=text, private_key_path=path, dry_run=dry_run)

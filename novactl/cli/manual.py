@@ -23,7 +23,8 @@ def _topics(incomplete: str) -> list[str]:
 def help_(
     ctx: typer.Context,
     topic: Annotated[list[str] | None, typer.Argument(
-        metavar="[TOPIC|COMMAND]...", show_default=False, autocompletion=_topics, help="A topic, or the words of a command.")] = None,
+        metavar="[TOPIC|COMMAND]...", show_default=False, autocompletion=_topics,
+        help="A topic, or the words of a command.")] = None,
 ) -> None:
     """Help on a topic or a command; without either, the list of topics.
 

@@ -23,7 +23,8 @@ Name = Annotated[str | None, typer.Option(metavar="NAME", show_default=False, he
 Zone = Annotated[str, typer.Option(metavar="ZONE", show_default=False, help="The availability zone it belongs to.")]
 Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", show_default=False, help="A label; may be repeated.")]
 SshPort = Annotated[int | None, typer.Option(metavar="PORT", show_default=False, help="The SSH port.")]
-Identity = Annotated[Path | None, typer.Option("--identity", "-i", metavar="FILE", show_default=False, help="The SSH key to use.")]
+Identity = Annotated[Path | None, typer.Option(
+    "--identity", "-i", metavar="FILE", show_default=False, help="The SSH key to use.")]
 HostKey = Annotated[str | None, typer.Option(
     "--host-key", "--fingerprint", metavar="SHA256:...", show_default=False,
     help="Trust the SSH host key with this fingerprint, and no other.")]

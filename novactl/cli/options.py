@@ -25,6 +25,10 @@ def _formats(incomplete: str) -> list[str]:
     return [name for name in FORMATS if name.startswith(incomplete)]
 
 
+def _choice(noun: str, kind: Any, text: str) -> Any:
+    return Annotated[kind, typer.Option(metavar=noun.upper(), show_default=False, autocompletion=live_names(noun), help=text)]
+
+
 def _target(noun: str, metavar: str) -> Any:
     return Annotated[str, typer.Argument(metavar=metavar, show_default=False, autocompletion=live_names(noun),
                                          help=f"The {noun}: its name, its id, or 4 or more first letters of the id.")]
@@ -32,7 +36,7 @@ def _target(noun: str, metavar: str) -> Any:
 
 def _targets(noun: str, metavar: str) -> Any:
     return Annotated[list[str], typer.Argument(metavar=metavar, show_default=False, autocompletion=live_names(noun),
-                                               help=f"One or more: name, id, or 4 or more first letters of the id.")]
+                                               help="One or more: name, id, or 4 or more first letters of the id.")]
 
 
 ServerRef, ServerRefs = _target("server", "SERVER"), _targets("server", "SERVER...")
@@ -40,6 +44,10 @@ NodeRef, NodeRefs = _target("node", "NODE"), _targets("node", "NODE...")
 FlavorRef, FlavorRefs = _target("flavor", "FLAVOR"), _targets("flavor", "FLAVOR...")
 ImageRef, ImageRefs = _target("image", "IMAGE"), _targets("image", "IMAGE...")
 KeypairRef, KeypairRefs = _target("keypair", "KEYPAIR"), _targets("keypair", "KEYPAIR...")
+Flavor, Image = _choice("flavor", str, "The size."), _choice("image", str, "What the disk is made from.")
+Key = _choice("keypair", str | None, "The SSH key the server is given.")
+OnNode = _choice("node", str | None, "Only this node.")
+OnZone = Annotated[str | None, typer.Option(metavar="ZONE", show_default=False, help="Only nodes of this zone.")]
 OperationRef = _target("operation", "OPERATION")
 
 NewName = Annotated[str, typer.Argument(

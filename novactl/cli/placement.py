@@ -1,11 +1,11 @@
 """`novactl placement`: where servers can go, why, and what is claimed."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import live_names
+from novactl.cli.options import Flavor, Image, OnNode, OnZone
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of
 from novactl.cli.tree import Noun
@@ -22,14 +22,7 @@ def explained(explanation: Any) -> Shown:
 
 @NOUN.verb("explain", columns.EXPLANATION)
 def explain(
-    ctx: typer.Context,
-    flavor: Annotated[str, typer.Option(metavar="FLAVOR", show_default=False, autocompletion=live_names("flavor"),
-                                        help="The size asked for.")],
-    image: Annotated[str, typer.Option(metavar="IMAGE", show_default=False, autocompletion=live_names("image"),
-                                       help="The image asked for.")],
-    node: Annotated[str | None, typer.Option(metavar="NODE", show_default=False, autocompletion=live_names("node"),
-                                             help="Only this node.")] = None,
-    zone: Annotated[str | None, typer.Option(metavar="ZONE", show_default=False, help="Only nodes of this zone.")] = None,
+    ctx: typer.Context, flavor: Flavor, image: Image, node: OnNode = None, zone: OnZone = None,
 ) -> Any:
     """Say for each node whether it could take a server, and why; exit 5 if none can. Changes nothing.
 

@@ -98,7 +98,8 @@ class Bars(Steps):
         if progress.total:
             amount = f"{human_bytes(progress.done)} / {human_bytes(progress.total)}"
             amount += f"  {human_rate(progress.done / took)}" if took > 0.05 else ""
-        doing = STEPS.get(progress.step, progress.step) + ("" if progress.state in ("started", "running") else f" {progress.state}")
+        doing = STEPS.get(progress.step, progress.step)
+        doing += "" if progress.state in ("started", "running") else f" {progress.state}"
         self._display.update(
             task, description=f"{doing} {progress.detail}".rstrip(), total=progress.total or None, completed=progress.done,
             amount=amount,

@@ -6,8 +6,22 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import Async, DryRun, NewName, Quiet, ServerRef, ServerRefs, Timeout, Yes, duration, live_names
-from novactl.cli.placement import explained
+from novactl.cli.options import (
+    Async,
+    DryRun,
+    Flavor,
+    Image,
+    Key,
+    NewName,
+    OnNode,
+    OnZone,
+    Quiet,
+    ServerRef,
+    ServerRefs,
+    Timeout,
+    Yes,
+    duration,
+)
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
 from novactl.cli.session import Session, cluster_of, session_of
@@ -17,23 +31,18 @@ from novactl.errors import UsageError
 
 NOUN = Noun("server", "Virtual machines: create, list, start, stop, reboot, console, delete.")
 
+Count = Annotated[int, typer.Option(
+    min=1, max=1000, metavar="N", help="How many; from 2 on they are called NAME-1, NAME-2, ...")]
+UserData = Annotated[Path | None, typer.Option(
+    "--user-data", metavar="FILE", show_default=False, help="cloud-init user data ('-': from standard input).")]
+
 
 @NOUN.verb("create", columns.SERVERS)
 def create(
     ctx: typer.Context,
     name: NewName,
-    flavor: Annotated[str, typer.Option(metavar="FLAVOR", show_default=False, autocompletion=live_names("flavor"),
-                                        help="Its size.")],
-    image: Annotated[str, typer.Option(metavar="IMAGE", show_default=False, autocompletion=live_names("image"),
-                                       help="What its disk is made from.")],
-    key: Annotated[str | None, typer.Option(metavar="KEYPAIR", show_default=False, autocompletion=live_names("keypair"),
-                                            help="The SSH key it is given.")] = None,
-    count: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="How many; from 2 on they are called NAME-1, NAME-2, ...")] = 1,
-    node: Annotated[str | None, typer.Option(metavar="NODE", show_default=False, autocompletion=live_names("node"),
-                                             help="Only on this node.")] = None,
-    zone: Annotated[str | None, typer.Option(metavar="ZONE", show_default=False, help="Only on nodes of this zone.")] = None,
-    user_data: Annotated[Path | None, typer.Option(
-        "--user-data", metavar="FILE", show_default=False, help="cloud-init user data ('-': from standard input).")] = None,
+    flavor: Flavor, image: Image, key: Key = None, count: Count = 1, node: OnNode = None, zone: OnZone = None,
+    user_data: UserData = None,
     async_: Async = False, timeout: Timeout = "", quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Create servers and wait until they run. A node that fails is left for the next best one.
@@ -82,8 +91,7 @@ def list_(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", show_default=False, help="At most so many.")] = None,
     status: Annotated[str | None, typer.Option(
         metavar="STATUS", show_default=False, help="Only these: ACTIVE, SHUTOFF, BUILD, ERROR.")] = None,
-    node: Annotated[str | None, typer.Option(metavar="NODE", show_default=False, autocompletion=live_names("node"),
-                                             help="Only those on this node.")] = None,
+    node: OnNode = None,
 ) -> Any:
     """List the servers.
 
