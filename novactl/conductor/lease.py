@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from novactl.cluster import Cluster
+from novactl.conductor import owner
 from novactl.db import operations
 from novactl.errors import DatabaseFailed
 
@@ -25,12 +26,13 @@ def keeping(cluster: Cluster, operation_id: str) -> Iterator[None]:
 
 
 def _renew(cluster: Cluster, operation_id: str, every_s: float, stop: threading.Event) -> None:
+    me = owner.this_process()
     while not stop.wait(every_s):
         try:
             with cluster.db.write() as tx:
                 found = operations.by_id(tx, operation_id)
-                if found is None or found.ended_at is not None:
-                    return
+                if found is None or found.ended_at is not None or found.owner != me:
+                    break
                 operations.renew(tx, found, cluster.clock.now() + every_s * 3)
         except DatabaseFailed:
             continue                                          # the next round, or the lease runs out and another takes over

@@ -97,7 +97,7 @@ def update(tx: Tx, node: Node) -> None:
 
 
 def bump(tx: Tx, node_id: str, generation: int) -> None:
-    """Raise the generation of a node seen at `generation`. Raises Conflict when it has moved on."""
+    """Raise the generation of a node seen, and locked, at `generation`. Raises Conflict when it has moved on all the same."""
     if tx.run(q_bump, by_id=node_id, by_generation=generation) != 1:
         raise Conflict(f"node {node_id} changed since it was read", hint="place again")
 
@@ -140,7 +140,7 @@ def inventories_of(tx: Tx, node_id: str) -> dict[str, Inventory]:
 
 
 def ensure_inventory(tx: Tx, node_id: str, wanted: Mapping[str, Inventory]) -> None:
-    """Write the inventories a node lacks, and the totals that changed; ratios and reservations stay as they were set."""
+    """Write the inventories a node lacks; those it has stay as they were set."""
     there = inventories_of(tx, node_id)
     for name, inventory in wanted.items():
         if name not in there:
@@ -149,5 +149,8 @@ def ensure_inventory(tx: Tx, node_id: str, wanted: Mapping[str, Inventory]) -> N
                 ratio_milli=inventory.ratio_milli, min_unit=inventory.min_unit, max_unit=inventory.max_unit,
                 step_size=inventory.step_size,
             )
-        elif there[name].total != inventory.total:
-            tx.run(q_inventory_total, by_node_id=node_id, by_class=name, new_total=inventory.total, new_max_unit=inventory.max_unit)
+
+
+def set_total(tx: Tx, node_id: str, resource_class: str, total: int) -> None:
+    """The host has another total now (memory added, pool grown): ratio and reservation stay as they were set."""
+    tx.run(q_inventory_total, by_node_id=node_id, by_class=resource_class, new_total=total, new_max_unit=max(1, total))

@@ -14,8 +14,14 @@ from novactl.model.node import NodeState
 from novactl.model.resources import Amounts, shortage
 
 
-class OverCapacity(Conflict):
-    """The node no longer has what the scheduler saw."""
+class Moved(Conflict):
+    """The node is no longer what the scheduler saw: place again."""
+
+    code = "placement.moved"
+
+
+class OverCapacity(Moved):
+    """The node no longer has the room."""
 
     code = "placement.over_capacity"
 
@@ -95,12 +101,12 @@ def claim(tx: Tx, consumer_id: str, node_id: str, amounts: Amounts, *, kind: str
 
     Capacity and the node's eligibility are checked again here, in `tx`, with the node's row locked: the scheduler's
     view may be stale by now. Repeating a claim that the same consumer already holds changes nothing.
-    Raises OverCapacity when it no longer fits and Conflict when the node takes no servers now (place again).
+    Raises OverCapacity when it no longer fits and Moved when the node takes no servers now.
     """
     wanted = {name: amount for name, amount in amounts.items() if amount}
     locked = nodes.lock(tx, node_id)
     if locked is None or locked[1] is not NodeState.ENABLED:
-        raise Conflict(f"node {node_id} takes no servers any more", hint="place again")
+        raise Moved(f"node {node_id} takes no servers any more", hint="place again")
     held = dict(tx.stream(q_held, by_consumer_id=consumer_id, by_node_id=node_id))
     if held == wanted:
         return

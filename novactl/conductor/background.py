@@ -1,0 +1,24 @@
+"""Handing operations to a process of their own, which outlives this one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from novactl.cluster import Cluster
+
+
+def hand_over(cluster: Cluster, operation_ids: Sequence[str]) -> None:
+    """Start a detached `novactl operation resume` for operations begun `detached`. Its output goes to `logs/background.log`."""
+    logs = cluster.config.data_dir / "logs"
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = os.open(logs / "background.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        subprocess.Popen(
+            [sys.executable, "-m", "novactl", "operation", "resume", *operation_ids],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True, cwd="/",
+            env={**os.environ, "NOVACTL_DATA_DIR": str(cluster.config.data_dir), "NOVACTL_CONFIG": str(cluster.config.config_file)})
+    finally:
+        os.close(log)

@@ -1,0 +1,168 @@
+"""server.create: place, image, disk, seed, define, start."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from novactl.agents import wire
+from novactl.conductor import fleet
+from novactl.conductor.deciding import configured, refusal
+from novactl.conductor.domain import (
+    delete_disk, delete_seed, node_of, power_off, power_on, ref, server_in, server_of, spec_of, undefine,
+)
+from novactl.conductor.history import note
+from novactl.conductor.saga import Run, Saga, Step, nothing
+from novactl.conductor.transfer import ensure_image
+from novactl.db import operations, placement, servers
+from novactl.db.statements import Tx
+from novactl.errors import Conflict, NovaError, NoValidHost
+from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
+from novactl.scheduler.pipeline import place
+from novactl.scheduler.request import Decision, Request
+from novactl.states import Event, advance
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateServer:
+    """The record. `only_node` is the id of the node asked for, "" for any; `node` and `epoch` are what was claimed."""
+
+    server: str
+    name: str
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    image_sha256: str
+    image_format: str
+    image_size_bytes: int
+    image_virtual_size_bytes: int
+    architecture: str
+    zone: str
+    only_node: str
+    node: str = ""
+    epoch: int = 0
+    tried: tuple[str, ...] = ()
+
+    @property
+    def amounts(self) -> Amounts:
+        return {VCPU: self.vcpus, MEMORY_MB: self.memory_mb, DISK_GB: self.disk_gb}
+
+    def request(self, *, now: float, fresh_s: float) -> Request:
+        return Request(
+            server=self.name, amounts=self.amounts, architecture=self.architecture, zone=self.zone, node=self.only_node,
+            exclude=frozenset(self.tried), now=now, fresh_s=fresh_s)
+
+
+PLACE_TRIES = 10
+"""Races lost for the last room of a node before giving up (Placement's own number)."""
+
+
+def place_and_claim(run: Run, record: CreateServer) -> CreateServer:
+    fleet.refresh(run.cluster, max_age_s=run.cluster.config["placement.refresh_s"])
+    for _ in range(PLACE_TRIES):
+        try:
+            decision, record = _decided(run, record)
+        except placement.Moved:                               # another admin's claim came between: decide from fresh rows
+            continue
+        if decision.chosen is None:
+            raise refusal(decision)
+        run.progress(detail=decision.names[record.node])
+        return record
+    raise Conflict(f"server {record.name}: the nodes change faster than it can be placed", hint="try again")
+
+
+def _decided(run: Run, record: CreateServer) -> tuple[Decision, CreateServer]:
+    """Decide, claim and store both in one transaction. Repeated, it finds the claim and decides nothing new."""
+    cluster = run.cluster
+    now = cluster.clock.now()
+    with run.tx() as tx:
+        server = server_in(tx, record.server)
+        request = record.request(now=now, fresh_s=cluster.config["placement.fresh_s"])
+        if server.node_id:
+            decided = operations.decision_of(tx, record.server)
+            if decided is not None:
+                return Decision.from_plain(decided[1]), dataclasses.replace(record, node=server.node_id, epoch=server.epoch)
+        decision = place(request, fleet.views(tx), configured(cluster.config))
+        operations.decide(tx, run.operation.id, decision.to_plain())
+        if decision.chosen is not None:
+            record = dataclasses.replace(record, node=decision.chosen.node, epoch=server.epoch + 1)
+            placement.claim(tx, record.server, record.node, record.amounts)
+            servers.place(tx, record.server, record.node, record.epoch, now)
+    return decision, record
+
+
+def release(run: Run, record: CreateServer) -> None:
+    with run.tx() as tx:
+        server = server_in(tx, record.server)
+        if server.node_id:
+            placement.release(tx, record.server, server.node_id)
+            servers.place(tx, record.server, "", server.epoch, run.cluster.clock.now())
+
+
+def bring_image(run: Run, record: CreateServer) -> CreateServer:
+    offer = wire.ImageOffer(record.image_sha256, record.image_size_bytes, record.image_virtual_size_bytes, record.image_format)
+    ensure_image(run, node_of(run, record.node), offer)
+    return record
+
+
+def create_disk(run: Run, record: CreateServer) -> CreateServer:
+    run.call(node_of(run, record.node), "disk.create", wire.DiskSpec(record.server, record.epoch, record.image_sha256, record.disk_gb))
+    return record
+
+
+def write_seed(run: Run, record: CreateServer) -> CreateServer:
+    from novactl.conductor.seed import build_seed
+
+    run.call(node_of(run, record.node), "seed.write", ref(record), build_seed(server_of(run, record)))
+    return record
+
+
+def define(run: Run, record: CreateServer) -> CreateServer:
+    run.call(node_of(run, record.node), "domain.define", spec_of(server_of(run, record), record.epoch))
+    return record
+
+
+def start(run: Run, record: CreateServer) -> CreateServer:
+    power_on(run, record)
+    return record
+
+
+def built(run: Run, tx: Tx, record: CreateServer) -> None:
+    server, now = server_in(tx, record.server), run.cluster.clock.now()
+    servers.move_state(tx, server, advance(server.state, Event.BUILT, server.name), operation_id="", at=now)
+    servers.launched(tx, server.id, now)
+    note(run, tx, Event.BUILT, f"on {node_of(run, record.node).name}")
+
+
+def not_built(run: Run, tx: Tx, record: CreateServer, error: NovaError) -> None:
+    """The server never was: its row becomes history and its name is free again."""
+    server, now = server_in(tx, record.server), run.cluster.clock.now()
+    servers.move_state(
+        tx, server, advance(server.state, Event.DELETED, server.name), operation_id="", at=now, fault=error.message)
+    servers.gone(tx, server.id, now)
+    note(run, tx, Event.BUILD_FAILED, error.message)
+
+
+def another_node(record: CreateServer, error: NovaError) -> CreateServer | None:
+    """The next node, unless the fault is the request's own, no node was chosen, or one node was asked for."""
+    if not error.elsewhere or isinstance(error, NoValidHost) or not record.node or record.only_node:
+        return None
+    return dataclasses.replace(record, node="", epoch=0, tried=(*record.tried, record.node))
+
+
+CREATE: Saga[CreateServer] = Saga(
+    kind="server.create",
+    record=CreateServer,
+    steps=(
+        Step("place", do=place_and_claim, undo=release),
+        Step("image", do=bring_image, undo=nothing("base images are shared and content-addressed")),
+        Step("disk", do=create_disk, undo=delete_disk),
+        Step("seed", do=write_seed, undo=delete_seed),
+        Step("define", do=define, undo=undefine),
+        Step("start", do=start, undo=power_off),
+    ),
+    finish=built,
+    fail=not_built,
+    next_attempt=another_node,
+)
+SAGAS = {CREATE.kind: CREATE}

@@ -1,0 +1,79 @@
+"""A server's domain on its node: the acts that sagas share. Each can be repeated; absent is success where it ends something."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from novactl.agents import wire
+from novactl.conductor.saga import Run
+from novactl.db import nodes, servers
+from novactl.db.statements import Tx
+from novactl.errors import NotFound
+from novactl.model.node import Node
+from novactl.model.server import Server
+
+
+class OnNode(Protocol):
+    """A record of a server on a node: ids, and the server's epoch there."""
+
+    @property
+    def server(self) -> str: ...
+    @property
+    def node(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+
+def ref(record: OnNode) -> wire.DomainRef:
+    return wire.DomainRef(record.server, record.epoch)
+
+
+def node_of(run: Run, node_id: str) -> Node:
+    """The node, read once an operation: its address and key do not change while it has servers."""
+    cache = run.extras.setdefault("nodes", {})
+    if node_id not in cache:
+        with run.cluster.db.read() as tx:
+            found = nodes.by_id(tx, node_id)
+        if found is None:
+            raise NotFound("node", node_id)
+        cache[node_id] = found
+    return cache[node_id]
+
+
+def server_in(tx: Tx, server_id: str) -> Server:
+    found = servers.by_id(tx, server_id)
+    if found is None:
+        raise NotFound("server", server_id)
+    return found
+
+
+def server_of(run: Run, record: OnNode) -> Server:
+    with run.cluster.db.read() as tx:
+        return server_in(tx, record.server)
+
+
+def spec_of(server: Server, epoch: int) -> wire.DomainSpec:
+    return wire.DomainSpec(
+        server=server.id, epoch=epoch, name=server.name, vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb,
+        image_sha256=server.image_sha256, mac=server.mac, architecture=server.architecture, flavor=server.flavor_name,
+        image=server.image_name)
+
+
+def power_on(run: Run, record: OnNode) -> None:
+    run.call(node_of(run, record.node), "domain.start", ref(record))
+
+
+def power_off(run: Run, record: OnNode) -> None:
+    run.call(node_of(run, record.node), "domain.destroy", ref(record))
+
+
+def undefine(run: Run, record: OnNode) -> None:
+    run.call(node_of(run, record.node), "domain.undefine", ref(record))
+
+
+def delete_seed(run: Run, record: OnNode) -> None:
+    run.call(node_of(run, record.node), "seed.delete", ref(record))
+
+
+def delete_disk(run: Run, record: OnNode) -> None:
+    run.call(node_of(run, record.node), "disk.delete", ref(record))

@@ -1,0 +1,116 @@
+"""Ending what a dead process began. Any command may do it; the epoch lets only one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from novactl.cluster import Cluster
+from novactl.conductor.progress import Watch, unwatched
+from novactl.conductor.saga import Driver, Saga, busy, owned_by_the_living, taken
+from novactl.conductor.sagas import SAGAS
+from novactl.db import operations
+from novactl.errors import Conflict, NotFound, NovaError, Superseded
+from novactl.model.operation import Operation, OperationState, OperationStep, StepState
+
+ABANDONED = NovaError("the process that ran it died")
+
+
+def abandoned(cluster: Cluster) -> tuple[Operation, ...]:
+    """Operations that nobody drives any more and that have not ended; the stuck ones too."""
+    now = cluster.clock.now()
+    with cluster.db.read() as tx:
+        return tuple(op for op in operations.recent(tx, ended=False) if not owned_by_the_living(op, now))
+
+
+def recover(cluster: Cluster, *, budget_s: float = 10.0, watch: Watch = unwatched) -> tuple[tuple[Operation, NovaError | None], ...]:
+    """End every abandoned operation, oldest first, while `budget_s` lasts: each with the error that keeps it from ending."""
+    found: list[tuple[Operation, NovaError | None]] = []
+    deadline = cluster.clock.monotonic() + budget_s
+    for operation in reversed(abandoned(cluster)):
+        if cluster.clock.monotonic() > deadline:
+            break
+        try:
+            found.append((_ended(cluster, operation, watch), None))
+        except Superseded:
+            continue                                          # another command was faster
+        except NovaError as error:
+            found.append((operation, error))
+    return tuple(found)
+
+
+def _ended(cluster: Cluster, operation: Operation, watch: Watch) -> Operation:
+    """Drive an abandoned operation the way its saga says. Raises when it cannot be ended now; being undone is an end."""
+    saga = SAGAS[operation.kind]
+    driver = _take(cluster, saga, operation, forward=saga.resumes or None, watch=watch)
+    try:
+        driver.drive()
+    except NovaError:
+        ended = find(cluster, operation.id)
+        if not ended.state.ended:
+            raise
+        return ended
+    return find(cluster, operation.id)
+
+
+def resume(
+    cluster: Cluster, operation_id: str, *, forward: bool = True, watch: Watch = unwatched, extras: Mapping[str, Any] | None = None,
+) -> Operation:
+    """Take the operation over and end it: forward, or back with `forward=False`.
+
+    Raises Busy while its owner lives, Conflict when it has ended or can only go forward, and what the saga raises.
+    """
+    operation = find(cluster, operation_id)
+    if operation.state.ended:
+        raise Conflict(f"operation {operation.id[:8]} has ended: {operation.state.value}", command=f"novactl operation show {operation.id[:8]}")
+    driver = _take(cluster, SAGAS[operation.kind], operation, forward=forward, watch=watch, extras=extras)
+    try:
+        driver.drive()
+    except NovaError:
+        if forward or find(cluster, operation.id).state is not OperationState.FAILED:
+            raise
+    return find(cluster, operation.id)
+
+
+def find(cluster: Cluster, operation_id: str) -> Operation:
+    with cluster.db.read() as tx:
+        found = operations.by_id(tx, operation_id)
+    if found is None:
+        raise NotFound("operation", operation_id)
+    return found
+
+
+def _take(
+    cluster: Cluster, saga: Saga[Any], operation: Operation, *, forward: bool | None, watch: Watch, extras: Mapping[str, Any] | None = None,
+) -> Driver[Any]:
+    """`forward` None: back where that is possible, else forward."""
+    now = cluster.clock.now()
+    with cluster.db.write() as tx:
+        fresh = operations.by_id(tx, operation.id)
+        if fresh is None or fresh.state.ended:
+            raise operations.superseded(operation)
+        if owned_by_the_living(fresh, now) and fresh.owner:
+            raise busy(cluster, fresh)
+        steps = operations.steps(tx, fresh.id)
+        state = _direction(saga, fresh, steps, forward)
+        took = taken(cluster, tx, fresh, state)
+        if state is OperationState.UNWINDING and took.error is None:
+            operations.write(tx, took := dataclasses.replace(took, error=ABANDONED.as_dict()))
+    return Driver(cluster, saga, took, watch, extras)
+
+
+def _direction(saga: Saga[Any], operation: Operation, steps: tuple[OperationStep, ...], forward: bool | None) -> OperationState:
+    """Past the point of no return there is only forward; once turned back (or stuck turning) only back."""
+    here = [step for step in steps if step.attempt == operation.attempt]
+    newest = max((step.position for step in here), default=-1)
+    if saga.no_way_back(newest):
+        if forward is False:
+            raise Conflict(
+                f"operation {operation.id[:8]} ({operation.kind}) is past the point where it can be undone",
+                command=f"novactl operation resume {operation.id[:8]}")
+        return OperationState.RUNNING
+    turned = operation.state is OperationState.UNWINDING or any(step.state is StepState.UNDONE for step in here)
+    if turned or operation.state is OperationState.STUCK or not forward:
+        return OperationState.UNWINDING
+    return OperationState.RUNNING

@@ -1,0 +1,58 @@
+"""Bringing a base image to a node: once per node and content, in order, a window of chunks in flight."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from novactl.agents import wire
+from novactl.conductor.saga import Run
+from novactl.errors import NotFound, NovaError
+from novactl.model.node import Node
+
+_LOCKS: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+"""Within one process a node gets an image once; another process that sends the same only skips ahead."""
+
+
+def image_path(data_dir: Path, sha256: str) -> Path:
+    """Where intake put the checked file."""
+    return data_dir / "images" / sha256
+
+
+def ensure_image(run: Run, node: Node, offer: wire.ImageOffer) -> None:
+    """The node has the image, whole and checked. Calling it again costs one message."""
+    state: wire.ImageProgress = run.call(node, "image.begin", offer)
+    if state.present:
+        return
+    with _LOCKS[node.id, offer.sha256]:
+        _send(run, node, offer)
+
+
+def _send(run: Run, node: Node, offer: wire.ImageOffer) -> None:
+    path = image_path(run.cluster.config.data_dir, offer.sha256)
+    for _ in range(3):                                        # another sender may have got ahead of, or reset, the file
+        state: wire.ImageProgress = run.call(node, "image.begin", offer)
+        if state.present:
+            return
+        if not path.is_file():
+            raise NotFound("image", offer.sha256)
+        reached = state.offset
+        results = run.cluster.agents.pipeline(
+            node, "image.chunk", _chunks(path, offer.sha256, state.offset), fence=run.fence("image.chunk"), window=wire.IMAGE_WINDOW)
+        for answer in results:
+            reached = answer.offset
+            run.progress(reached, offer.size_bytes)
+        if reached >= offer.size_bytes:
+            run.call(node, "image.finish", wire.ImageRef(offer.sha256))
+            return
+    raise NovaError(f"image {offer.sha256[:12]} did not arrive whole on node {node.name}", hint="try again")
+
+
+def _chunks(path: Path, sha256: str, offset: int) -> Iterator[tuple[wire.ImageChunk, bytes]]:
+    with path.open("rb") as file:
+        file.seek(offset)
+        while data := file.read(wire.CHUNK_BYTES):
+            yield wire.ImageChunk(sha256, offset), data
+            offset += len(data)
