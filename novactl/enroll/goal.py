@@ -1,0 +1,91 @@
+"""What a machine is to become, and the files' contents that follow from it. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from novactl.enroll import paths, unit
+from novactl.enroll.facts import Facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What the machine is to be. `admins`: CURVE public key -> name and role. `peer`: whom the firewall must let in."""
+
+    node_id: str
+    cluster_id: str
+    name: str
+    version: str
+    bundle_folder: str
+    bundle_sha256: str
+    admins: Mapping[str, Mapping[str, str]]
+    port: int = 7766
+    report_interval_s: float = 10.0
+    packages: bool = True
+    peer: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Others:
+    """What is already known of the cluster's other nodes: machine id, host name and node id -> the name of the node that has it."""
+
+    machine_ids: Mapping[str, str] = field(default_factory=dict)
+    hostnames: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, str] = field(default_factory=dict)
+
+
+def config_text(goal: Goal) -> str:
+    """config.json (nodeagent.config.Config)."""
+    return json.dumps({
+        "node_id": goal.node_id, "cluster_id": goal.cluster_id, "name": goal.name, "listen": f"tcp://0.0.0.0:{goal.port}",
+        "keys_dir": paths.KEYS_DIR, "admins_file": paths.ADMINS_FILE, "state_dir": paths.STATE_DIR,
+        "pool_name": paths.POOL_NAME, "pool_dir": paths.POOL_DIR, "driver": "libvirt", "libvirt_uri": "qemu:///system",
+        "virt_type": "auto", "report_interval_s": goal.report_interval_s,
+    }, indent=1) + "\n"
+
+
+def admins_text(facts: Facts, goal: Goal) -> str:
+    """admins.json: this cluster's admins whom the node knows already stay admitted beside the goal's."""
+    known: dict[str, object] = {}
+    if read_config(facts).get("cluster_id") == goal.cluster_id:
+        known = _object(facts.installed.admins).get("keys", {})
+    return json.dumps({"keys": dict(sorted({**known, **{k: dict(v) for k, v in goal.admins.items()}}.items()))}, indent=1) + "\n"
+
+
+def unit_text(facts: Facts) -> str:
+    return unit.systemd_unit(["libvirt", "kvm"] if "kvm" in facts.groups else ["libvirt"])
+
+
+def run_user(facts: Facts) -> str:
+    """Whose process the agent is: its own user's under systemd, root's elsewhere."""
+    return paths.USER if facts.systemd else "root"
+
+
+def read_config(facts: Facts) -> Mapping[str, Any]:
+    return _object(facts.installed.config)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        plain = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
+def kvm_closed(facts: Facts) -> bool:
+    """/dev/kvm is there, but QEMU's user cannot open it: then libvirt probes QEMU anew at every start (a minute each)."""
+    if not facts.kvm_device:
+        return False
+    mode, _, group = facts.kvm_device.split()
+    bits = int(mode, 8)
+    return not (bits & 0o006 == 0o006 or (group == "kvm" and bits & 0o060 == 0o060))
+
+
+def nft_rule(goal: Goal) -> tuple[str, ...]:
+    family = "ip6" if ":" in goal.peer else "ip"
+    source = (family, "saddr", goal.peer) if goal.peer else ()
+    return (*source, "tcp", "dport", str(goal.port), "accept", "comment", '"novactl"')
