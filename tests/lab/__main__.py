@@ -13,7 +13,8 @@ def main() -> None:
     with Lab(int(sys.argv[1]) if len(sys.argv) > 1 else 3) as lab:
         print(f"{len(lab.hosts)} hosts in {time.monotonic() - began:.1f} s; files in {lab.dir}")
         for host in lab.hosts:
-            print(f"  ssh -i {lab.client_key} -o UserKnownHostsFile={lab.home}/.ssh/known_hosts root@{host.address}    # {host.name}, {host.fingerprint}")
+            options = f"-i {lab.client_key} -o UserKnownHostsFile={lab.home}/.ssh/known_hosts"
+            print(f"  ssh {options} root@{host.address}    # {host.name}, {host.fingerprint}")
         print(f"HOME={lab.home} lets novactl use that key and those known hosts. Ctrl-C stops them.", flush=True)
         try:
             signal.pause()

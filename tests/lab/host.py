@@ -61,7 +61,7 @@ class Host:
         (self.dir / "tmp").chmod(0o1777)
         etc = self.dir / "etc"
         command("cp", "-a", "/etc", str(etc))
-        for stale in [*etc.glob("ssh/ssh_host_*"), *etc.glob("libvirt/qemu/*.xml"), *etc.glob("libvirt/storage/*.xml"), etc / "rc.local"]:
+        for stale in [*etc.glob("ssh/ssh_host_*"), *etc.glob("libvirt/qemu/*.xml"), etc / "rc.local"]:
             stale.unlink(missing_ok=True)
         for stale in ("nodeagent", "libvirt/storage", "libvirt/qemu/networks", "libvirt/qemu/autostart", "libvirt/secrets"):
             shutil.rmtree(etc / stale, ignore_errors=True)
