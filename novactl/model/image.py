@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 GIB = 1 << 30
+DISK_FORMATS = ("qcow2", "raw")
 
 
 @dataclass(frozen=True, kw_only=True)
