@@ -1,0 +1,140 @@
+"""The agent without its socket: what handlers work with."""
+
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Callable, Dict, Mapping, Optional
+
+from nodeagent import __version__, wire
+from nodeagent.clock import Clock
+from nodeagent.config import Config
+from nodeagent.consoles import Consoles
+from nodeagent.drivers.base import Driver
+from nodeagent.images import ImageStore
+from nodeagent.ledger import Ledger
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `node.prepare` asked for last, and what was made for it."""
+
+    network: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict)
+    made: Mapping[str, str] = field(default_factory=dict)
+
+
+class Changes:
+    """Domains changed state: wakes those who wait for one."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self.hook: Callable[[], None] = lambda: None
+
+    def notify(self) -> None:
+        with self._condition:
+            self._condition.notify_all()
+        self.hook()
+
+    def wait_until(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        """True as soon as `done()`, asked at every change (and each second, should one go unseen); False after `timeout_s`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if done():
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._condition:
+                self._condition.wait(min(left, 1.0))
+
+
+class Agent:
+    """One node's side: built once, given to every handler."""
+
+    def __init__(self, config: Config, driver: Driver, clock: Clock, ledger: Ledger, admins) -> None:
+        self.config, self.driver, self.clock, self.ledger, self.admins = config, driver, clock, ledger, admins
+        self.images = ImageStore(config.pool_dir)
+        self.consoles = Consoles()
+        self.changes = Changes()
+        self.define_lock = threading.Lock()
+        self.zmq_version = ""
+        self._report: Optional[wire.Report] = None
+        self._report_lock = threading.Lock()
+        self._prepared_path = os.path.join(config.state_dir, "node.json")
+        self.prepared = _read_prepared(self._prepared_path)
+
+    def start(self) -> None:
+        """Connect the driver and make active again what `node.prepare` made."""
+        if self.prepared.network:
+            self.driver.activate(self.prepared.network)
+        self.driver.start(self.changes.notify)
+
+    def close(self) -> None:
+        """Guests go on running."""
+        self.consoles.close_all("the agent stops")
+        self.driver.close()
+        self.ledger.close()
+
+    def set_prepared(self, prepared: Prepared) -> None:
+        """Remembered across restarts, before this returns."""
+        part = self._prepared_path + ".part"
+        with open(part, "w", encoding="utf-8", opener=_private) as file:
+            json.dump({"network": prepared.network, "limits": dict(prepared.limits), "made": dict(prepared.made)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(part, self._prepared_path)
+        self.prepared = prepared
+
+    def hello(self, role: str) -> wire.Hello:
+        return wire.Hello(
+            agent_version=__version__,
+            speaks=tuple(protocol.decode() for protocol in wire.SPEAKS),
+            node_id=self.config.node_id,
+            cluster_id=self.config.cluster_id,
+            boot_id=self.clock.boot_id,
+            boottime_s=self.clock.boottime_s(),
+            role=role,
+            python_version=platform.python_version(),
+            zmq_version=self.zmq_version,
+            driver=self.driver.name,
+        )
+
+    def report(self, max_age_s: float) -> wire.Report:
+        """What the node is and has, at most `max_age_s` old."""
+        with self._report_lock:
+            report, now = self._report, self.clock.boottime_s()
+            if report is None or now - report.taken_s > max_age_s:
+                report = self._report = self._take_report(now)
+        values: Dict[str, object] = dict(vars(report), age_s=max(0.0, self.clock.boottime_s() - report.taken_s))
+        return wire.Report(**values)  # type: ignore[arg-type]
+
+    def _take_report(self, now_s: float) -> wire.Report:
+        host = self.driver.host()
+        domains, foreign = self.driver.states()
+        return wire.Report(
+            node_id=self.config.node_id,
+            agent_version=__version__,
+            boot_id=self.clock.boot_id,
+            taken_s=now_s,
+            age_s=0.0,
+            domains=domains,
+            images=tuple(self.images.list()),
+            foreign_domains=foreign,
+            **dict(vars(host), versions={**host.versions, "agent": __version__, "python": sys.version.split()[0]}),
+        )
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _read_prepared(path: str) -> Prepared:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Prepared(**json.load(file))
+    except FileNotFoundError:
+        return Prepared()

@@ -1,0 +1,297 @@
+"""From frames to a handler and back: who may, is it still wanted, was it done already.
+
+No socket here: `Dispatcher.receive` takes what came and returns what goes back at once, if anything; what workers
+and streams say later goes through `send`. So the same code serves the loop, tests and simulations.
+"""
+
+import hashlib
+import json
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from nodeagent import wire
+from nodeagent.agent import Agent
+from nodeagent.handlers import HANDLERS
+from nodeagent.journal import log
+from nodeagent.ledger import Given
+from nodeagent.refusal import Refused
+from nodeagent.wire import METHODS, Code, Failure, Method, Reply, Request
+from nodeagent.workers import Pool
+
+READ_THREADS, WRITE_THREADS = 4, 16
+WAITING_AT_MOST, WAITING_BYTES = 256, 32 << 20
+STREAMS_AT_MOST = 256
+STREAM_PROBE_S = 15.0
+ID_CHARS = 200
+PRUNE_EVERY_S = 3600.0
+
+_ALLOWED = {role: wire.ROLES[: n + 1] for n, role in enumerate(wire.ROLES)}
+Send = Callable[[bytes, List[bytes]], None]
+
+
+class Call:
+    """One request under way: what a handler may ask about it, and for streams, where to answer."""
+
+    __slots__ = ("agent", "request", "role", "caller", "peer", "_send", "_open", "_lock", "ends_s", "probed_s", "on_drop")
+
+    def __init__(self, agent: Agent, request: Request, role: str, caller: str, peer: bytes, send: Send) -> None:
+        self.agent, self.request, self.role, self.caller, self.peer, self._send = agent, request, role, caller, peer, send
+        self._open, self._lock = True, threading.Lock()
+        self.ends_s, self.probed_s = float("inf"), 0.0
+        self.on_drop: Callable[[], None] = lambda: None
+
+    def emit(self, body: Any, payload: Optional[bytes] = None) -> None:
+        """One `progress` reply of a stream; nothing after its end."""
+        with self._lock:
+            if self._open:
+                self._send(self.peer, wire.encode(Reply(self.request.id, wire.PROGRESS, wire.to_plain(body)), payload))
+
+    def finish(self, kind: str, body: Any) -> None:
+        """The one `result` or `error` a stream ends with. Only the first counts."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._send(self.peer, wire.encode(Reply(self.request.id, kind, wire.to_plain(body))))
+
+    def silence(self) -> None:
+        """The peer is gone: say nothing more."""
+        with self._lock:
+            self._open = False
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+
+class Dispatcher:
+    """Serves one agent. `receive` and `tick` belong to one thread; `send` is called from any."""
+
+    def __init__(self, agent: Agent, send: Send) -> None:
+        self.agent, self._send = agent, send
+        self._reads = Pool("read", READ_THREADS, WAITING_AT_MOST, WAITING_BYTES)
+        self._writes = Pool("write", WRITE_THREADS, WAITING_AT_MOST, WAITING_BYTES)
+        self._streams: Dict[Tuple[bytes, str], Call] = {}
+        self._streams_lock = threading.Lock()
+        self._reporting = threading.Lock()
+        self._next_report_s = self._next_prune_s = 0.0
+        agent.changes.hook = self._report_soon
+
+    def close(self) -> None:
+        self._reads.close()
+        self._writes.close()
+
+    # ------------------------------------------------------------ requests
+
+    def receive(self, peer: bytes, key: str, frames: Sequence[bytes]) -> Optional[List[bytes]]:
+        """What `peer`, authenticated as `key` (Z85), sent -> the reply, or None where it comes later."""
+        request_id = ""
+        try:
+            role = self.agent.admins.role(key)
+            if not role:
+                raise Refused(Code.DENIED, "this key is not enrolled here")
+            request, payload = wire.decode(Request, frames)
+            request_id = request.id
+            method = METHODS.get(request.method)
+            if method is None or request.method not in HANDLERS:
+                raise Refused(Code.UNKNOWN_METHOD, f"{request.method[:60]!r} is not a method of this agent")
+            if method.role not in _ALLOWED[role]:
+                raise Refused(Code.DENIED, f"{request.method} needs the role {method.role}, this key has {role}")
+            if len(request_id) > ID_CHARS:
+                raise Refused(Code.BAD_REQUEST, f"a request id has at most {ID_CHARS} characters")
+            args = wire.from_plain(method.args, request.args)
+            call = Call(self.agent, request, role, key, peer, self._send)
+            if method.inline:
+                return self._answer(call, method, args, payload)
+            self._submit(call, method, args, payload)
+            return None
+        except wire.BadMessage as bad:
+            return _failed(request_id, Failure(Code.BAD_REQUEST, str(bad)))
+        except Refused as refused:
+            return _failed(request_id, refused.failure)
+
+    def _submit(self, call: Call, method: Method, args: Any, payload: Optional[bytes]) -> None:
+        pool, key = (self._writes if method.mutates else self._reads), ""
+        if method.key:
+            key = f"{method.key}:{getattr(args, method.key)}"
+        elif method.mutates:
+            key = "node"
+        size = len(payload) if payload else 0
+        if method.streams:
+            self._add_stream(call)
+        if not pool.submit(key, lambda: self._work(call, method, args, payload), size):
+            self._forget(call)
+            raise Refused(Code.BUSY, "the agent has as many calls waiting as it takes", hint="try again in a second")
+
+    def _work(self, call: Call, method: Method, args: Any, payload: Optional[bytes]) -> None:
+        reply = self._answer(call, method, args, payload)
+        if reply is not None:
+            self._send(call.peer, reply)
+
+    def _answer(self, call: Call, method: Method, args: Any, payload: Optional[bytes]) -> Optional[List[bytes]]:
+        """Run the handler and encode its answer. The one place where any exception is caught."""
+        began = time.monotonic()
+        try:
+            if method.mutates:
+                kind, body, answered = self._mutate(call, method, args, payload)
+            else:
+                result, answered = HANDLERS[call.request.method](call, args, payload)
+                if method.streams:
+                    return None
+                kind, body = wire.RESULT, wire.to_plain(result)
+            reply = wire.encode(Reply(call.request.id, kind, body), answered)
+        except Refused as refused:
+            kind, body = wire.ERROR, wire.to_plain(refused.failure)
+            reply = wire.encode(Reply(call.request.id, kind, body))
+        except Exception as fault:
+            traceback.print_exc(file=sys.stderr)
+            failure = Failure(Code.INTERNAL, f"{call.request.method}: {type(fault).__name__}: {fault}"[:500])
+            kind, body = wire.ERROR, wire.to_plain(failure)
+            reply = wire.encode(Reply(call.request.id, kind, body))
+        if method.mutates and call.request.method != "image.chunk":
+            _log_mutation(call, args, kind, body, time.monotonic() - began)
+        if method.streams:
+            self._forget(call)
+        return reply
+
+    def _mutate(self, call: Call, method: Method, args: Any, payload: Optional[bytes]) -> Tuple[str, Any, Optional[bytes]]:
+        """Fence, ledger, effect, mark: under the key's order, so that nothing comes between them."""
+        request, ledger = call.request, self.agent.ledger
+        self._fence(request, args)
+        args_hash = ""
+        if method.once:
+            args_hash = _hash(request.method, args, payload)
+            given = ledger.answer(request.id)
+            if given:
+                if given.args_hash != args_hash:
+                    raise Refused(Code.CONFLICT, f"request {request.id} came before with other arguments")
+                return given.kind, given.body, None
+        try:
+            result, answered = HANDLERS[request.method](call, args, payload)
+            kind, body = wire.RESULT, wire.to_plain(result)
+        except Refused as refused:
+            if refused.failure.retryable or not method.once:
+                raise
+            kind, body, answered = wire.ERROR, wire.to_plain(refused.failure), None
+        if method.once:
+            ledger.record(request.id, Given(args_hash, kind, body), time.time())
+        return kind, body, answered
+
+    def _fence(self, request: Request, args: Any) -> None:
+        """Raises Refused(STALE) for what is late, of another boot, or overtaken."""
+        if not request.id or not request.operation or request.epoch < 1:
+            raise Refused(Code.BAD_REQUEST, "a mutation carries an id, its operation and that operation's epoch (1 or more)")
+        clock, ledger = self.agent.clock, self.agent.ledger
+        if request.boot_id != clock.boot_id:
+            raise Refused(Code.STALE, "the request is for another boot of this node", hint="ask agent.hello again")
+        late_s = clock.boottime_s() - request.valid_until_s
+        if late_s >= 0:
+            raise Refused(Code.STALE, f"the request expired {late_s:.1f} s ago")
+        server, server_epoch = getattr(args, "server", ""), getattr(args, "epoch", 0)
+        seen, stored = ledger.epochs(request.operation, server)
+        if request.epoch < seen:
+            raise Refused(Code.STALE, f"operation {request.operation} is at epoch {seen}, the request at {request.epoch}")
+        known = stored
+        if server and stored is None:
+            spec = self.agent.driver.spec(server)
+            known = spec.epoch if spec else 0
+        if server and server_epoch < (known or 0):
+            raise Refused(Code.STALE, f"server {server} is at epoch {known}, the request at {server_epoch}")
+        if request.epoch > seen or (server and (stored is None or server_epoch > stored)):
+            ledger.raise_epochs(request.operation, request.epoch, server, server_epoch, time.time())
+
+    # ------------------------------------------------------------ streams
+
+    def _add_stream(self, call: Call) -> None:
+        with self._streams_lock:
+            if len(self._streams) >= STREAMS_AT_MOST:
+                raise Refused(Code.BUSY, f"{STREAMS_AT_MOST} streams are open already")
+            if (call.peer, call.request.id) in self._streams:
+                raise Refused(Code.CONFLICT, f"request {call.request.id} is under way")
+            now = time.monotonic()
+            call.probed_s = now
+            if call.request.timeout_s > 0:
+                call.ends_s = now + call.request.timeout_s
+            self._streams[(call.peer, call.request.id)] = call
+
+    def _forget(self, call: Call) -> None:
+        with self._streams_lock:
+            self._streams.pop((call.peer, call.request.id), None)
+
+    def peer_gone(self, peer: bytes) -> None:
+        """Nothing can be sent to `peer` any more: its streams end."""
+        with self._streams_lock:
+            gone = [call for call in self._streams.values() if call.peer == peer]
+        for call in gone:
+            call.silence()
+            self._drop(call)
+
+    def _drop(self, call: Call) -> None:
+        self._forget(call)
+        self._reads.submit("drop", call.on_drop)
+
+    def tick(self) -> None:
+        """About once a second: reports that are due, streams that ended, old rows."""
+        now = time.monotonic()
+        with self._streams_lock:
+            streams = list(self._streams.values())
+        for call in streams:
+            self._check_stream(call, now)
+        if now >= self._next_report_s:
+            self._next_report_s = now + self.agent.config.report_interval_s
+            self._report_soon()
+        if now >= self._next_prune_s:
+            if self._next_prune_s:
+                self._writes.submit("prune", lambda: self.agent.ledger.prune(time.time()))
+            self._next_prune_s = now + PRUNE_EVERY_S
+
+    def _check_stream(self, call: Call, now: float) -> None:
+        if not call.is_open:
+            self._forget(call)
+        elif not self.agent.admins.role(call.caller):
+            call.finish(wire.ERROR, Failure(Code.DENIED, "this key is no longer enrolled here"))
+            self._drop(call)
+        elif now >= call.ends_s:
+            call.finish(wire.ERROR, Failure(Code.STALE, "the stream reached its time limit", retryable=True))
+            self._drop(call)
+        elif now - call.probed_s >= STREAM_PROBE_S and call.request.method == "console.open":
+            call.probed_s = now
+            call.emit({}, b"")
+
+    def _report_soon(self) -> None:
+        """Send a fresh report to all who watch; one at a time."""
+        with self._streams_lock:
+            watched = any(call.request.method == "inventory.watch" for call in self._streams.values())
+        if watched and self._reporting.acquire(blocking=False):
+            if not self._reads.submit("report", self._report):
+                self._reporting.release()
+
+    def _report(self) -> None:
+        self._reporting.release()
+        with self._streams_lock:
+            watchers = [call for call in self._streams.values() if call.request.method == "inventory.watch"]
+        try:
+            body = wire.to_plain(self.agent.report(0.0))
+        except Refused as refused:
+            log(f"no report: {refused.failure.message}")
+            return
+        for call in watchers:
+            call.emit(body)
+
+
+def _failed(request_id: str, failure: Failure) -> List[bytes]:
+    return wire.encode(Reply(request_id[:ID_CHARS], wire.ERROR, wire.to_plain(failure)))
+
+
+def _hash(method: str, args: Any, payload: Optional[bytes]) -> str:
+    text = json.dumps([method, wire.to_plain(args)], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode() + b"\0" + (payload or b"")).hexdigest()
+
+
+def _log_mutation(call: Call, args: Any, kind: str, body: Any, took_s: float) -> None:
+    what = getattr(args, "server", "") or getattr(args, "sha256", "")
+    said = "ok" if kind == wire.RESULT else f"{body.get('code')}: {body.get('message')}"
+    who = call.request.actor or call.agent.admins.name(call.caller)
+    log(f"{call.request.method} {what} by {who!r} request {call.request.id!r}: {said} ({took_s:.3f} s)")

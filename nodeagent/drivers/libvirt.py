@@ -1,0 +1,472 @@
+"""The libvirt driver. The one file that imports libvirt; storage.py, network.py and stream.py work through its Link.
+
+libvirt is called from worker threads; one more thread runs libvirt's event loop (keepalive needs it, events and
+consoles come through it) and one opens connections, because opening hangs for as long as a daemon does.
+"""
+
+import os
+import socket
+import threading
+from contextlib import contextmanager
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
+
+import libvirt
+
+from nodeagent import domainxml, inventory
+from nodeagent.config import Config
+from nodeagent.drivers.base import Console, Host, Mark, Sink
+from nodeagent.drivers.consolelog import ConsoleLogs
+from nodeagent.drivers.network import Networks
+from nodeagent.drivers.storage import Storage
+from nodeagent.drivers.stream import StreamConsole
+from nodeagent.journal import log
+from nodeagent.refusal import Refused
+from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer
+
+KEEPALIVE_S, KEEPALIVE_COUNT = 5, 5
+CONNECT_WAIT_S = 4.0
+BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+START_TRIES, START_WAIT_S = 5, 0.1
+
+_ABSENT = frozenset(
+    {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}
+)
+_PASSING = frozenset(
+    {libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_INVALID_CONN, libvirt.VIR_ERR_OPERATION_TIMEOUT}
+)
+_POWER = {
+    libvirt.VIR_DOMAIN_NOSTATE: "NOSTATE",
+    libvirt.VIR_DOMAIN_RUNNING: "RUNNING",
+    libvirt.VIR_DOMAIN_BLOCKED: "RUNNING",
+    libvirt.VIR_DOMAIN_PAUSED: "PAUSED",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "RUNNING",
+    libvirt.VIR_DOMAIN_SHUTOFF: "SHUTDOWN",
+    libvirt.VIR_DOMAIN_CRASHED: "CRASHED",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "SUSPENDED",
+}
+"""VIR_DOMAIN_SHUTDOWN means on its way down: QEMU still has the disk open."""
+
+
+class Link:
+    """The connection to libvirt, opened anew when it breaks."""
+
+    lib = libvirt
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._conn: Optional[libvirt.virConnect] = None
+        self._state = threading.Condition()
+        self._closed = False
+        self._why = "not connected yet"
+
+    def start(self, opened: Callable[[libvirt.virConnect], None], settled: Callable[[], None]) -> None:
+        """Connect in a thread of its own: there `opened` is called with each new connection before anyone gets it,
+        and `settled` after."""
+        _run_events()
+        threading.Thread(target=self._keep, args=(opened, settled), name="libvirt-open", daemon=True).start()
+
+    def close(self) -> None:
+        with self._state:
+            self._closed = True
+            conn, self._conn = self._conn, None
+            self._state.notify_all()
+        if conn is not None:
+            conn.close()
+
+    @contextmanager
+    def acting(self, what: str):
+        """The connection, for one act; libvirt's errors become Refused(DRIVER) that say `what` failed."""
+        with self._state:
+            if not self._state.wait_for(lambda: self._conn is not None or self._closed, CONNECT_WAIT_S) or self._closed:
+                raise Refused(Code.DRIVER, f"{what}: libvirt at {self._uri} does not answer: {self._why}", retryable=True)
+            conn = self._conn
+        try:
+            yield conn
+        except libvirt.libvirtError as error:
+            lost = not _alive(conn)
+            if lost:
+                self._lost(conn, str(error))
+            passing = lost or error.get_error_code() in _PASSING or "Resource temporarily unavailable" in str(error)
+            raise Refused(Code.DRIVER, f"{what}: {error}", retryable=passing, elsewhere=True) from None
+
+    @staticmethod
+    def found(look_up: Callable, name: str):
+        """What `look_up(name)` finds, or None where libvirt has no such thing."""
+        try:
+            return look_up(name)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in _ABSENT:
+                return None
+            raise
+
+    def _keep(self, opened: Callable[[libvirt.virConnect], None], settled: Callable[[], None]) -> None:
+        tries = 0
+        while True:
+            with self._state:
+                self._state.wait_for(lambda: self._conn is None or self._closed)
+                if self._closed:
+                    return
+                if tries:
+                    self._state.wait_for(lambda: self._closed, BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
+            try:
+                conn = libvirt.open(self._uri)
+                if self._uri.startswith("qemu"):
+                    conn.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
+                    conn.registerCloseCallback(lambda gone, reason, _: self._lost(gone, f"closed ({reason})"), None)
+                opened(conn)
+            except libvirt.libvirtError as error:
+                tries += 1
+                if str(error) != self._why:
+                    log(f"libvirt at {self._uri}: {error}")
+                self._why = str(error)
+                continue
+            tries = 0
+            with self._state:
+                self._conn, self._why = conn, ""
+                self._state.notify_all()
+            settled()
+
+    def _lost(self, conn: libvirt.virConnect, why: str) -> None:
+        with self._state:
+            if self._conn is not conn and self._conn is not None:
+                return
+            if self._conn is not None:
+                log(f"libvirt at {self._uri} went away: {why}")
+            self._conn, self._why = None, why
+            self._state.notify_all()
+
+
+class LibvirtDriver:
+    """See drivers/base.py."""
+
+    name = "libvirt"
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._link = Link(config.libvirt_uri)
+        self._storage = Storage(self._link, config.pool_name, config.pool_dir)
+        self._networks = Networks(self._link)
+        self._logs = ConsoleLogs(self._link, f"{config.pool_name}-log")
+        self._changed: Callable[[], None] = lambda: None
+        self._specs: Dict[str, Tuple[DomainSpec, Mark]] = {}
+        self._facts: Optional[Facts] = None
+        self._network = ""
+        self._wait = threading.Event().wait
+
+    def start(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._link.start(self._opened, self._settled)
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _opened(self, conn: libvirt.virConnect) -> None:
+        self._specs.clear()
+        self._facts = Facts.read(conn, self._config)
+        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
+
+    def _on_lifecycle(self, conn, domain, event: int, detail: int, opaque) -> None:
+        if event in (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED):
+            self._specs.pop(domain.UUIDString(), None)
+        self._changed()
+
+    # ------------------------------------------------------------ the node
+
+    def host(self) -> Host:
+        with self._link.acting("read the host"):
+            facts = self._facts
+        return facts.host(self._config.pool_dir)
+
+    def prepare(self, network: str, made: Mapping[str, str]) -> Dict[str, str]:
+        made = dict(made)
+        self._storage.prepare(made)
+        self._networks.prepare(network, made)
+        self._network = network
+        return made
+
+    def activate(self, network: str) -> None:
+        self._network = network
+
+    def _settled(self) -> None:
+        self._changed()
+        network = self._network
+        if not network:
+            return
+        for part, act in (("storage pool", self._storage.activate), ("network", lambda: self._networks.activate(network))):
+            try:
+                act()
+            except Refused as refused:
+                log(f"{part}: {refused.failure.message}")
+
+    def unprepare(self, network: str, made: Mapping[str, str]) -> None:
+        self._network = ""
+        self._storage.unprepare(made)
+        self._networks.unprepare(network, made)
+        self._logs.forget()
+
+    # ------------------------------------------------------------ images and disks
+
+    def add_image(self, offer: ImageOffer) -> None:
+        self._storage.add_image(offer)
+
+    def image_users(self, sha256: str) -> List[str]:
+        return self._storage.image_users(sha256)
+
+    def remove_image(self, sha256: str, disk_format: str) -> None:
+        self._storage.remove_image(sha256, disk_format)
+
+    def create_disk(self, spec: DiskSpec, disk_format: str) -> None:
+        with self._link.acting(f"look for server {spec.server}") as conn:
+            if self._domain(conn, spec.server) is not None and os.path.exists(self._disk_path(spec.server)):
+                return
+        self._storage.create_disk(spec, disk_format)
+
+    def delete_disk(self, server: str) -> None:
+        self._storage.delete_disk(server)
+
+    # ------------------------------------------------------------ domains
+
+    def define(self, spec: DomainSpec, disk_format: str, mark: Mark) -> None:
+        with self._link.acting(f"define server {spec.name}") as conn:
+            xml = domainxml.build(spec, disk_format, mark, self._facts.platform)
+            conn.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            self._specs[spec.server] = (spec, mark)
+
+    def spec(self, server: str) -> Optional[DomainSpec]:
+        with self._link.acting(f"look for server {server}") as conn:
+            known = self._known(server, lambda: self._domain(conn, server))
+        return known[0] if known else None
+
+    def specs(self) -> Tuple[DomainSpec, ...]:
+        with self._link.acting("list servers") as conn:
+            found = [self._known(_server_of(domain), lambda it=domain: it) for domain in conn.listAllDomains(0)]
+        return tuple(known[0] for known in found if known)
+
+    def undefine(self, server: str) -> None:
+        with self._link.acting(f"undefine server {server}") as conn:
+            domain = self._domain(conn, server)
+            if domain is not None:
+                if domain.isActive():
+                    raise Refused(Code.CONFLICT, f"server {server} runs", hint="stop it first")
+                domain.undefineFlags(
+                    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+                )
+        self._specs.pop(server, None)
+        self._logs.delete(server)
+
+    def start_domain(self, server: str) -> None:
+        with self._link.acting(f"start server {server}") as conn:
+            domain = conn.lookupByUUIDString(server)
+            for left in reversed(range(START_TRIES)):
+                try:
+                    domain.create()
+                    return
+                except libvirt.libvirtError as error:
+                    if domain.isActive():
+                        break
+                    if not left or "Resource temporarily unavailable" not in str(error):
+                        raise
+                self._wait(START_WAIT_S)
+            if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()
+
+    def shut_down(self, server: str) -> None:
+        with self._link.acting(f"shut down server {server}") as conn:
+            domain = self._domain(conn, server)
+            if domain is not None and domain.isActive():
+                try:
+                    domain.shutdown()
+                except libvirt.libvirtError as error:
+                    log(f"shut down server {server}: {error}")
+
+    def destroy(self, server: str) -> None:
+        with self._link.acting(f"power off server {server}") as conn:
+            domain = self._domain(conn, server)
+            if domain is None or not domain.isActive():
+                return
+            try:
+                domain.destroy()
+            except libvirt.libvirtError:
+                if domain.isActive():
+                    raise
+
+    def run_id(self, server: str) -> str:
+        with self._link.acting(f"look for server {server}") as conn:
+            domain = self._domain(conn, server)
+            return str(domain.ID()) if domain is not None and domain.isActive() else ""
+
+    def state(self, server: str) -> DomainState:
+        with self._link.acting(f"read the state of server {server}") as conn:
+            domain = self._domain(conn, server)
+            known = self._known(server, lambda: domain)
+            if domain is None or known is None:
+                return DomainState(server, "", "ABSENT", 0, 0, 0)
+            state, reason = domain.state()
+        power = _power(state, reason)
+        leases = self._networks.addresses(known[0].network) if power == "RUNNING" else {}
+        return _state_of(known, power, leases)
+
+    def states(self) -> Tuple[Tuple[DomainState, ...], int]:
+        with self._link.acting("read the state of all servers") as conn:
+            flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+            stats = conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, flags)
+            found = [(self._known(_server_of(domain), lambda it=domain: it), values) for domain, values in stats]
+        ours = [(known, _power(values.get("state.state", 0), values.get("state.reason", 0))) for known, values in found if known]
+        networks = {known[0].network for known, power in ours if power == "RUNNING"}
+        leases: Dict[str, Tuple[str, ...]] = {}
+        for network in networks:
+            leases.update(self._networks.addresses(network))
+        states = sorted((_state_of(known, power, leases) for known, power in ours), key=lambda state: state.server)
+        return tuple(states), len(found) - len(ours)
+
+    # ------------------------------------------------------------ consoles
+
+    def console_log(self, server: str, offset: int, max_bytes: int) -> Tuple[int, int, bytes]:
+        return self._logs.read(server, offset, max_bytes)
+
+    def open_console(self, server: str, sink: Sink) -> Console:
+        with self._link.acting(f"open the console of server {server}") as conn:
+            domain = self._domain(conn, server)
+            if domain is None or not domain.isActive():
+                raise Refused(Code.CONFLICT, f"server {server} does not run", hint="start it first")
+            stream = conn.newStream(libvirt.VIR_STREAM_NONBLOCK)
+            domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+            return StreamConsole(self._link, stream, sink)
+
+    # ------------------------------------------------------------ parts
+
+    def _disk_path(self, server: str) -> str:
+        return os.path.join(self._config.pool_dir, domainxml.disk_name(server))
+
+    def _domain(self, conn, server: str):
+        """Our domain of that server, or None."""
+        domain = self._link.found(conn.lookupByUUIDString, server)
+        return domain if domain is not None and domain.name() == domainxml.domain_name(server) else None
+
+    def _known(self, server: str, domain_of: Callable) -> Optional[Tuple[DomainSpec, Mark]]:
+        """What the server was defined from, read from the domain's metadata the first time."""
+        known = self._specs.get(server)
+        if known is None and server:
+            domain = domain_of()
+            known = domainxml.parse_metadata(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)) if domain is not None else None
+            if known:
+                self._specs[server] = known
+        return known
+
+
+class Facts:
+    """What does not change while a connection lasts."""
+
+    def __init__(self, caps: inventory.Capabilities, cpu: inventory.CpuInfo, platform: domainxml.Platform, versions) -> None:
+        self.caps, self.cpu, self.platform, self.versions = caps, cpu, platform, versions
+
+    @classmethod
+    def read(cls, conn: libvirt.virConnect, config: Config) -> "Facts":
+        caps = inventory.parse_capabilities(conn.getCapabilities())
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            cpu = inventory.parse_cpuinfo(file.read())
+        virt_type = inventory.choose_virt_type(config.virt_type, cpu.flags, _try_kvm(), tuple(caps.guests))
+        if virt_type not in caps.guests and caps.guests:
+            virt_type = virt_type if config.virt_type != "auto" else next(iter(caps.guests))
+        machine = inventory.choose_machine(caps.guests.get(virt_type, ()))
+        try:
+            cpu_mode = inventory.choose_cpu_mode(
+                virt_type, conn.getDomainCapabilities(None, caps.architecture, machine or None, virt_type, 0)
+            )
+        except libvirt.libvirtError as error:
+            log(f"domain capabilities of {virt_type}: {error}")
+            cpu_mode = ""
+        versions = {
+            "libvirt": inventory.version_text(conn.getLibVersion()),
+            "hypervisor": inventory.version_text(conn.getVersion()),
+            "kernel": os.uname().release,
+        }
+        return cls(caps, cpu, domainxml.Platform(virt_type, machine, cpu_mode, config.pool_dir, ConsoleLogs.DIRECTORY), versions)
+
+    def host(self, pool_dir: str) -> Host:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            memory_mb, available_mb = inventory.parse_meminfo(file.read())
+        disk_gb, disk_used_gb = _disk(pool_dir)
+        return Host(
+            hostname=socket.gethostname(),
+            architecture=self.caps.architecture,
+            cpu_model=self.caps.cpu_model or self.cpu.model,
+            cpu_features=self.cpu.flags,
+            virt_types=tuple(sorted(self.caps.guests)),
+            virt_type=self.platform.virt_type,
+            vcpus=self.cpu.count,
+            memory_mb=memory_mb,
+            memory_used_mb=memory_mb - available_mb,
+            disk_gb=disk_gb,
+            disk_used_gb=disk_used_gb,
+            load_1m=os.getloadavg()[0],
+            versions=self.versions,
+        )
+
+
+def _disk(path: str) -> Tuple[int, int]:
+    """(total, used) GiB of the file system `path` is or will be on."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    stat = os.statvfs(path)
+    total, free = stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
+    return total >> 30, (total - free) >> 30
+
+
+def _try_kvm() -> str:
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+        return inventory.OPENS
+    except (FileNotFoundError, PermissionError):
+        return inventory.HIDDEN
+    except OSError:
+        return inventory.BROKEN
+
+
+def _server_of(domain) -> str:
+    """The server a domain's name names; '' where it is not ours."""
+    name = domain.name()
+    return name[len(domainxml.PREFIX) :] if name.startswith(domainxml.PREFIX) else ""
+
+
+def _power(state: int, reason: int) -> str:
+    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason in (libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED):
+        return "CRASHED"
+    return _POWER.get(state, "NOSTATE")
+
+
+def _state_of(known: Tuple[DomainSpec, Mark], power: str, leases: Mapping[str, Tuple[str, ...]]) -> DomainState:
+    spec, mark = known
+    addresses = leases.get(spec.mac, ()) if power == "RUNNING" else ()
+    return DomainState(spec.server, spec.name, power, spec.epoch, spec.vcpus, spec.memory_mb, addresses, mark.operation)
+
+
+def _alive(conn: libvirt.virConnect) -> bool:
+    try:
+        return bool(conn.isAlive())
+    except libvirt.libvirtError:
+        return False
+
+
+_EVENTS = threading.Lock()
+_EVENTS_RUN: List[threading.Thread] = []
+
+
+def _run_events() -> None:
+    """libvirt's default event loop, once in this process."""
+
+    def run() -> None:
+        while True:
+            if libvirt.virEventRunDefaultImpl() < 0:
+                log("libvirt's event loop failed once")
+
+    with _EVENTS:
+        if not _EVENTS_RUN:
+            libvirt.registerErrorHandler(lambda *_: None, None)
+            libvirt.virEventRegisterDefaultImpl()
+            thread = threading.Thread(target=run, name="libvirt-events", daemon=True)
+            _EVENTS_RUN.append(thread)
+            thread.start()

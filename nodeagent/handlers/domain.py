@@ -1,0 +1,96 @@
+"""domain.*: a server's life on this node."""
+
+import time
+
+from nodeagent.drivers.base import Mark
+from nodeagent.refusal import Refused, not_found
+from nodeagent.wire import Code, DomainStates, Nothing
+
+_OFF = ("SHUTDOWN", "CRASHED", "ABSENT", "NOSTATE")
+GUARDED = {"VCPU": lambda spec: spec.vcpus, "MEMORY_MB": lambda spec: spec.memory_mb}
+"""What the agent counts by itself, by resource class."""
+
+
+def define(call, args, payload):
+    """The domain is defined as the spec says. Raises NO_FIT where the node's own sum would pass its limits."""
+    agent = call.agent
+    disk_format = agent.images.format_of(args.image_sha256)
+    if disk_format is None:
+        raise Refused(Code.NOT_FOUND, f"image {args.image_sha256[:12]} is not on this node", retryable=True)
+    with agent.define_lock:
+        _check_limits(agent, args)
+        agent.driver.define(args, disk_format, Mark(call.request.operation, call.request.id))
+    return Nothing(), None
+
+
+def undefine(call, args, payload):
+    call.agent.driver.undefine(args.server)
+    return Nothing(), None
+
+
+def start(call, args, payload):
+    """Running when this returns; was it so before, that is success."""
+    _known(call, args.server)
+    call.agent.driver.start_domain(args.server)
+    return call.agent.driver.state(args.server), None
+
+
+def stop(call, args, payload):
+    """Off when this returns: by itself within `grace_s`, else powered off."""
+    _known(call, args.server)
+    _power_off(call, args.server, args.grace_s)
+    return call.agent.driver.state(args.server), None
+
+
+def destroy(call, args, payload):
+    call.agent.driver.destroy(args.server)
+    return call.agent.driver.state(args.server), None
+
+
+def reboot(call, args, payload):
+    """Another run of the guest when this returns. Which run it was is noted first: repeating never reboots twice."""
+    _known(call, args.server)
+    agent, driver = call.agent, call.agent.driver
+    before = agent.ledger.note(call.request.id, driver.run_id(args.server), time.time())
+    if driver.run_id(args.server) in (before, ""):
+        _power_off(call, args.server, 0.0 if args.hard else args.grace_s)
+        driver.start_domain(args.server)
+    return driver.state(args.server), None
+
+
+def state(call, args, payload):
+    return call.agent.driver.state(args.server), None
+
+
+def list_all(call, args, payload):
+    return DomainStates(call.agent.driver.states()[0]), None
+
+
+def _known(call, server: str) -> None:
+    if call.agent.driver.spec(server) is None:
+        raise not_found("server", server)
+
+
+def _power_off(call, server: str, grace_s: float) -> None:
+    driver = call.agent.driver
+
+    def is_off() -> bool:
+        return driver.state(server).power_state in _OFF
+
+    if grace_s > 0 and not is_off():
+        driver.shut_down(server)
+        call.agent.changes.wait_until(is_off, min(grace_s, 3600.0))
+    driver.destroy(server)
+
+
+def _check_limits(agent, spec) -> None:
+    others = [other for other in agent.driver.specs() if other.server != spec.server]
+    for resource, amount in GUARDED.items():
+        limit = agent.prepared.limits.get(resource)
+        if limit is None:
+            continue
+        used, needs = sum(amount(other) for other in others), amount(spec)
+        if used + needs > limit:
+            raise Refused(
+                Code.NO_FIT, f"{resource}: needs {needs}, has {max(0, limit - used)} of {limit} ({used} used)", elsewhere=True
+            )

@@ -1,0 +1,61 @@
+"""image.*: base images, cached by SHA-256."""
+
+from nodeagent.images import base_name
+from nodeagent.refusal import Refused
+from nodeagent.wire import CachedImages, Code, ImageProgress, Nothing
+
+import os
+
+
+def begin(call, args, payload):
+    """Where to send from; `present` where the node has it."""
+    progress = call.agent.images.begin(args)
+    if progress.present:
+        call.agent.driver.add_image(args)
+    return progress, None
+
+
+def chunk(call, args, payload):
+    return call.agent.images.append(args.sha256, args.offset, payload or b""), None
+
+
+def finish(call, args, payload):
+    """Checked, on disk, and only then there under its name."""
+    images, driver = call.agent.images, call.agent.driver
+    offer = images.check(args.sha256)
+    if offer is None:
+        return ImageProgress(True, 0), None
+    images.publish(offer)
+    try:
+        driver.add_image(offer)
+    except Refused as refused:
+        if refused.failure.code == Code.BAD_IMAGE:
+            driver.remove_image(args.sha256, offer.disk_format)
+            _gone(call.agent, args.sha256, offer.disk_format)
+        raise
+    return ImageProgress(True, offer.size_bytes), None
+
+
+def delete(call, args, payload):
+    """Gone, half or whole. Refused while a disk is an overlay on it."""
+    agent = call.agent
+    users = agent.driver.image_users(args.sha256)
+    if users:
+        raise Refused(Code.CONFLICT, f"image {args.sha256[:12]} is under the disks of {len(users)} servers: {', '.join(users[:3])}")
+    agent.images.abandon(args.sha256)
+    disk_format = agent.images.format_of(args.sha256)
+    if disk_format:
+        agent.driver.remove_image(args.sha256, disk_format)
+        _gone(agent, args.sha256, disk_format)
+    return Nothing(), None
+
+
+def list_cached(call, args, payload):
+    return CachedImages(tuple(call.agent.images.list())), None
+
+
+def _gone(agent, sha256: str, disk_format: str) -> None:
+    """The driver may have deleted the file with its own record of it."""
+    path = os.path.join(agent.config.pool_dir, base_name(sha256, disk_format))
+    if os.path.exists(path):
+        os.unlink(path)

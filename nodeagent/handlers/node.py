@@ -1,0 +1,42 @@
+"""node.*: what must be there before servers come, and taking it away again."""
+
+import os
+
+from nodeagent.agent import Prepared
+from nodeagent.refusal import Refused
+from nodeagent.wire import Code, Nothing
+
+
+def prepare(call, args, payload):
+    """Pool and network are made, active and start with the host; the limits are remembered."""
+    agent = call.agent
+    made = dict(agent.prepared.made)
+    if not os.path.isdir(agent.config.pool_dir):
+        os.makedirs(agent.config.pool_dir, mode=0o711)
+        os.chmod(agent.config.pool_dir, 0o711)
+        made["pool_dir"] = agent.config.pool_dir
+    agent.set_prepared(Prepared(agent.prepared.network, agent.prepared.limits, made))
+    made = agent.driver.prepare(args.network, made)
+    agent.set_prepared(Prepared(args.network, args.limits, made))
+    return Nothing(), None
+
+
+def unprepare(call, args, payload):
+    """Take away what `prepare` made, cached images included. Refused while servers are here."""
+    agent = call.agent
+    servers = agent.driver.specs()
+    if servers:
+        names = ", ".join(sorted(spec.name for spec in servers)[:5])
+        raise Refused(Code.CONFLICT, f"{len(servers)} servers are still on this node: {names}", hint="delete them first")
+    agent.images.clear()
+    agent.driver.unprepare(agent.prepared.network, agent.prepared.made)
+    if agent.prepared.made.get("pool_dir") and os.path.isdir(agent.config.pool_dir):
+        _remove_empty(agent.config.pool_dir)
+    agent.set_prepared(Prepared())
+    return Nothing(), None
+
+
+def _remove_empty(path: str) -> None:
+    if os.listdir(path):
+        raise Refused(Code.CONFLICT, f"{path} holds files that are not ours", hint="move them away and ask again")
+    os.rmdir(path)

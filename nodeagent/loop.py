@@ -1,0 +1,296 @@
+"""The sockets: ROUTER with CURVE, ZAP, and the one thread that serves them. The one file that imports zmq.
+
+Whatever a peer sends, the loop lives on: libzmq closes those who break its protocol or its limits, and what is a
+message but none of ours is answered with an error.
+"""
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from typing import Callable, Deque, Dict, List, Optional, Tuple
+
+import zmq
+from zmq.utils import z85
+
+from nodeagent import wire, zap
+from nodeagent.agent import Agent
+from nodeagent.dispatch import Dispatcher
+from nodeagent.journal import log
+
+OLDEST_LIBZMQ = (4, 3, 3)
+"""Older ones can be starved before authentication (CVE-2020-15166)."""
+
+FRAMES_AT_MOST = 8
+BATCH = 64
+HELD_BACK, HELD_BYTES = 1024, 16 << 20
+TICK_S = 1.0
+RETRY_S = 0.005
+SELF_TEST_S = 5.0
+
+_OPTIONS = (
+    (zmq.LINGER, 0),
+    (zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES),
+    (zmq.HANDSHAKE_IVL, 2000),
+    (zmq.RCVHWM, 100),
+    (zmq.SNDHWM, 100),
+    (zmq.BACKLOG, 256),
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.HEARTBEAT_IVL, 5000),
+    (zmq.HEARTBEAT_TTL, 15000),
+    (zmq.HEARTBEAT_TIMEOUT, 15000),
+    (zmq.ROUTER_MANDATORY, 1),
+)
+
+
+zmq_error = zmq.ZMQError
+
+
+class Unsafe(RuntimeError):
+    """The agent would not be safe to run; the text says why."""
+
+
+def new_keypair() -> Tuple[str, str]:
+    """A CURVE pair: (public, secret) in Z85."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+class Endpoint:
+    """One agent's ROUTER. Only the loop's thread touches the socket; `send` may be called from any."""
+
+    def __init__(self, loop: "Loop", agent: Agent, listen: str, secret: str, public: str) -> None:
+        self.agent, self.public = agent, public
+        agent.zmq_version = zmq.zmq_version()
+        self.dispatcher = Dispatcher(agent, lambda peer, frames: loop.post(self, peer, frames))
+        self.socket = loop.context.socket(zmq.ROUTER)
+        for option, value in _OPTIONS:
+            self.socket.setsockopt(option, value)
+        self.socket.setsockopt(zmq.CURVE_SERVER, 1)
+        self.socket.setsockopt(zmq.CURVE_SECRETKEY, secret.encode())
+        self.socket.setsockopt(zmq.ZAP_DOMAIN, wire.ZAP_DOMAIN.encode())
+        self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        self.socket.setsockopt(zmq.IPV6, int("[" in listen))
+        self.socket.bind(listen)
+        self.address: str = self.socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        self._held: Deque[Tuple[bytes, List[bytes]]] = deque()
+        self._held_bytes = 0
+
+    def drain(self) -> bool:
+        """Serve what has come, at most BATCH messages; True when there may be more."""
+        for _ in range(BATCH):
+            try:
+                first = self.socket.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return False
+            frames = self._rest(first)
+            key = _user_id(first)
+            if key and frames is not None:
+                peer = first.bytes
+                reply = self.dispatcher.receive(peer, key, frames)
+                if reply is not None:
+                    self.send(peer, reply)
+        return True
+
+    def _rest(self, first: zmq.Frame) -> Optional[List[bytes]]:
+        """The frames behind the routing id; None where there are more than any message has."""
+        frames, more, count = [], first.more, 0
+        while more:
+            frame = self.socket.recv(zmq.NOBLOCK)
+            more = self.socket.getsockopt(zmq.RCVMORE)
+            count += 1
+            if count <= FRAMES_AT_MOST:
+                frames.append(frame)
+        return frames if count <= FRAMES_AT_MOST else None
+
+    def send(self, peer: bytes, frames: List[bytes]) -> None:
+        """To the peer now, or held back while its queue is full (behind what is held back already)."""
+        if self._held or not self._sent(peer, frames):
+            size = sum(map(len, frames))
+            if len(self._held) >= HELD_BACK or self._held_bytes + size > HELD_BYTES:
+                log("a peer does not take its replies: one was dropped")
+                return
+            self._held.append((peer, frames))
+            self._held_bytes += size
+
+    def _sent(self, peer: bytes, frames: List[bytes]) -> bool:
+        try:
+            self.socket.send_multipart([peer, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self.dispatcher.peer_gone(peer)
+        return True
+
+    @property
+    def holds(self) -> bool:
+        return bool(self._held)
+
+    def retry(self) -> bool:
+        """Send what was held back; True while some is left. One stuck peer does not hold up the others."""
+        stuck, left = set(), deque()
+        while self._held:
+            peer, frames = self._held.popleft()
+            if peer in stuck or not self._sent(peer, frames):
+                stuck.add(peer)
+                left.append((peer, frames))
+        self._held = left
+        self._held_bytes = sum(len(frame) for _, frames in left for frame in frames)
+        return bool(left)
+
+
+def _user_id(frame: zmq.Frame) -> str:
+    """The public key (Z85) that ZAP admitted the sender with."""
+    try:
+        return frame.get("User-Id")
+    except zmq.ZMQError:
+        return ""
+
+
+class Loop:
+    """Serves endpoints until `stop`. `on_tick` is called about once a second, from the loop itself."""
+
+    def __init__(self, sockets: int = 1023) -> None:
+        if zmq.zmq_version_info() < OLDEST_LIBZMQ or not zmq.has("curve"):
+            raise Unsafe(f"libzmq {zmq.zmq_version()} is too old or without CURVE: 4.3.3 or newer is needed")
+        self.context = zmq.Context()
+        self.context.set(zmq.MAX_SOCKETS, sockets)
+        self.on_tick: Callable[[], None] = lambda: None
+        self._zap = self.context.socket(zmq.REP)
+        self._zap.setsockopt(zmq.LINGER, 0)
+        self._zap.bind(zap.ENDPOINT)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._posted: Deque[Tuple[Endpoint, bytes, List[bytes]]] = deque()
+        self._woken = False
+        self._epoll = select.epoll()
+        self._by_fd: Dict[int, Endpoint] = {}
+        self._hot: Dict[Endpoint, None] = {}
+        self._held: Dict[Endpoint, None] = {}
+        self._next_tick_s = 0.0
+        self._stopping = threading.Event()
+        for fd in (self._zap.getsockopt(zmq.FD), self._wake_read):
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def add(self, agent: Agent, listen: str, secret: str, public: str) -> Endpoint:
+        """Bind one agent's socket. Raises zmq.ZMQError where the address cannot be had."""
+        endpoint = Endpoint(self, agent, listen, secret, public)
+        fd = endpoint.socket.getsockopt(zmq.FD)
+        self._by_fd[fd] = endpoint
+        self._epoll.register(fd, select.EPOLLIN)
+        self._hot[endpoint] = None
+        return endpoint
+
+    def post(self, endpoint: Endpoint, peer: bytes, frames: List[bytes]) -> None:
+        """Send from any thread: the loop's own does it."""
+        self._posted.append((endpoint, peer, frames))
+        if not self._woken:
+            self._woken = True
+            self._wake()
+
+    def stop(self) -> None:
+        """From any thread or a signal handler."""
+        self._stopping.set()
+        self._wake()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            self.step(TICK_S)
+
+    def close(self) -> None:
+        for endpoint in self._by_fd.values():
+            endpoint.dispatcher.close()
+            endpoint.agent.close()
+            endpoint.socket.close(0)
+        self._zap.close(0)
+        self._epoll.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        self.context.term()
+
+    def step(self, timeout_s: float) -> None:
+        """Wait for something to do, at most `timeout_s`, and do it."""
+        wait_s = 0.0 if self._hot else min(timeout_s, RETRY_S if self._held else max(0.0, self._next_tick_s - time.monotonic()))
+        for fd, _ in self._epoll.poll(wait_s):
+            endpoint = self._by_fd.get(fd)
+            if endpoint is not None:
+                self._hot[endpoint] = None
+            elif fd == self._wake_read:
+                self._take_posted()
+        self._answer_zap()
+        self._serve(list(self._hot))
+        self._retry()
+        now = time.monotonic()
+        if now >= self._next_tick_s:
+            self._next_tick_s = now + TICK_S
+            for endpoint in self._by_fd.values():
+                endpoint.dispatcher.tick()
+                self._hot[endpoint] = None
+            self.on_tick()
+
+    def _serve(self, endpoints: List[Endpoint]) -> None:
+        """A libzmq descriptor signals changes only: an endpoint is done with when a receive found nothing."""
+        for endpoint in endpoints:
+            if not endpoint.drain():
+                self._hot.pop(endpoint, None)
+            if endpoint.holds:
+                self._held[endpoint] = None
+
+    def _retry(self) -> None:
+        for endpoint in list(self._held):
+            if not endpoint.retry():
+                del self._held[endpoint]
+            self._hot[endpoint] = None
+
+    def _take_posted(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            pass
+        self._woken = False
+        while self._posted:
+            endpoint, peer, frames = self._posted.popleft()
+            endpoint.send(peer, frames)
+            self._hot[endpoint] = None
+
+    def _answer_zap(self) -> None:
+        while True:
+            try:
+                request = self._zap.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._zap.send_multipart(zap.answer(request, self._admitted, z85.encode))
+
+    def _admitted(self, key: str) -> bool:
+        return any(endpoint.agent.admins.role(key) for endpoint in self._by_fd.values())
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            pass
+
+    def self_test(self, endpoint: Endpoint) -> None:
+        """Connect with a key that nobody enrolled: Unsafe unless it is refused. A test that says nothing is a failure."""
+        public, secret = zmq.curve_keypair()
+        stranger = self.context.socket(zmq.DEALER)
+        monitor = stranger.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        try:
+            for option, value in ((zmq.LINGER, 0), (zmq.IPV6, int("[" in endpoint.address)), (zmq.CURVE_SERVERKEY, endpoint.public.encode())):
+                stranger.setsockopt(option, value)
+            stranger.setsockopt(zmq.CURVE_PUBLICKEY, public)
+            stranger.setsockopt(zmq.CURVE_SECRETKEY, secret)
+            stranger.connect(endpoint.address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))
+            deadline = time.monotonic() + SELF_TEST_S
+            while not monitor.poll(0):
+                if time.monotonic() > deadline:
+                    raise Unsafe("a key that is not enrolled was neither refused nor admitted")
+                self.step(0.01)
+            event = int.from_bytes(monitor.recv_multipart()[0][:2], "little")
+            if event != zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                raise Unsafe("a key that is not enrolled was admitted")
+        finally:
+            stranger.disable_monitor()
+            stranger.close(0)

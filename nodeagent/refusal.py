@@ -1,0 +1,26 @@
+"""Refused: why a method did not do what was asked, in the words of the wire."""
+
+from nodeagent.wire import Code, Failure
+
+_RETRYABLE = frozenset({Code.BUSY, Code.DRIVER})
+
+
+class Refused(Exception):
+    """Raised by handlers and drivers; becomes the error reply.
+
+    `retryable` defaults by code: only what may pass by itself (a full queue, a libvirt that is away) is.
+    """
+
+    def __init__(self, code: str, message: str, *, hint: str = "", retryable=None, elsewhere: bool = False) -> None:
+        super().__init__(message)
+        self.failure = Failure(
+            code=code,
+            message=message,
+            hint=hint,
+            retryable=code in _RETRYABLE if retryable is None else retryable,
+            elsewhere=elsewhere,
+        )
+
+
+def not_found(what: str, name: str) -> Refused:
+    return Refused(Code.NOT_FOUND, f"no {what} {name} on this node")
