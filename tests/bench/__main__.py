@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
             for figure in _figures(name):
                 print(json.dumps(_rounded(figure)), flush=True)
                 missed += not figure.holds
-        except Exception:  # one benchmark that cannot run must not hide the others
+        except Exception:  # noqa: BLE001 - one benchmark that cannot run must not hide the others
             traceback.print_exc()
             failed += 1
         print(f"bench: {name} took {time.monotonic() - began:.1f} s", file=sys.stderr)
