@@ -18,7 +18,7 @@ def hand_over(cluster: Cluster, operation_ids: Sequence[str]) -> None:
     try:
         subprocess.Popen(
             [sys.executable, "-m", "novactl", "operation", "resume", *operation_ids],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True, cwd="/",
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True,
             env={**os.environ, "NOVACTL_DATA_DIR": str(cluster.config.data_dir), "NOVACTL_CONFIG": str(cluster.config.config_file)})
     finally:
         os.close(log)

@@ -95,6 +95,7 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
  'nodes.q_update': 'UPDATE node SET state=:new_state, reason=:new_reason, address=:new_address, public_key=:new_public_key, '
                    'ssh=:new_ssh, host_key=:new_host_key, zone=:new_zone, architecture=:new_architecture, '
                    'agent_version=:new_agent_version, labels=:new_labels, undo=:new_undo WHERE node.id = :by_id',
+ 'operations.q_any_open': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
  'operations.q_by_id': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                        'operation.object_name, operation.state, operation.epoch, operation.attempt, operation.owner, '
                        'operation.lease_until, operation.actor, operation.record, operation.error, operation.decision, '
@@ -208,6 +209,13 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
                       'server.launched_at, server.deleted_at, node.name AS node_name FROM server LEFT OUTER JOIN node ON '
                       'node.id = server.node_id WHERE server.node_id = :by_node_id AND server.live_name IS NOT NULL ORDER BY '
                       'server.name',
+ 'servers.q_past': 'SELECT server.id, server.name, server.live_name, server.vm_state, server.task_state, server.power_state, '
+                   'server.node_id, server.epoch, server.operation_id, server.flavor_name, server.vcpus, server.memory_mb, '
+                   'server.disk_gb, server.image_id, server.image_name, server.image_sha256, server.architecture, '
+                   'server.keypair_name, server.public_key, server.user_data, server.zone, server.mac, server.addresses, '
+                   'server.fault, server.created_at, server.updated_at, server.launched_at, server.deleted_at, node.name AS '
+                   'node_name FROM server LEFT OUTER JOIN node ON node.id = server.node_id WHERE server.name = :by_ref OR '
+                   'server.id = :by_ref ORDER BY server.created_at DESC LIMIT 1 OFFSET 0',
  'servers.q_place': 'UPDATE server SET node_id=:new_node_id, epoch=:new_epoch, updated_at=:new_updated_at WHERE server.id = '
                     ':by_id',
  'servers.q_seen': 'UPDATE server SET addresses=:new_addresses WHERE server.id = :by_id AND server.addresses != :new_addresses',

@@ -130,7 +130,7 @@ operation = Table(
     Column("object_kind", String(16), nullable=False),
     Column("object_id", _ID, nullable=False, index=True),
     Column("object_name", _NAME, nullable=False),
-    Column("state", String(16), nullable=False, index=True),
+    Column("state", String(16), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("owner", Text, nullable=False),
@@ -140,7 +140,7 @@ operation = Table(
     Column("error", Text),
     Column("decision", Text),
     Column("created_at", Double, nullable=False),
-    Column("ended_at", Double),
+    Column("ended_at", Double, index=True),
 )
 operation_step = Table(
     "operation_step", metadata,

@@ -73,6 +73,12 @@ def q_on_node(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_past(sa: Any, t: Any) -> Any:
+    ref = sa.bindparam("by_ref", type_=sa.String)
+    return _select(sa, t).where(sa.or_(t.server.c.name == ref, t.server.c.id == ref)).order_by(t.server.c.created_at.desc()).limit(1)
+
+
+@statement
 def q_state(sa: Any, t: Any) -> Any:
     s = t.server.c
     return updates(
@@ -120,6 +126,12 @@ def list_rows(tx: Tx, *, limit: int | None = None, node: str = "") -> list[Serve
 
 def on_node(tx: Tx, node_id: str) -> tuple[Server, ...]:
     return tuple(_record(row) for row in tx.all(q_on_node, by_node_id=node_id))
+
+
+def past(tx: Tx, ref: str) -> Server | None:
+    """The newest server of this name or id, living or not."""
+    row = tx.one(q_past, by_ref=ref)
+    return None if row is None else _record(row)
 
 
 def move_state(tx: Tx, server: Server, state: ServerState, *, operation_id: str, at: float, fault: str | None = None) -> None:

@@ -8,7 +8,6 @@ down_revision = None
 
 
 def upgrade() -> None:
-    
     op.create_table('event',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=True, nullable=False),
     sa.Column('at', sa.Double(), nullable=False),
@@ -105,8 +104,8 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_operation'))
     )
     with op.batch_alter_table('operation', schema=None) as batch_op:
+        batch_op.create_index(batch_op.f('ix_operation_ended_at'), ['ended_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_operation_object_id'), ['object_id'], unique=False)
-        batch_op.create_index(batch_op.f('ix_operation_state'), ['state'], unique=False)
 
     op.create_table('claim',
     sa.Column('consumer_id', sa.String(length=36), nullable=False),
@@ -179,4 +178,3 @@ def upgrade() -> None:
         batch_op.create_index('ix_server_live_created', ['deleted_at', 'created_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_server_node_id'), ['node_id'], unique=False)
 
-    

@@ -1,0 +1,23 @@
+"""A decision, told to people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from novactl.scheduler.pipeline import ExplainRow, explain_rows, request_line, summary_line
+from novactl.scheduler.request import Decision
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Every node with its verdict. `operation` is "" and `decided_at` now for a question that changed nothing."""
+
+    request: str
+    rows: tuple[ExplainRow, ...]
+    summary: str
+    decided_at: float | None
+    operation: str
+
+
+def explained(decision: Decision, *, operation: str = "") -> Explanation:
+    return Explanation(request_line(decision.request), explain_rows(decision), summary_line(decision), decision.decided_at, operation)
