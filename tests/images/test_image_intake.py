@@ -182,7 +182,7 @@ def test_no_cluster(good: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_limits_are_settings(cluster: Cluster, good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_are_settings(cluster: Cluster, good: Path, tmp_path: Path) -> None:
     """A file over image.max_file_gb and a disk over image.max_virtual_gb are refused, naming the setting."""
     big = tmp_path / "big"
     big.write_bytes(corpus.partitioned_disk())
@@ -191,9 +191,10 @@ def test_limits_are_settings(cluster: Cluster, good: Path, tmp_path: Path, monke
     with pytest.raises(BadImage) as caught:
         intake(cluster, big)
     assert caught.value.hint == "setting image.max_file_gb"
-    cluster.config = cluster.config.replace(image__max_file_gb=3, image__max_virtual_gb=2)
+    good.write_bytes(corpus.qcow2(virtual_size=3 << 30))
+    cluster.config = cluster.config.replace(image__max_virtual_gb=2)
     with pytest.raises(BadImage) as caught:
-        intake(cluster, big)
+        intake(cluster, good)
     assert caught.value.hint == "setting image.max_virtual_gb"
     assert stored(cluster) == set()
 
