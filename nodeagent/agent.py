@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import sys
 import threading
 import time
@@ -16,6 +15,9 @@ from nodeagent.consoles import Consoles
 from nodeagent.drivers.base import Driver
 from nodeagent.images import ImageStore
 from nodeagent.ledger import Ledger
+
+_PYTHON = sys.version.split()[0]
+_SPEAKS = tuple(protocol.decode() for protocol in wire.SPEAKS)
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,13 @@ class Agent:
     def hello(self, role: str) -> wire.Hello:
         return wire.Hello(
             agent_version=__version__,
-            speaks=tuple(protocol.decode() for protocol in wire.SPEAKS),
+            speaks=_SPEAKS,
             node_id=self.config.node_id,
             cluster_id=self.config.cluster_id,
             boot_id=self.clock.boot_id,
             boottime_s=self.clock.boottime_s(),
             role=role,
-            python_version=platform.python_version(),
+            python_version=_PYTHON,
             zmq_version=self.zmq_version,
             driver=self.driver.name,
         )
@@ -124,7 +126,7 @@ class Agent:
             domains=domains,
             images=tuple(self.images.list()),
             foreign_domains=foreign,
-            **dict(vars(host), versions={**host.versions, "agent": __version__, "python": sys.version.split()[0]}),
+            **dict(vars(host), versions={**host.versions, "agent": __version__, "python": _PYTHON}),
         )
 
 

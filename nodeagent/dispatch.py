@@ -120,7 +120,7 @@ class Dispatcher:
             key = "node"
         size = len(payload) if payload else 0
         if method.streams:
-            self._add_stream(call)
+            self._add_stream(call, method.timeout_s)
         if not pool.submit(key, lambda: self._work(call, method, args, payload), size):
             self._forget(call)
             raise Refused(Code.BUSY, "the agent has as many calls waiting as it takes", hint="try again in a second")
@@ -204,16 +204,14 @@ class Dispatcher:
 
     # ------------------------------------------------------------ streams
 
-    def _add_stream(self, call: Call) -> None:
+    def _add_stream(self, call: Call, lasts_s: float) -> None:
         with self._streams_lock:
             if len(self._streams) >= STREAMS_AT_MOST:
                 raise Refused(Code.BUSY, f"{STREAMS_AT_MOST} streams are open already")
             if (call.peer, call.request.id) in self._streams:
                 raise Refused(Code.CONFLICT, f"request {call.request.id} is under way")
             now = time.monotonic()
-            call.probed_s = now
-            if call.request.timeout_s > 0:
-                call.ends_s = now + call.request.timeout_s
+            call.probed_s, call.ends_s = now, now + lasts_s
             self._streams[(call.peer, call.request.id)] = call
 
     def _forget(self, call: Call) -> None:

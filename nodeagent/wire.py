@@ -418,9 +418,9 @@ METHODS: Mapping[str, Method] = {
     "domain.list":     Method(Nothing,        DomainStates,  READER,   False, 10),
     "console.log":     Method(ConsoleLogRead, ConsoleLog,    READER,   False, 10),
     "console.open":    Method(DomainRef,      ConsoleClosed, OPERATOR, False, 86400, streams=True),
-    "console.input":   Method(ConsoleRef,     Nothing,       OPERATOR, False, 10),
-    "console.credit":  Method(ConsoleRef,     Nothing,       OPERATOR, False, 10),
-    "console.close":   Method(ConsoleRef,     Nothing,       OPERATOR, False, 10),
+    "console.input":   Method(ConsoleRef,     Nothing,       OPERATOR, False, 10, key="console"),
+    "console.credit":  Method(ConsoleRef,     Nothing,       OPERATOR, False, 10, key="console"),
+    "console.close":   Method(ConsoleRef,     Nothing,       OPERATOR, False, 10, key="console"),
 }
 """The whole of what a node can be asked. What an agent does not list, it cannot do."""
 
@@ -489,8 +489,11 @@ class Failure:
 
 def to_plain(value: Any) -> Any:
     """A message dataclass -> what JSON can hold. Tuples become lists."""
-    if dataclasses.is_dataclass(value):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return {name: to_plain(getattr(value, name)) for name, _, _ in _fields(kind)}
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -498,6 +501,7 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _FIELDS: Dict[type, Tuple[Tuple[str, Any, bool], ...]] = {}
 
 
