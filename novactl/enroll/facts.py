@@ -114,7 +114,7 @@ class Facts:
 
 def gather(shell: Shell) -> Facts:
     """One round trip; changes nothing. Raises Unreachable."""
-    return parse(shell.run(SCRIPT, timeout_s=60).stdout)
+    return parse(shell.run(SCRIPT, timeout_s=60, act="gathering facts").stdout)
 
 
 def parse(text: str) -> Facts:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from novactl.enroll import paths, unit
+from novactl.enroll import paths
 from novactl.enroll.facts import Facts
 
 
@@ -30,7 +30,7 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Others:
-    """What is already known of the cluster's other nodes: machine id, host name and node id -> the name of the node that has it."""
+    """What is known of the cluster's nodes: machine id, host name and node id -> the name of the node that has it."""
 
     machine_ids: Mapping[str, str] = field(default_factory=dict)
     hostnames: Mapping[str, str] = field(default_factory=dict)
@@ -53,10 +53,6 @@ def admins_text(facts: Facts, goal: Goal) -> str:
     if read_config(facts).get("cluster_id") == goal.cluster_id:
         known = _object(facts.installed.admins).get("keys", {})
     return json.dumps({"keys": dict(sorted({**known, **{k: dict(v) for k, v in goal.admins.items()}}.items()))}, indent=1) + "\n"
-
-
-def unit_text(facts: Facts) -> str:
-    return unit.systemd_unit(["libvirt", "kvm"] if "kvm" in facts.groups else ["libvirt"])
 
 
 def run_user(facts: Facts) -> str:

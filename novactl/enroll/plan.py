@@ -9,7 +9,7 @@ from novactl.enroll import paths, unit
 from novactl.enroll.checks import FAIL, find
 from novactl.enroll.distro import family_of, missing, packages
 from novactl.enroll.facts import Facts
-from novactl.enroll.goal import Goal, Others, admins_text, config_text, kvm_closed, run_user, unit_text
+from novactl.enroll.goal import Goal, Others, admins_text, config_text, kvm_closed, run_user
 from novactl.model.finding import Finding
 
 
@@ -52,7 +52,7 @@ def _change_kvm(facts: Facts, goal: Goal) -> list[Change]:
 
 def _change_user(facts: Facts, goal: Goal) -> list[Change]:
     groups = facts.installed.user_groups
-    if not facts.systemd or (groups and "libvirt" in groups):
+    if not facts.systemd or ("libvirt" in groups and "kvm" in facts.groups):
         return []
     return [Change("user", f"system user {paths.USER} in group libvirt" + ("" if groups else " (new)"))]
 
@@ -103,7 +103,7 @@ def _change_firewall(facts: Facts, goal: Goal) -> list[Change]:
 def _change_service(facts: Facts, goal: Goal) -> list[Change]:
     installed = facts.installed
     if facts.systemd:
-        same = installed.unit == unit_text(facts) and installed.at_boot
+        same = installed.unit == unit.SYSTEMD_UNIT and installed.at_boot
         text = f"{paths.UNIT_FILE}, enabled and started"
     else:
         same = installed.supervisor == unit.SUPERVISOR

@@ -18,6 +18,9 @@ class HostKey:
     kind: str
     fingerprint: str
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.fingerprint} of {self.host}"
+
     @property
     def read_it_with(self) -> str:
         """The command that prints this key's fingerprint on the machine's own console."""
@@ -62,3 +65,11 @@ class EnrolPlan:
     node: str
     findings: tuple[Finding, ...]
     changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What enrolment ended with. No changes in `plan`: the machine was enrolled already, and has been checked end to end."""
+
+    node_id: str
+    plan: EnrolPlan

@@ -97,7 +97,7 @@ if [ -d /run/systemd/system ]; then journalctl -q -u {paths.UNIT} -n 12 --no-pag
 def start_agent(site: Site) -> None:
     """The unit (or the supervisor), started now and at boot; restarted if it ran, so that it runs what was installed."""
     if site.before.systemd:
-        site.shell.put(site.unit.encode(), paths.UNIT_FILE, 0o644)
+        site.shell.put(unit.SYSTEMD_UNIT.encode(), paths.UNIT_FILE, 0o644)
         site.shell.must("starting the agent", f"systemctl daemon-reload && systemctl -q enable {paths.UNIT} && systemctl restart {paths.UNIT}")
     else:
         site.shell.put(unit.SUPERVISOR.encode(), paths.SUPERVISOR, 0o755)

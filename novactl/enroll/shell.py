@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from novactl.enroll.request import SudoPassword
 from novactl.errors import EnrolFailed, SshDenied, Unreachable
@@ -47,9 +47,9 @@ class Shell:
         self._password = b""
 
     def run(
-        self, command: str | Sequence[str], *, args: Sequence[str] = (), input: bytes = b"", timeout_s: float = 60,
+        self, command: str | Sequence[str], *, args: Sequence[str] = (), input: bytes = b"", timeout_s: float = 60, act: str = "",
     ) -> Output:
-        """Run a POSIX-shell script (`$1`, `$2` … are `args`) or an argument list, and wait for it.
+        """Run a POSIX-shell script (`$1`, `$2` … are `args`) or an argument list, and wait for it. `act` names it in the log.
 
         A status other than 0 is an answer, not an exception. Raises Unreachable when nothing came within `timeout_s`:
         the command may still be running there.
@@ -61,15 +61,15 @@ class Shell:
         started = time.monotonic()
         output = self._exec(line, self._password + input, timeout_s)
         took = time.monotonic() - started
-        first = (command if isinstance(command, str) else shlex.join(command)).strip().splitlines()[0][:160]
-        self._log(f"[{took:6.2f} s] exit {output.status}: {first} {shlex.join(args)}".rstrip())
+        shown = act or (command if isinstance(command, str) else shlex.join(command)).strip().splitlines()[0][:160]
+        self._log(f"[{took:6.2f} s] exit {output.status}: {shown} {shlex.join(args)}".rstrip())
         for text in output.stderr.strip().splitlines()[-20:]:
             self._log(f"           {text}")
         return output
 
-    def must(self, act: str, command: str | Sequence[str], **how: object) -> str:
+    def must(self, act: str, command: str | Sequence[str], **how: Any) -> str:
         """`run`, where failing is a failure of enrolment. Returns standard output. Raises EnrolFailed saying what `act` met."""
-        output = self.run(command, **how)
+        output = self.run(command, act=act, **how)
         if not output.ok:
             said = (output.stderr.strip() or output.stdout.strip()).splitlines()[-8:]
             raise EnrolFailed(f"{act} on {self.name} failed (exit {output.status})", reasons=said)

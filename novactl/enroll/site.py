@@ -23,7 +23,6 @@ class Before:
     """What had to be installed: it stays when the rest goes."""
     kvm_closed: bool = False
     kvm_device: str = ""
-    has_kvm_group: bool = False
     user_groups: tuple[str, ...] = ()
     state_dir: str = ""
     pool: str = ""
@@ -50,15 +49,12 @@ class Before:
 
 @dataclass(frozen=True)
 class Site:
-    """One machine being changed. `admins` and `unit` are the texts to write, `bundle` the agent's bytes (b"" in an undo),
-    `packages` what `family`'s package manager is to install."""
+    """One machine being changed. `admins` is the text to write, `packages` what `family`'s package manager is to install."""
 
     shell: Shell
     goal: Goal
     before: Before
     admins: str = ""
-    unit: str = ""
-    bundle: bytes = b""
     family: str = ""
     packages: tuple[str, ...] = ()
 
@@ -68,7 +64,7 @@ def before_of(facts: Facts, goal: Goal) -> Before:
     installed = facts.installed
     return Before(
         systemd=facts.systemd, machine=facts.machine, kvm_closed=kvm_closed(facts), kvm_device=facts.kvm_device,
-        has_kvm_group="kvm" in facts.groups, user_groups=installed.user_groups, state_dir=installed.state_dir, pool=installed.pool,
+        user_groups=installed.user_groups, state_dir=installed.state_dir, pool=installed.pool,
         libvirt_running=facts.libvirt_running, daemons=tuple(sorted(facts.daemons)),
         enabled_units=tuple(sorted(facts.active_units)), networks=facts.networks, current=installed.current, config=installed.config,
         admins=installed.admins, public_key=installed.public_key, unit=installed.unit, supervisor=installed.supervisor,

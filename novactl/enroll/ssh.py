@@ -235,10 +235,10 @@ def _believe(target: Target, offered: paramiko.PKey, known: Sequence[tuple[str, 
         if (key.kind, offered.get_base64()) in known:
             return "pinned" if target.pinned else "in known_hosts"
         raise _changed(target, key, [fingerprint_of(f"{kind} {blob}") for kind, blob in known])
-    if target.confirm is not None and target.confirm(key):
-        return "confirmed at the terminal"
     if target.accept_new:
         return "UNVERIFIED: accepted on first use (--accept-new)"
+    if target.confirm is not None and target.confirm(key):
+        return "confirmed at the terminal"
     raise HostKeyUnknown(
         f"the host key of {target.ssh} is not known: {key.kind} {key.fingerprint}",
         hint=f"compare it with what its own console prints: {key.read_it_with}", command=f"--host-key {key.fingerprint}",

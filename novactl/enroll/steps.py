@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from novactl.enroll import paths, service
+from novactl.enroll import bundle, paths, service
 from novactl.enroll.distro import FAMILIES
 from novactl.enroll.goal import config_text
 from novactl.enroll.site import Site
@@ -65,6 +65,7 @@ def close_kvm(site: Site) -> Stayed:
 def make_user(site: Site) -> None:
     site.shell.must(f"making the user {paths.USER}", f"""
 id {paths.USER} >/dev/null 2>&1 || useradd --system --user-group --home-dir {paths.STATE_DIR} --no-create-home --shell /usr/sbin/nologin {paths.USER}
+getent group kvm >/dev/null || groupadd --system kvm
 usermod -a -G libvirt {paths.USER}""")
 
 
@@ -121,7 +122,10 @@ def stop_libvirt(site: Site) -> Stayed:
 def install_agent(site: Site) -> None:
     """A new folder, then the symlink replaced atomically: a running agent never sees half a version."""
     folder = f"{paths.AGENT_HOME}/{site.goal.bundle_folder}"
-    site.shell.put(site.bundle, f"{folder}/{paths.ZIPAPP}", 0o644)
+    built = bundle.build()
+    if built.folder != site.goal.bundle_folder:
+        raise EnrolFailed("novactl itself was changed while the enrolment ran", command="novactl node enroll …")
+    site.shell.put(built.content, f"{folder}/{paths.ZIPAPP}", 0o644)
     done = site.shell.must("installing the agent", f"""set -e
 chmod 755 {paths.AGENT_HOME.rpartition('/')[0]} {paths.AGENT_HOME} "$1"
 ln -sfn "$1" {paths.CURRENT}.new && mv -Tf {paths.CURRENT}.new {paths.CURRENT}

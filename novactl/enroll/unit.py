@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from novactl.enroll import paths
 
-_UNIT = f"""\
+SYSTEMD_UNIT = f"""\
 [Unit]
 Description=novactl node agent
 After=network-online.target libvirtd.service virtqemud.socket
@@ -22,7 +20,7 @@ WatchdogSec=30
 TimeoutStopSec=20
 User={paths.USER}
 Group={paths.USER}
-SupplementaryGroups=%GROUPS%
+SupplementaryGroups=libvirt kvm
 UMask=0077
 LimitNOFILE=4096
 # Root's files may be read, not written: virtlogd's console logs and images in use belong to root and QEMU.
@@ -57,12 +55,6 @@ SystemCallErrorNumber=EPERM
 [Install]
 WantedBy=multi-user.target
 """
-
-
-def systemd_unit(groups: Sequence[str]) -> str:
-    """The unit's text; the agent's user is in the groups named (libvirt, and kvm where there is one)."""
-    return _UNIT.replace("%GROUPS%", " ".join(groups))
-
 
 SUPERVISOR = f"""\
 #!/bin/sh
