@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor.enroll_node import check_hello
+from novactl.conductor.enrolment import check_hello
 from novactl.db import nodes
 from novactl.enroll.access import Access, Trust, open_shell
 from novactl.enroll.checks import FAIL, OK, WARN

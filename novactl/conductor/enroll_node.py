@@ -1,238 +1,209 @@
-"""node.enroll: a machine becomes a node. Takes servers only after an end-to-end check over ZeroMQ.
-
-`enroll` connects, plans and, where there is something to change, runs the saga: one step a change (novactl.enroll.steps),
-then the check. What is undone is what `Before` says was not there; the record holds all a later process needs to undo it.
-"""
+"""node.enroll, from the request to the saga: connect, look, plan; then run what there is to run (enrolment.py)."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from novactl.agents import wire
-from novactl.conductor import fleet
-from novactl.conductor.history import note
-from novactl.conductor.saga import Run, Saga, Step
-from novactl.db import nodes
-from novactl.db.statements import Tx
-from novactl.enroll import service, steps
-from novactl.enroll.access import Access, Trust, open_shell
-from novactl.enroll.goal import Goal
+from novactl.agents import keys, wire
+from novactl.cluster import Cluster
+from novactl.conductor import enrolment, fleet
+from novactl.conductor.enrolment import ENROLL_NODE, EnrollRecord, Peer
+from novactl.conductor.progress import Progress, Watch, unwatched
+from novactl.conductor.saga import Driver, begin, busy
+from novactl.db import meta, nodes, operations
+from novactl.enroll import bundle
+from novactl.enroll.access import Access, Trust, open_shell, requested
+from novactl.enroll.checks import OK, WARN
+from novactl.enroll.distro import family_of, missing, packages
+from novactl.enroll.facts import Facts, gather
+from novactl.enroll.goal import Goal, Others, admins_text, read_config
 from novactl.enroll.log import EnrolLog
+from novactl.enroll.plan import Plan, make_plan
+from novactl.enroll.request import EnrollNode, EnrolPlan
 from novactl.enroll.shell import Shell
-from novactl.enroll.site import Before, Site
-from novactl.errors import EnrolFailed, NovaError, Unreachable
+from novactl.enroll.site import Before, before_of, earliest
+from novactl.errors import EnrolFailed, NovaError, UsageError
+from novactl.model.ids import check_name
 from novactl.model.node import Node, NodeState
-from novactl.model.resources import Inventory
 
-AGENT_DEADLINE_S = 20.0
-"""How long an agent just started may take to answer."""
+SAGAS = {ENROLL_NODE.kind: ENROLL_NODE}
 
 
-@dataclass(frozen=True, kw_only=True)
-class EnrollRecord:
-    """`new`: the node had no row before. `changes`: the steps that have something to do. `origin` is `Before` of the
-    first enrolment, kept for `node remove`; `report` is the agent's first."""
+def enroll(cluster: Cluster, request: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False) -> str | EnrolPlan:
+    """Make the machine a node, or bring it up to date, and return its id; with `dry_run` only say what would be done.
 
-    node_id: str
-    name: str
-    zone: str
-    labels: Mapping[str, str]
-    address: str
-    new: bool
-    access: Access
-    goal: Goal
-    before: Before
-    origin: Before
-    changes: tuple[str, ...]
-    machine_id: str
-    admins: str
-    family: str = ""
-    packages: tuple[str, ...] = ()
-    keep_on_failure: bool = False
-    public_key: str = ""
-    report: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def peer(self) -> Peer:
-        return Peer(self.node_id, self.name, self.address, self.public_key)
-
-
-@dataclass(frozen=True)
-class Peer:
-    """What novactl.agents needs to know of an agent."""
-
-    id: str
-    name: str
-    address: str
-    public_key: str
-
-
-# ---------------------------------------------------------------- the machine
-
-
-def site_of(run: Run, record: EnrollRecord) -> Site:
-    return Site(machine(run, record.access, record.name), record.goal, record.before, record.admins, record.family, record.packages)
-
-
-def machine(run: Run, access: Access, name: str) -> Shell:
-    """The root shell of this run, opened again where another process began (then only the pinned host key will do)."""
-    if "shell" not in run.extras:
-        log = EnrolLog(run.cluster.config.data_dir / "logs", name)
-        run.extras["shell"] = open_shell(access, run.extras.get("trust", Trust()), log.write)
-    return run.extras["shell"]
-
-
-def stayed(run: Run) -> list[str]:
-    """What the undos had to leave, so far."""
-    return run.extras.setdefault("stayed", [])
-
-
-# ---------------------------------------------------------------- steps
-
-
-def _restart_former(run: Run, record: EnrollRecord) -> None:
-    """The last thing undone: what ran before runs again with its own files."""
-    if not record.keep_on_failure:
-        service.restart_former(site_of(run, record))
-
-
-def _step(of: steps.NodeStep) -> Step[EnrollRecord]:
-    def do(run: Run, record: EnrollRecord) -> EnrollRecord:
-        site = site_of(run, record)
-        if of.name in record.changes:
-            of.do(site)
-        if of.name == "keys":
-            return dataclasses.replace(record, public_key=steps.public_key(site))
-        return record
-
-    def undo(run: Run, record: EnrollRecord) -> None:
-        if record.keep_on_failure:
-            stayed(run).append(f"{of.name}: as it was left (--keep-on-failure)")
-        elif of.name in record.changes:
-            stayed(run).extend(of.undo(site_of(run, record)))
-
-    return Step(of.name, do, undo)
-
-
-def verify(run: Run, record: EnrollRecord) -> EnrollRecord:
-    """The agent answers over CURVE, is ours, drives libvirt, has its pool and network, and says what the node has."""
-    hello = await_agent(run, record)
-    check_hello(hello, record.name, record.node_id, record.goal.cluster_id)
-    report = prepare(run, record.peer)
-    return dataclasses.replace(record, report=wire.to_plain(report))
-
-
-def await_agent(run: Run, record: EnrollRecord) -> wire.Hello:
-    """`agent.hello`, asked until it answers. Raises Unreachable with the agent's last words."""
-    clock = run.cluster.clock
-    deadline = clock.monotonic() + AGENT_DEADLINE_S
-    while True:
-        try:
-            return run.call(record.peer, "agent.hello", timeout_s=2)
-        except NovaError as error:
-            if clock.monotonic() > deadline:
-                raise Unreachable(
-                    f"the agent on {record.name} was started but does not answer at {record.address}: {error.message}",
-                    hint="does a firewall between here and there drop the port? is the address right (--address)?",
-                    reasons=service.log_tail(site_of(run, record)),
-                ) from error
-        clock.sleep(0.1)
-
-
-def check_hello(hello: wire.Hello, name: str, node_id: str, cluster_id: str) -> None:
-    """Raises EnrolFailed when who answers is not who it should be."""
-    if (hello.node_id, hello.cluster_id) != (node_id, cluster_id):
-        raise EnrolFailed(
-            f"what answers for {name} is another agent: node {hello.node_id} of cluster {hello.cluster_id}",
-            hint="two machines behind one address? see --address")
-    if hello.driver != "libvirt":
-        raise EnrolFailed(f"the agent on {name} drives {hello.driver}, not libvirt")
-
-
-def prepare(run: Run, peer: Peer) -> wire.Report:
-    """Pool and network made, a fresh report taken, and the agent told the sums it may not pass."""
-    run.call(peer, "node.prepare", wire.Prepare())
-    report: wire.Report = run.call(peer, "inventory.read", wire.InventoryRead(0.0), timeout_s=15)
-    with run.cluster.db.read() as tx:
-        held = nodes.inventories_of(tx, peer.id)
-    offered = inventories(run.cluster.config, report, held)
-    run.call(peer, "node.prepare", wire.Prepare(limits={name: inventory.capacity for name, inventory in offered.items()}))
-    return report
-
-
-def inventories(settings: Mapping[str, Any], report: wire.Report, held: Mapping[str, Inventory]) -> dict[str, Inventory]:
-    """What the node offers: ratios and reservations as they were set, else the settings'; totals as reported."""
-    first = fleet.first_inventories(settings, report)
-    return {
-        name: dataclasses.replace(held[name], total=new.total, max_unit=new.max_unit) if name in held else new
-        for name, new in first.items()
-    }
-
-
-def _unprepare(run: Run, record: EnrollRecord) -> None:
-    """Of a first enrolment, the pool and the network go too: by the agent, or where it cannot be asked, by libvirt."""
-    if not record.new or record.keep_on_failure:
-        return
+    Repeating it changes nothing. Raises what connecting raises, EnrolFailed with every failed finding (nothing was
+    changed) or with what a step met (rolled back, and what stayed is listed), Busy, Conflict.
+    """
+    watch = watch or unwatched
+    if request.name is not None:
+        check_name("node", request.name)
+    log = EnrolLog(cluster.config.data_dir / "logs")
+    access, trust = requested(request)
+    known = _known(cluster)
+    pinned = next((n for n in known if n.name == request.name or (request.name is None and _same_place(n, access))), None)
+    if pinned is not None and pinned.host_key and _same_place(pinned, access):
+        access = dataclasses.replace(access, host_key=pinned.host_key)
+    watch(Progress("", request.name or request.target or "this machine", "connect", "started"))
+    shell = open_shell(access, trust, log.write)
     try:
-        run.call(record.peer, "node.unprepare", timeout_s=20)
-    except NovaError as error:
-        site = site_of(run, record)
-        site.shell.note(f"node.unprepare: {error.message}")
-        service.remove_pool(site)
+        access = dataclasses.replace(access, host_key=shell.host_key)
+        facts = gather(shell)
+        name = check_name("node", request.name or (pinned.name if pinned else "") or _hostname(facts))
+        log.named(name)
+        existing = next((n for n in known if n.name == name), None)
+        goal = _goal(cluster, request, existing, facts, shell, name, known)
+        plan = make_plan(facts, goal, cluster.clock.now(), _others(known))
+        record = _record(cluster, request, existing, access, goal, facts, plan)
+        _tell(watch, name, plan)
+        shown = EnrolPlan(name, plan.findings, (*(f"{c.step}: {c.text}" for c in plan.changes), *_row_changes(existing, record)))
+        if plan.failures:
+            raise EnrolFailed(
+                f"{name} cannot be enrolled: {len(plan.failures)} of {len(plan.findings)} checks failed; nothing was changed",
+                reasons=[f"{f.check}: {f.detail}" + (f" -> {f.fix}" if f.fix else "") for f in plan.failures])
+        if dry_run:
+            return shown
+        if existing is not None and existing.state is not NodeState.ENROLLING and not plan.changes:
+            _recheck(cluster, existing, record, watch)
+        else:
+            _run(cluster, record, shell, trust, watch)
+        return goal.node_id
+    finally:
+        shell.close()
 
 
-# ---------------------------------------------------------------- the end
+def _known(cluster: Cluster) -> tuple[Node, ...]:
+    with cluster.db.read() as tx:
+        return nodes.all_(tx)
 
 
-def _finish(run: Run, tx: Tx, record: EnrollRecord) -> None:
-    report = wire.from_plain(wire.Report, dict(record.report))
-    node = nodes.by_id(tx, record.node_id)
-    if node is None:
-        raise EnrolFailed(f"node {record.name} vanished from the database while it was enrolled")
-    nodes.update(tx, enrolled(node, record, report))
-    nodes.ensure_inventory(tx, node.id, fleet.first_inventories(run.cluster.config, report))
-    fleet.take_report(tx, node.id, report, run.cluster.clock.now())
-    note(run, tx, "enrolled", f"{record.access.ssh}, agent {report.agent_version}: {', '.join(record.changes)}")
+def _same_place(node: Node, access: Access) -> bool:
+    stored = node.undo.get("access", {})
+    return bool(access.host) and (stored.get("host"), stored.get("port")) == (access.host, access.port)
 
 
-def enrolled(node: Node, record: EnrollRecord, report: wire.Report) -> Node:
-    """The node's row after the check. One that was disabled stays so."""
-    return dataclasses.replace(
-        node, state=NodeState.ENABLED if record.new else node.state, reason="" if record.new else node.reason,
-        address=record.address, public_key=record.public_key, ssh=record.access.ssh, host_key=record.access.host_key,
-        zone=record.zone, labels=record.labels, architecture=report.architecture, agent_version=report.agent_version,
-        undo=undo_of(record),
+def _hostname(facts: Facts) -> str:
+    if facts.hostname in ("", "localhost"):
+        raise UsageError(f"the machine has no name of its own ({facts.hostname or 'none'})", hint="give one with --name")
+    return facts.hostname
+
+
+def _others(known: tuple[Node, ...]) -> Others:
+    return Others(
+        machine_ids={n.undo["machine_id"]: n.name for n in known if n.undo.get("machine_id")},
+        hostnames={n.report["hostname"].split(".")[0]: n.name for n in known if n.report and n.report.get("hostname")},
+        ids={n.id: n.name for n in known},
     )
 
 
-def undo_of(record: EnrollRecord) -> dict[str, Any]:
-    """For the node's row: what `node remove` and `node check` need."""
-    return {
-        "access": wire.to_plain(record.access), "goal": wire.to_plain(record.goal), "before": wire.to_plain(record.origin),
-        "machine_id": record.machine_id,
-    }
+def _goal(
+    cluster: Cluster, request: EnrollNode, existing: Node | None, facts: Facts, shell: Shell, name: str, known: tuple[Node, ...],
+) -> Goal:
+    built = bundle.build()
+    with cluster.db.read() as tx:
+        cluster_id = meta.cluster_id(tx)
+    config = read_config(facts)
+    mine = keys.load(cluster.config.data_dir / "keys").public
+    former = config.get("node_id", "") if config.get("cluster_id") == cluster_id else ""
+    adopted = former if former and former not in {n.id for n in known} else ""
+    port = request.agent_port or (_port(existing) if existing else 0) or cluster.config["agent.port"]
+    return Goal(
+        node_id=existing.id if existing else adopted or cluster.ids.uuid(), cluster_id=cluster_id, name=name,
+        version=built.version, bundle_folder=built.folder, bundle_sha256=built.sha256,
+        admins={mine: {"name": cluster.actor, "role": wire.ADMIN}}, port=port,
+        report_interval_s=cluster.config["agent.report_interval_s"], packages=request.packages, peer=shell.peer,
+    )
 
 
-def _fail(run: Run, tx: Tx, record: EnrollRecord, error: NovaError) -> None:
-    """The row of a node that never was goes; what stayed on the machine is said."""
-    if record.new:
-        nodes.delete(tx, record.node_id)
-    log = run.cluster.config.data_dir / "logs" / f"enrol-{record.name}.log"
-    left = stayed(run)
-    error.reasons = (*error.reasons, *(left or ["rolled back: nothing stays on the machine"]), f"log: {log}")
-    note(run, tx, "enrolment failed", error.message)
+def _port(node: Node) -> int:
+    text = node.address.rpartition(":")[2]
+    return int(text) if text.isdecimal() else 0
 
 
-ENROLL_NODE: Saga[EnrollRecord] = Saga(
-    kind="node.enroll", record=EnrollRecord,
-    steps=(
-        Step("former", lambda run, record: record, _restart_former),
-        *(_step(of) for of in steps.STEPS),
-        Step("verify", verify, _unprepare),
-    ),
-    finish=_finish, fail=_fail,
-)
-SAGAS = {ENROLL_NODE.kind: ENROLL_NODE}
+def _record(
+    cluster: Cluster, request: EnrollNode, existing: Node | None, access: Access, goal: Goal, facts: Facts, plan: Plan,
+) -> EnrollRecord:
+    before = before_of(facts, goal)
+    family = family_of(facts.os_ids, facts.programs)
+    lacking = missing(facts.machine, facts.programs, facts.modules)
+    wanted = packages(lacking, family, facts.machine) if family and goal.packages else ()
+    before = dataclasses.replace(before, packages=wanted)
+    stored = existing.undo.get("before") if existing else None
+    origin = earliest(wire.from_plain(Before, stored), before) if stored else before
+    zone = request.zone or (existing.zone if existing else "")
+    labels = dict(request.labels) or dict(existing.labels if existing else {})
+    return EnrollRecord(
+        node_id=goal.node_id, name=goal.name, zone=zone, labels=labels, address=_address(request, existing, access, goal.port),
+        new=existing is None, access=access, goal=goal, before=before, origin=origin,
+        changes=tuple(change.step for change in plan.changes), machine_id=facts.machine_id, admins=admins_text(facts, goal),
+        family=family.name if family else "", packages=wanted, keep_on_failure=request.keep_on_failure,
+        public_key=facts.installed.public_key,
+    )
+
+
+def _address(request: EnrollNode, existing: Node | None, access: Access, port: int) -> str:
+    """Where the agent is reached: as asked for, else as before, else where SSH went."""
+    host = request.address
+    if host is None and existing and existing.address:
+        host = existing.address.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    host = host or access.host or "127.0.0.1"
+    return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+
+
+def _row_changes(existing: Node | None, record: EnrollRecord) -> tuple[str, ...]:
+    """What changes in the database alone."""
+    if existing is None:
+        return ()
+    wanted: Mapping[str, Any] = {"zone": record.zone, "labels": dict(record.labels), "address": record.address, "ssh": record.access.ssh}
+    return tuple(f"{name}: {value}" for name, value in wanted.items() if getattr(existing, name) != value)
+
+
+def _tell(watch: Watch, name: str, plan: Plan) -> None:
+    count = {verdict: sum(f.verdict == verdict for f in plan.findings) for verdict in (OK, WARN)}
+    failed = len(plan.findings) - count[OK] - count[WARN]
+    warnings = "; ".join(f"{f.check}: {f.detail}" for f in plan.findings if f.verdict == WARN)
+    detail = f"{count[OK]} ok, {count[WARN]} warn, {failed} fail" + (f" ({warnings})" if warnings else "")
+    watch(Progress("", name, "check", "done", detail=detail))
+
+
+def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -> None:
+    """Nothing to change on the machine: ask the agent whether all is well, and take its report in."""
+    peer = Peer(node.id, node.name, record.address, record.public_key)
+    hello = cluster.agents.call(peer, "agent.hello").body
+    enrolment.check_hello(hello, node.name, node.id, record.goal.cluster_id)
+    report = cluster.agents.call(peer, "inventory.read", wire.InventoryRead(0.0), timeout_s=15).body
+    with cluster.db.write() as tx:
+        for operation in operations.open_of(tx, node.id):
+            raise busy(cluster, operation)
+        fresh = nodes.by_id(tx, node.id)
+        if fresh is not None:
+            nodes.update(tx, enrolment.enrolled(fresh, record, report))
+            fleet.take_report(tx, node.id, report, cluster.clock.now())
+    watch(Progress("", node.name, "enrolled", "done", detail=f"already enrolled (agent {hello.agent_version}, key ok): 0 changes"))
+
+
+def _run(cluster: Cluster, record: EnrollRecord, shell: Shell, trust: Trust, watch: Watch) -> None:
+    with cluster.db.write() as tx:
+        there = nodes.by_name(tx, record.name)
+        if (there is None) != record.new or (there is not None and there.id != record.node_id):
+            raise EnrolFailed(f"node {record.name} was changed by somebody else meanwhile", hint="ask again")
+        if there is None:
+            nodes.insert(tx, _first_row(cluster, record))
+        operation = begin(cluster, tx, ENROLL_NODE, record, ("node", record.node_id, record.name))
+    extras = {"shell": shell, "trust": trust}
+    try:
+        Driver(cluster, ENROLL_NODE, operation, watch, extras).drive()
+    except NovaError as error:
+        shell.note(f"failed: {error.message}")
+        raise
+
+
+def _first_row(cluster: Cluster, record: EnrollRecord) -> Node:
+    """ENROLLING, and without an address: nobody asks it anything yet."""
+    return Node(
+        id=record.node_id, name=record.name, state=NodeState.ENROLLING, address="", public_key="", ssh=record.access.ssh,
+        host_key=record.access.host_key, zone=record.zone, architecture="", agent_version="", generation=0,
+        created_at=cluster.clock.now(), labels=record.labels, undo=enrolment.undo_of(record),
+    )

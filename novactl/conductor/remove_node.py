@@ -12,7 +12,7 @@ from typing import Any
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor.enroll_node import Peer, machine, stayed
+from novactl.conductor.enrolment import Peer, machine, stayed
 from novactl.conductor.history import note
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import Driver, Run, Saga, Step, begin, busy, nothing, owned_by_the_living
@@ -104,16 +104,30 @@ SAGAS = {REMOVE_NODE.kind: REMOVE_NODE}
 
 
 def remove(
-    cluster: Cluster, node: Node, *, watch: Watch = unwatched, dry_run: bool = False, sudo_password: SudoPassword | None = None,
+    cluster: Cluster, node_id: str, *, lost: bool = False, watch: Watch | None = None, dry_run: bool = False,
+    sudo_password: SudoPassword | None = None,
 ) -> tuple[str, ...]:
-    """Undo the enrolment of `node`; returns what had to stay on the machine, one line each.
+    """Undo the enrolment of a node, or with `lost` only forget it; returns what had to stay on the machine, one line each.
 
     Raises InUse while servers are on it (nothing is changed), what connecting raises (nothing is changed), Stuck when
     the machine went away half way.
     """
+    with cluster.db.read() as tx:
+        node = nodes.by_id(tx, node_id)
+    if node is None:
+        raise NotFound("node", node_id)
+    if lost:
+        forget(cluster, node, watch=watch or unwatched, dry_run=dry_run)
+        return ()
+    left = _undo(cluster, node, Trust(sudo_password=sudo_password), watch or unwatched, dry_run)
+    if left and watch is not None:
+        watch(Progress("", node.name, "stays on the machine", "done", detail="; ".join(left)))
+    return left
+
+
+def _undo(cluster: Cluster, node: Node, trust: Trust, watch: Watch, dry_run: bool) -> tuple[str, ...]:
     refuse_in_use(cluster, node)
     record = _record(cluster, node)
-    trust = Trust(sudo_password=sudo_password)
     log = EnrolLog(cluster.config.data_dir / "logs", node.name)
     try:
         shell = open_shell(record.access, trust, log.write)
@@ -135,7 +149,7 @@ def remove(
         shell.close()
 
 
-def forget(cluster: Cluster, node: Node, *, watch: Watch = unwatched, dry_run: bool = False) -> None:
+def forget(cluster: Cluster, node: Node, *, watch: Watch, dry_run: bool) -> None:
     """Forget a machine that is gone for good, without contacting it. An operation left half way on it ends as failed.
 
     Raises InUse while servers are on it, Busy while a living process works on it.

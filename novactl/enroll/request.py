@@ -65,11 +65,3 @@ class EnrolPlan:
     node: str
     findings: tuple[Finding, ...]
     changes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Enrolled:
-    """What enrolment ended with. No changes in `plan`: the machine was enrolled already, and has been checked end to end."""
-
-    node_id: str
-    plan: EnrolPlan
