@@ -99,8 +99,8 @@ class Dispatcher:
                 raise Refused(Code.UNKNOWN_METHOD, f"{request.method[:60]!r} is not a method of this agent")
             if method.role not in _ALLOWED[role]:
                 raise Refused(Code.DENIED, f"{request.method} needs the role {method.role}, this key has {role}")
-            if len(request_id) > ID_CHARS:
-                raise Refused(Code.BAD_REQUEST, f"a request id has at most {ID_CHARS} characters")
+            if max(len(request_id), len(request.operation), len(request.actor)) > ID_CHARS:
+                raise Refused(Code.BAD_REQUEST, f"id, operation and actor have at most {ID_CHARS} characters each")
             args = wire.from_plain(method.args, request.args)
             call = Call(self.agent, request, role, key, peer, self._send)
             if method.inline:
@@ -145,7 +145,7 @@ class Dispatcher:
         except Refused as refused:
             kind, body = wire.ERROR, wire.to_plain(refused.failure)
             reply = wire.encode(Reply(call.request.id, kind, body))
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - whatever a handler does, its caller gets an answer
             traceback.print_exc(file=sys.stderr)
             failure = Failure(Code.INTERNAL, f"{call.request.method}: {type(fault).__name__}: {fault}"[:500])
             kind, body = wire.ERROR, wire.to_plain(failure)
@@ -262,9 +262,8 @@ class Dispatcher:
         """Send a fresh report to all who watch; one at a time."""
         with self._streams_lock:
             watched = any(call.request.method == "inventory.watch" for call in self._streams.values())
-        if watched and self._reporting.acquire(blocking=False):
-            if not self._reads.submit("report", self._report):
-                self._reporting.release()
+        if watched and self._reporting.acquire(blocking=False) and not self._reads.submit("report", self._report):
+            self._reporting.release()
 
     def _report(self) -> None:
         self._reporting.release()

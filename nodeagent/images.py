@@ -11,11 +11,13 @@ import threading
 import time
 from typing import Any, Dict, List, Optional
 
-from nodeagent.refusal import Refused
+from nodeagent.refusal import Refused, no_pool
 from nodeagent.wire import DISK_FORMATS, CachedImage, Code, ImageOffer, ImageProgress
 
 ARRIVING_AT_ONCE = 4
 PART_KEPT_S = 86400
+IDLE_S = 60
+"""A transfer that got nothing for so long makes place for another; its bytes stay, and it can go on later."""
 SPARE_BYTES = 64 << 20
 """Space a transfer leaves free in the pool."""
 
@@ -89,6 +91,8 @@ class ImageStore:
         """Where to send from. Raises Refused: NO_SPACE, BUSY (too many at once), CONFLICT (another offer)."""
         if self.format_of(offer.sha256):
             return ImageProgress(True, offer.size_bytes)
+        if not os.path.isdir(self._directory):
+            raise no_pool(self._directory)
         with self._lock:
             arrival = self._arriving.get(offer.sha256)
             if arrival is None:
@@ -184,8 +188,9 @@ class ImageStore:
     def _make_place(self) -> None:
         """Drop transfers nobody goes on with, then refuse where too many are under way."""
         now = time.monotonic()
+        kept_s = IDLE_S if len(self._arriving) >= ARRIVING_AT_ONCE else PART_KEPT_S
         for sha256, arrival in list(self._arriving.items()):
-            if now - arrival.touched_s > PART_KEPT_S or (len(self._arriving) >= ARRIVING_AT_ONCE and now - arrival.touched_s > 60):
+            if now - arrival.touched_s > kept_s:
                 arrival.close()
                 del self._arriving[sha256]
         for name in _names(self._directory):

@@ -98,7 +98,8 @@ class Ledger:
         with self._lock, self._db() as db:
             for table in ("answer", "note", "operation"):
                 db.execute(f"DELETE FROM {table} WHERE at_s < ?", (now_s - KEEP_S,))
-            db.execute("DELETE FROM answer WHERE id IN (SELECT id FROM answer ORDER BY at_s DESC LIMIT -1 OFFSET ?)", (KEEP_ROWS,))
+            oldest = "SELECT id FROM answer ORDER BY at_s DESC LIMIT -1 OFFSET ?"
+            db.execute(f"DELETE FROM answer WHERE id IN ({oldest})", (KEEP_ROWS,))
 
     def _db(self) -> sqlite3.Connection:
         if self._opened is None:

@@ -24,7 +24,7 @@ OLDEST_LIBZMQ = (4, 3, 3)
 
 FRAMES_AT_MOST = 8
 BATCH = 64
-HELD_BACK, HELD_BYTES = 1024, 16 << 20
+HELD_BACK, HELD_BYTES, HELD_S = 1024, 16 << 20, 30.0
 TICK_S = 1.0
 RETRY_S = 0.005
 SELF_TEST_S = 5.0
@@ -74,7 +74,7 @@ class Endpoint:
         self.socket.setsockopt(zmq.IPV6, int("[" in listen))
         self.socket.bind(listen)
         self.address: str = self.socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
-        self._held: Deque[Tuple[bytes, List[bytes]]] = deque()
+        self._held: Deque[Tuple[float, bytes, List[bytes]]] = deque()
         self._held_bytes = 0
 
     def drain(self) -> bool:
@@ -111,7 +111,7 @@ class Endpoint:
             if len(self._held) >= HELD_BACK or self._held_bytes + size > HELD_BYTES:
                 log("a peer does not take its replies: one was dropped")
                 return
-            self._held.append((peer, frames))
+            self._held.append((time.monotonic(), peer, frames))
             self._held_bytes += size
 
     def _sent(self, peer: bytes, frames: List[bytes]) -> bool:
@@ -130,15 +130,16 @@ class Endpoint:
         return bool(self._held)
 
     def retry(self) -> bool:
-        """Send what was held back; True while some is left. One stuck peer does not hold up the others."""
-        stuck, left = set(), deque()
+        """Send what was held back; True while some is left. One stuck peer does not hold up the others for long."""
+        stuck, left, oldest_s = set(), deque(), time.monotonic() - HELD_S
         while self._held:
-            peer, frames = self._held.popleft()
+            since_s, peer, frames = self._held.popleft()
             if peer in stuck or not self._sent(peer, frames):
                 stuck.add(peer)
-                left.append((peer, frames))
+                if since_s > oldest_s:
+                    left.append((since_s, peer, frames))
         self._held = left
-        self._held_bytes = sum(len(frame) for _, frames in left for frame in frames)
+        self._held_bytes = sum(len(frame) for _, _, frames in left for frame in frames)
         return bool(left)
 
 
@@ -242,7 +243,8 @@ class Loop:
         for endpoint in list(self._held):
             if not endpoint.retry():
                 del self._held[endpoint]
-            self._hot[endpoint] = None
+            if endpoint.drain():
+                self._hot[endpoint] = None
 
     def _take_posted(self) -> None:
         try:
@@ -278,8 +280,9 @@ class Loop:
         stranger = self.context.socket(zmq.DEALER)
         monitor = stranger.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         try:
-            for option, value in ((zmq.LINGER, 0), (zmq.IPV6, int("[" in endpoint.address)), (zmq.CURVE_SERVERKEY, endpoint.public.encode())):
-                stranger.setsockopt(option, value)
+            stranger.setsockopt(zmq.LINGER, 0)
+            stranger.setsockopt(zmq.IPV6, int("[" in endpoint.address))
+            stranger.setsockopt(zmq.CURVE_SERVERKEY, endpoint.public.encode())
             stranger.setsockopt(zmq.CURVE_PUBLICKEY, public)
             stranger.setsockopt(zmq.CURVE_SECRETKEY, secret)
             stranger.connect(endpoint.address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]"))

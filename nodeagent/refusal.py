@@ -24,3 +24,7 @@ class Refused(Exception):
 
 def not_found(what: str, name: str) -> Refused:
     return Refused(Code.NOT_FOUND, f"no {what} {name} on this node")
+
+
+def no_pool(directory: str) -> Refused:
+    return Refused(Code.CONFLICT, f"the node has no pool directory {directory}", hint="node.prepare first", retryable=True)

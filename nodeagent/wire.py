@@ -173,9 +173,9 @@ class DomainSpec:
         check_name(self.network, "network")
         check_name(self.architecture, "architecture")
         check_sha256(self.image_sha256)
-        for what, text in (("machine", self.machine), ("cpu_model", self.cpu_model), ("flavor", self.flavor), ("image", self.image)):
-            if text:
-                check_name(text, what)
+        for what in ("machine", "cpu_model", "flavor", "image"):
+            if getattr(self, what):
+                check_name(getattr(self, what), what)
         if not _MAC.match(self.mac):
             raise BadMessage(f"mac {self.mac!r} is not six pairs of lower-case hexadecimal digits")
         _positive(self.vcpus, "vcpus")

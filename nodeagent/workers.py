@@ -4,7 +4,9 @@ A waiting call takes no thread: it stays behind the one of its key, so that many
 leave the other threads to other servers.
 """
 
+import sys
 import threading
+import traceback
 from collections import deque
 from typing import Callable, Deque, Dict, Tuple
 
@@ -65,6 +67,8 @@ class Pool:
                 self._bytes -= size
             try:
                 job()
+            except Exception:  # noqa: BLE001 - a job answers for itself; one that does not must not cost the pool a thread
+                traceback.print_exc(file=sys.stderr)
             finally:
                 del job
                 self._done(key)

@@ -298,9 +298,9 @@ class FakeConsole:
 
 
 def _state_of(guest: _Guest) -> DomainState:
-    spec = guest.spec
+    spec, operation = guest.spec, guest.mark.operation
     addresses = (f"192.168.122.{2 + int(spec.mac[-2:], 16) % 253}",) if guest.power == "RUNNING" else ()
-    return DomainState(spec.server, spec.name, guest.power, spec.epoch, spec.vcpus, spec.memory_mb, addresses, guest.mark.operation)
+    return DomainState(spec.server, spec.name, guest.power, spec.epoch, spec.vcpus, spec.memory_mb, addresses, operation)
 
 
 def _unlink(path: str) -> None:

@@ -32,7 +32,7 @@ class Storage:
             else:
                 kind, path = domainxml.parse_pool(pool.XMLDesc(0))
                 if kind != "dir" or os.path.realpath(path) != os.path.realpath(self._directory):
-                    raise Refused(Code.CONFLICT, f"storage pool {self._name} is of type {kind} at {path}, not at {self._directory}")
+                    raise Refused(Code.CONFLICT, f"storage pool {self._name} is a {kind} at {path}, not at {self._directory}")
             if not pool.isActive():
                 pool.create(0)
             if not pool.autostart():

@@ -1,17 +1,17 @@
 """image.*: base images, cached by SHA-256."""
 
+import os
+
 from nodeagent.images import base_name
 from nodeagent.refusal import Refused
 from nodeagent.wire import CachedImages, Code, ImageProgress, Nothing
-
-import os
 
 
 def begin(call, args, payload):
     """Where to send from; `present` where the node has it."""
     progress = call.agent.images.begin(args)
     if progress.present:
-        call.agent.driver.add_image(args)
+        _adopt(call.agent, args)
     return progress, None
 
 
@@ -21,18 +21,11 @@ def chunk(call, args, payload):
 
 def finish(call, args, payload):
     """Checked, on disk, and only then there under its name."""
-    images, driver = call.agent.images, call.agent.driver
-    offer = images.check(args.sha256)
+    offer = call.agent.images.check(args.sha256)
     if offer is None:
         return ImageProgress(True, 0), None
-    images.publish(offer)
-    try:
-        driver.add_image(offer)
-    except Refused as refused:
-        if refused.failure.code == Code.BAD_IMAGE:
-            driver.remove_image(args.sha256, offer.disk_format)
-            _gone(call.agent, args.sha256, offer.disk_format)
-        raise
+    call.agent.images.publish(offer)
+    _adopt(call.agent, offer)
     return ImageProgress(True, offer.size_bytes), None
 
 
@@ -41,7 +34,8 @@ def delete(call, args, payload):
     agent = call.agent
     users = agent.driver.image_users(args.sha256)
     if users:
-        raise Refused(Code.CONFLICT, f"image {args.sha256[:12]} is under the disks of {len(users)} servers: {', '.join(users[:3])}")
+        some = ", ".join(users[:3])
+        raise Refused(Code.CONFLICT, f"image {args.sha256[:12]} is under the disks of {len(users)} servers: {some}")
     agent.images.abandon(args.sha256)
     disk_format = agent.images.format_of(args.sha256)
     if disk_format:
@@ -52,6 +46,17 @@ def delete(call, args, payload):
 
 def list_cached(call, args, payload):
     return CachedImages(tuple(call.agent.images.list())), None
+
+
+def _adopt(agent, offer) -> None:
+    """The driver knows the image; one that is not as offered goes."""
+    try:
+        agent.driver.add_image(offer)
+    except Refused as refused:
+        if refused.failure.code == Code.BAD_IMAGE:
+            agent.driver.remove_image(offer.sha256, offer.disk_format)
+            _gone(agent, offer.sha256, offer.disk_format)
+        raise
 
 
 def _gone(agent, sha256: str, disk_format: str) -> None:

@@ -11,11 +11,9 @@ def prepare(call, args, payload):
     """Pool and network are made, active and start with the host; the limits are remembered."""
     agent = call.agent
     made = dict(agent.prepared.made)
-    if not os.path.isdir(agent.config.pool_dir):
-        os.makedirs(agent.config.pool_dir, mode=0o711)
-        os.chmod(agent.config.pool_dir, 0o711)
+    if _make_directory(agent.config.pool_dir):
         made["pool_dir"] = agent.config.pool_dir
-    agent.set_prepared(Prepared(agent.prepared.network, agent.prepared.limits, made))
+        agent.set_prepared(Prepared(agent.prepared.network, agent.prepared.limits, made))
     made = agent.driver.prepare(args.network, made)
     agent.set_prepared(Prepared(args.network, args.limits, made))
     return Nothing(), None
@@ -34,6 +32,21 @@ def unprepare(call, args, payload):
         _remove_empty(agent.config.pool_dir)
     agent.set_prepared(Prepared())
     return Nothing(), None
+
+
+def _make_directory(path: str) -> bool:
+    """True where it had to be made. QEMU must be able to pass through it, nobody else to list it."""
+    try:
+        if not os.path.isdir(path):
+            os.makedirs(path)
+            os.chmod(path, 0o711)
+            return True
+        if os.access(path, os.W_OK):
+            return False
+        reason = "this agent may not write there"
+    except OSError as error:
+        reason = error.strerror
+    raise Refused(Code.CONFLICT, f"the pool directory {path} cannot be used: {reason}", hint=f"give {path} to the agent's user")
 
 
 def _remove_empty(path: str) -> None:

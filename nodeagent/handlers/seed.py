@@ -3,7 +3,7 @@
 import os
 
 from nodeagent.domainxml import seed_name
-from nodeagent.refusal import Refused
+from nodeagent.refusal import Refused, no_pool
 from nodeagent.wire import Code, Nothing
 
 _ISO9660_AT, _ISO9660 = 32769, b"CD001"
@@ -15,6 +15,8 @@ def write(call, args, payload):
         raise Refused(Code.BAD_REQUEST, "a seed is an ISO 9660 image in the payload")
     path = _path(call, args)
     part = path + ".part"
+    if not os.path.isdir(os.path.dirname(path)):
+        raise no_pool(os.path.dirname(path))
     fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "wb") as file:
         try:
