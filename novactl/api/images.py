@@ -7,13 +7,11 @@ from dataclasses import replace
 
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
-from novactl.conductor.image_intake import Intake as CreateImage
-from novactl.conductor.image_intake import drop, take_in
 from novactl.conductor.progress import Watch, unwatched
 from novactl.db import images as db_images
 from novactl.errors import UsageError
 from novactl.model.ids import check_name
-from novactl.model.image import DISK_FORMATS, Image
+from novactl.model.image import DISK_FORMATS, CreateImage, Image
 
 __all__ = ["CreateImage", "create", "delete", "list_images", "show"]
 
@@ -26,6 +24,8 @@ ARCHITECTURES: Mapping[str, str] = {
 
 def create(cluster: Cluster, wanted: CreateImage, *, watch: Watch = unwatched, dry_run: bool = False) -> Image:
     """Take in an image. Raises UsageError, BadImage, AlreadyExists, Unreachable (a URL) or NoSpace; then nothing stays."""
+    from novactl.conductor.image_intake import take_in
+
     check_name("image", wanted.name)
     if wanted.architecture not in ARCHITECTURES:
         raise UsageError(f"architecture {wanted.architecture!r} is not known", hint=f"one of {', '.join(ARCHITECTURES)}")
@@ -46,6 +46,8 @@ def show(cluster: Cluster, ref: str) -> Image:
 
 def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> Image:
     """Delete an image. Raises InUse while a server is being built from it; servers that exist go on."""
+    from novactl.conductor.image_intake import drop
+
     with cluster.db.read() as tx:
         image = resolve(tx, "image", db_images, ref)
     return drop(cluster, image.id, dry_run=dry_run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from novactl.cluster import Cluster
 from novactl.conductor.image_inspection import inspect
@@ -14,29 +13,18 @@ from novactl.db import images as db_images
 from novactl.db import servers as db_servers
 from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, BadImage, InUse, NotFound
-from novactl.model.image import GIB, Image
+from novactl.model.image import GIB, CreateImage, Image
 from novactl.model.units import human_bytes
 
 TELL_EVERY_BYTES = 4 << 20
 _CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})\Z")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Intake:
-    """An image to take in. `source` is a path or an http(s) URL; `disk_format` and `checksum` are claims to be checked."""
-
-    name: str
-    source: str
-    disk_format: str | None = None
-    checksum: str | None = None
-    architecture: str = "x86_64"
-
-
 def store_of(cluster: Cluster) -> ImageStore:
     return ImageStore(cluster.config.data_dir / "images")
 
 
-def take_in(cluster: Cluster, wanted: Intake, *, watch: Watch, dry_run: bool = False) -> Image:
+def take_in(cluster: Cluster, wanted: CreateImage, *, watch: Watch, dry_run: bool = False) -> Image:
     """Fetch, check, store and record an image; with `dry_run` all but the last two.
 
     Whatever fails, and whenever this process is killed, no image is recorded, and no file stays beyond the next call.

@@ -26,3 +26,14 @@ class Image:
     @property
     def min_disk_gb(self) -> int:
         return -(-self.virtual_size_bytes // GIB)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateImage:
+    """An image to take in. `source` is a path or an http(s) URL; `disk_format` and `checksum` are claims to be checked."""
+
+    name: str
+    source: str
+    disk_format: str | None = None
+    checksum: str | None = None
+    architecture: str = "x86_64"

@@ -11,10 +11,11 @@ import pytest
 
 from novactl.cluster import Cluster
 from novactl.conductor import image_inspection
-from novactl.conductor.image_intake import Intake, take_in
+from novactl.conductor.image_intake import take_in
 from novactl.conductor.progress import unwatched
 from novactl.db import images as db_images
 from novactl.errors import BadImage, ExitStatus
+from novactl.model.image import CreateImage
 from tests.images import corpus
 
 
@@ -23,7 +24,7 @@ def refused(cluster: Cluster, content: bytes, declared: str | None = None, name:
     source = cluster.config.data_dir.parent / name
     source.write_bytes(content)
     with pytest.raises(BadImage) as caught:
-        take_in(cluster, Intake(name="evil", source=str(source), disk_format=declared), watch=unwatched)
+        take_in(cluster, CreateImage(name="evil", source=str(source), disk_format=declared), watch=unwatched)
     assert caught.value.exit_status is ExitStatus.USAGE
     assert os.listdir(cluster.config.data_dir / "images") == [".lock"]
     with cluster.db.read() as tx:
@@ -161,7 +162,7 @@ def test_an_unsound_partition_table(cluster: Cluster) -> None:
 def test_sources_that_are_no_files(cluster: Cluster, path: str) -> None:
     """Devices, directories and files that are not there are refused at once."""
     with pytest.raises(BadImage):
-        take_in(cluster, Intake(name="evil", source=path), watch=unwatched)
+        take_in(cluster, CreateImage(name="evil", source=path), watch=unwatched)
 
 
 def test_a_pipe_does_not_hang(cluster: Cluster) -> None:
@@ -169,7 +170,7 @@ def test_a_pipe_does_not_hang(cluster: Cluster) -> None:
     pipe = cluster.config.data_dir.parent / "pipe"
     os.mkfifo(pipe)
     with pytest.raises(BadImage, match="not a regular file"):
-        take_in(cluster, Intake(name="evil", source=str(pipe)), watch=unwatched)
+        take_in(cluster, CreateImage(name="evil", source=str(pipe)), watch=unwatched)
 
 
 def test_cve_2015_5162_qemu_img_is_limited(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +200,7 @@ def test_qemu_img_is_told_the_format(cluster: Cluster, tmp_path: Path, monkeypat
     monkeypatch.setenv("SECRET", "canary")
     source = tmp_path / "good.qcow2"
     source.write_bytes(corpus.qcow2())
-    take_in(cluster, Intake(name="good", source=str(source)), watch=unwatched)
+    take_in(cluster, CreateImage(name="good", source=str(source)), watch=unwatched)
     assert log.read_text().splitlines() == [
         "(['info', '-f', 'qcow2'], 30, 2, False)", "(['check', '-f', 'qcow2'], 30, 2, False)"]
 
@@ -216,7 +217,7 @@ def test_without_qemu_img_somebody_must_vouch(cluster: Cluster, tmp_path: Path, 
     source = tmp_path / "good.qcow2"
     source.write_bytes(good)
     claim = f"sha256:{hashlib.sha256(good).hexdigest()}"
-    assert take_in(cluster, Intake(name="good", source=str(source), checksum=claim), watch=unwatched).disk_format == "qcow2"
+    assert take_in(cluster, CreateImage(name="good", source=str(source), checksum=claim), watch=unwatched).disk_format == "qcow2"
 
 
 def test_refusals_are_told_once(cluster: Cluster, tmp_path: Path) -> None:

@@ -19,12 +19,12 @@ import pytest
 
 from novactl.cluster import Cluster
 from novactl.conductor import image_intake, image_source, image_store
-from novactl.conductor.image_intake import Intake, drop, take_in
+from novactl.conductor.image_intake import drop, take_in
 from novactl.conductor.progress import Progress, unwatched
 from novactl.db import images as db_images
 from novactl.db import servers as db_servers
 from novactl.errors import AlreadyExists, BadImage, ExitStatus, InUse, NotFound, NotInitialised, Unreachable
-from novactl.model.image import Image
+from novactl.model.image import CreateImage, Image
 from tests.images import corpus
 
 GOOD = corpus.qcow2()
@@ -32,7 +32,7 @@ GOOD_SHA256 = hashlib.sha256(GOOD).hexdigest()
 
 
 def intake(cluster: Cluster, source: Path | str, name: str = "debian", **claims: str) -> Image:
-    return take_in(cluster, Intake(name=name, source=str(source), **claims), watch=unwatched)
+    return take_in(cluster, CreateImage(name=name, source=str(source), **claims), watch=unwatched)
 
 
 def stored(cluster: Cluster) -> set[str]:
@@ -84,7 +84,7 @@ def test_raw_disks(cluster: Cluster, tmp_path: Path, content: bytes, declared: s
     """A disk with a partition table is known as raw; one without must be declared so."""
     path = tmp_path / "disk"
     path.write_bytes(content)
-    image = take_in(cluster, Intake(name="disk", source=str(path), disk_format=declared), watch=unwatched)
+    image = take_in(cluster, CreateImage(name="disk", source=str(path), disk_format=declared), watch=unwatched)
     assert (image.disk_format, image.virtual_size_bytes) == ("raw", len(content))
 
 
@@ -119,10 +119,10 @@ def test_a_wrong_checksum(cluster: Cluster, good: Path, checksum: str, said: str
 
 def test_dry_run_checks_all_and_keeps_nothing(cluster: Cluster, good: Path) -> None:
     """A dry run tells what would be recorded, refuses what would be refused, and leaves nothing."""
-    image = take_in(cluster, Intake(name="debian", source=str(good)), watch=unwatched, dry_run=True)
+    image = take_in(cluster, CreateImage(name="debian", source=str(good)), watch=unwatched, dry_run=True)
     assert image.sha256 == GOOD_SHA256 and stored(cluster) == set() and recorded(cluster) == []
     with pytest.raises(BadImage):
-        take_in(cluster, Intake(name="debian", source=str(good), disk_format="raw"), watch=unwatched, dry_run=True)
+        take_in(cluster, CreateImage(name="debian", source=str(good), disk_format="raw"), watch=unwatched, dry_run=True)
 
 
 def test_names_are_unique(cluster: Cluster, good: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_name_taken_meanwhile(cluster: Cluster, good: Path) -> None:
             intake(cluster, good)
 
     with pytest.raises(AlreadyExists):
-        take_in(cluster, Intake(name="debian", source=str(other)), watch=watch)
+        take_in(cluster, CreateImage(name="debian", source=str(other)), watch=watch)
     assert stored(cluster) == {GOOD_SHA256} and recorded(cluster) == ["debian"]
 
 
@@ -223,7 +223,7 @@ def test_progress_is_told_in_bytes(cluster: Cluster, tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(corpus.partitioned_disk(9 << 20))
     told: list[Progress] = []
-    take_in(cluster, Intake(name="disk", source=str(path)), watch=told.append)
+    take_in(cluster, CreateImage(name="disk", source=str(path)), watch=told.append)
     assert [(p.subject, p.step, p.state, p.done >> 20, p.total >> 20) for p in told] == [
         ("disk", "image", "started", 0, 9), ("disk", "image", "running", 4, 9), ("disk", "image", "running", 8, 9),
         ("disk", "image", "done", 9, 9), ("disk", "check", "started", 0, 0), ("disk", "check", "done", 0, 0),
@@ -377,8 +377,9 @@ def test_sigkill_in_the_middle_of_a_download(cluster: Cluster, web: Web, good: P
     web.pages["/i"] = (200, {"Content-Length": str(len(GOOD))}, None)
     script = (
         "import sys; from novactl.config import load_config; from novactl.cluster import Cluster\n"
-        "from novactl.conductor.image_intake import *; from novactl.conductor.progress import unwatched\n"
-        "take_in(Cluster(load_config()), Intake(name='x', source=sys.argv[1]), watch=unwatched)\n")
+        "from novactl.conductor.image_intake import *; from novactl.model.image import *\n"
+        "from novactl.conductor.progress import unwatched\n"
+        "take_in(Cluster(load_config()), CreateImage(name='x', source=sys.argv[1]), watch=unwatched)\n")
     child = subprocess.Popen(
         [sys.executable, "-c", script, f"{web.url}/i"], env={**os.environ, "NOVACTL_DATA_DIR": str(cluster.config.data_dir)})
     try:
