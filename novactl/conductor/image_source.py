@@ -112,7 +112,7 @@ def _open_url(source: str, timeout_s: float) -> Iterator[tuple[str, HTTPResponse
         except HTTPError as answer:
             response = answer
         except (OSError, HTTPException) as failed:
-            raise Unreachable(f"{_without_query(url)}: {getattr(failed, 'reason', None) or failed}") from None
+            raise Unreachable(f"cannot fetch {_without_query(url)}: {_why(failed)}") from None
         with response:
             moved = response.headers.get("Location") if response.status in (301, 302, 303, 307, 308) else None
             if not moved:
@@ -124,6 +124,12 @@ def _open_url(source: str, timeout_s: float) -> Iterator[tuple[str, HTTPResponse
                 f"{shown} leads from https to http", hint="give the final URL yourself if you trust it, and --checksum")
         url = target
     raise Unreachable(f"{shown}: more than {MAX_REDIRECTS} redirects")
+
+
+def _why(failed: Exception) -> str:
+    """'Connection refused', not '<urlopen error [Errno 111] Connection refused>'."""
+    reason = getattr(failed, "reason", None) or failed
+    return getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
 
 
 def _opener() -> Any:
@@ -155,7 +161,7 @@ def _url_chunks(url: str, response: HTTPResponse, total: int) -> Iterator[bytes]
         try:
             chunk = response.read(CHUNK_BYTES)
         except (OSError, HTTPException) as failed:
-            raise Unreachable(f"{url} broke off after {done} bytes: {failed}") from None
+            raise Unreachable(f"{url} broke off after {done} bytes: {_why(failed)}") from None
         if not chunk:
             break
         done += len(chunk)

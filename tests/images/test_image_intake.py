@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,7 +25,9 @@ from novactl.db import images as db_images
 from novactl.db import servers as db_servers
 from novactl.errors import AlreadyExists, BadImage, ExitStatus, InUse, NotFound, NotInitialised, Unreachable
 from novactl.model.image import CreateImage, Image
+from novactl.states import Event, advance
 from tests.images import corpus
+from tests.unit.test_seed import SERVER
 
 GOOD = corpus.qcow2()
 GOOD_SHA256 = hashlib.sha256(GOOD).hexdigest()
@@ -163,13 +165,20 @@ def test_equal_content_is_stored_once(cluster: Cluster, good: Path) -> None:
         drop(cluster, two.id)
 
 
-def test_an_image_in_use_stays(cluster: Cluster, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a server is being built from an image, it is not deleted; the servers are named."""
+def test_an_image_in_use_stays(cluster: Cluster, good: Path) -> None:
+    """While a server is being built from an image, it is not deleted and the server is named; afterwards it may go."""
     image = intake(cluster, good)
-    monkeypatch.setattr(db_servers, "building_from", lambda tx, image_id: ["web1"] if image_id == image.id else [])
+    building = replace(SERVER, image_id=image.id)
+    with cluster.db.write() as tx:
+        db_servers.insert(tx, building)
     with pytest.raises(InUse) as caught:
         drop(cluster, image.id)
-    assert caught.value.reasons == ("web1",) and stored(cluster) == {GOOD_SHA256} and recorded(cluster) == ["debian"]
+    assert caught.value.reasons == (building.name,) and stored(cluster) == {GOOD_SHA256} and recorded(cluster) == ["debian"]
+    with cluster.db.write() as tx:
+        built = advance(building.state, Event.BUILT, building.name)
+        db_servers.move_state(tx, building, built, operation_id="", at=0.0)
+    drop(cluster, image.id)
+    assert stored(cluster) == set() and recorded(cluster) == []
 
 
 def test_no_cluster(good: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from novactl.api import keypairs
-from novactl.cluster import Cluster
+from novactl.cluster import Cluster, RandomIds
 from novactl.errors import AlreadyExists, Conflict, NotFound, UsageError
 from novactl.model.keypair import BadKey
 from tests.images.conftest import cluster, empty_data_dir  # noqa: F401  (fixtures)
@@ -52,12 +52,15 @@ def test_an_existing_file_is_never_overwritten(cluster: Cluster, tmp_path: Path,
     assert kind == "dangling link" or other.read_text() == "precious"
 
 
-def test_nothing_stays_of_a_pair_that_was_not_recorded(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """When the row cannot be written the private half goes too."""
-    def refuse(*_: object) -> None:
-        raise AlreadyExists("keypair", "ci")
+def test_nothing_stays_of_a_pair_that_was_not_recorded(cluster: Cluster, tmp_path: Path) -> None:  # noqa: F811
+    """When another process takes the name in between, the private half goes too."""
+    class Racing(RandomIds):
+        def uuid(self) -> str:
+            cluster.ids = RandomIds()
+            keypairs.create(cluster, name="ci", public_key=ED25519)
+            return super().uuid()
 
-    monkeypatch.setattr(keypairs, "_insert", refuse)
+    cluster.ids = Racing()
     with pytest.raises(AlreadyExists):
         keypairs.create(cluster, name="ci", private_key_path=tmp_path / "ci.key")
     assert not (tmp_path / "ci.key").exists()
