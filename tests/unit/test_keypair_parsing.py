@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novactl.model.keypair import BadKey, parse_public_key
@@ -81,6 +81,7 @@ def test_what_is_refused(text: str, said: str) -> None:
         parse_public_key(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=120).map(lambda b: f"ssh-ed25519 {base64.b64encode(b).decode()}"))
 def test_any_text_is_a_key_or_refused(text: str) -> None:
     """Whatever is pasted, the answer is a key or BadKey."""
