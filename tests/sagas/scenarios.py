@@ -1,0 +1,95 @@
+"""For each saga: how to begin it in a small world, what the slate was, and what being done means."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from novactl.api import creation, power
+from novactl.api import servers as api
+from novactl.conductor import create_server, delete_server
+from novactl.conductor import power as power_sagas
+from novactl.conductor.saga import Saga, begin
+from novactl.db import servers
+from novactl.model.operation import Operation
+from novactl.model.server import Server
+from novactl.states import Event, advance
+from tests.world import World
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`prepare` makes what the saga starts from; `start` begins its operation; `slate` describes the world, ids and
+    times aside, so that "as before" and "as when done" can be compared."""
+
+    saga: Saga[Any]
+    prepare: Callable[[World], Server | None]
+    start: Callable[[World, Server | None], Operation]
+
+
+def slate(world: World) -> Mapping[str, Any]:
+    """All that a saga may leave behind or take away: living servers with their states, claims, domains, files, operations."""
+    from novactl.db import operations, placement
+
+    with world.cluster.db.read() as tx:
+        living = {s.id: s.name for s in servers.all_(tx)}
+        return {
+            "servers": sorted((s.name, s.vm_state, s.task_state, s.node_id != "", s.operation_id) for s in servers.all_(tx)),
+            "claims": sorted((living.get(c.consumer_id, "?"), c.resource_class, c.amount) for c in placement.all_(tx)),
+            "open": [o.kind for o in operations.recent(tx, ended=False)],
+            "domains": sorted((living.get(id_, "?"), state) for id_, state in world.domains().items()),
+            "files": sorted(name.replace(id_, living[id_]) for name in world.disks() for id_ in living if id_ in name)
+            + [name for name in world.disks() if not any(id_ in name for id_ in living)],
+        }
+
+
+def _nobody(world: World) -> None:
+    """Creation starts from nothing."""
+
+
+def _begin_create(world: World, _: Server | None) -> Operation:
+    wanted = api.CreateServer(name="web", flavor="small", image="guest")
+    with world.cluster.db.write() as tx:
+        ((server, record),) = creation._records(world.cluster, tx, wanted, ["web"])
+        return creation._begin(world.cluster, tx, server, record, detached=False)
+
+
+def _running(world: World) -> Server:
+    return api.create(world.cluster, api.CreateServer(name="web", flavor="small", image="guest")).servers[0]
+
+
+def _stopped(world: World) -> Server:
+    server = _running(world)
+    api.stop(world.cluster, server.name)
+    return api.show(world.cluster, server.name, refresh=False)
+
+
+def _begin(saga: Saga[Any], event: Event, record: Callable[[Server], Any]) -> Callable[[World, Server | None], Operation]:
+    def start(world: World, server: Server | None) -> Operation:
+        assert server is not None
+        with world.cluster.db.write() as tx:
+            operation = begin(world.cluster, tx, saga, record(server), ("server", server.id, server.name))
+            servers.move_state(tx, server, advance(server.state, event, server.name), operation_id=operation.id, at=world.cluster.clock.now())
+        return operation
+
+    return start
+
+
+def _deletion(server: Server) -> delete_server.DeleteServer:
+    return delete_server.DeleteServer(server=server.id, node=server.node_id, epoch=server.epoch)
+
+
+def _hard(server: Server) -> power_sagas.Power:
+    return dataclasses.replace(power._power(server), hard=True)
+
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "server.create": Scenario(create_server.CREATE, _nobody, _begin_create),
+    "server.delete": Scenario(delete_server.DELETE, _running, _begin(delete_server.DELETE, Event.BEGIN_DELETE, _deletion)),
+    "server.stop": Scenario(power_sagas.STOP, _running, _begin(power_sagas.STOP, Event.BEGIN_STOP, power._power)),
+    "server.start": Scenario(power_sagas.START, _stopped, _begin(power_sagas.START, Event.BEGIN_START, power._power)),
+    "server.reboot": Scenario(power_sagas.REBOOT, _running, _begin(power_sagas.REBOOT, Event.BEGIN_REBOOT_HARD, _hard)),
+}
+"""Enrolment and removal change a machine over SSH: their laws run on a test host (tests/integration)."""
