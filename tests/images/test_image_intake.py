@@ -90,6 +90,13 @@ def test_raw_disks(cluster: Cluster, tmp_path: Path, content: bytes, declared: s
     assert (image.disk_format, image.virtual_size_bytes) == ("raw", len(content))
 
 
+@pytest.mark.parametrize("sha256", ["../../etc/passwd", "a" * 63, "A" * 64, "a" * 64 + "\n", ""])
+def test_cve_2026_48769_a_hash_is_no_path(cluster: Cluster, sha256: str) -> None:
+    """Only 64 hexadecimal digits name a file of the store."""
+    with pytest.raises(ValueError):
+        image_intake.store_of(cluster).path(sha256)
+
+
 def test_holes_stay_holes(cluster: Cluster, tmp_path: Path) -> None:
     """A raw disk of zeros takes no room in the store, and reads the same."""
     path = tmp_path / "disk"

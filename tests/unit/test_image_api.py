@@ -31,7 +31,7 @@ def test_the_life_of_an_image(cluster: Cluster, tmp_path: Path) -> None:  # noqa
     {"name": "../../etc/passwd"}, {"name": "a/b"}, {"name": "x\0"}, {"name": ""}, {"architecture": "vax"},
     {"disk_format": "vmdk"}, {"checksum": "sha256:xyz"},
 ])
-def test_bad_requests(cluster: Cluster, changes: dict[str, str]) -> None:  # noqa: F811
+def test_cve_2011_4596_names_are_no_paths(cluster: Cluster, changes: dict[str, str]) -> None:  # noqa: F811
     """A name that could be a path, an unknown architecture, format or checksum is refused before a byte is read."""
     wanted = {"name": "debian", "source": "/no/such/file", **changes}
     with pytest.raises(UsageError) as refused:

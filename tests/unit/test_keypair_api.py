@@ -24,7 +24,7 @@ def test_a_public_key_is_imported(cluster: Cluster) -> None:  # noqa: F811
         assert keypairs.show(cluster, ref) == made.keypair
 
 
-def test_a_pair_is_made(cluster: Cluster, tmp_path: Path) -> None:  # noqa: F811
+def test_cve_2022_24302_a_pair_is_made_privately(cluster: Cluster, tmp_path: Path) -> None:  # noqa: F811
     """OpenSSH reads the private half that was written, finds our public half in it, and needs no other mode."""
     path = tmp_path / "ci.key"
     before = os.umask(0)
