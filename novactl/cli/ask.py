@@ -49,6 +49,10 @@ def _answer(session: Session, prompt: str) -> str:
     return line.strip()
 
 
-def several(verb: str, noun: str, refs: list[str]) -> str:
-    """'delete server web1' or 'delete 2 servers (web1, web2)'."""
-    return f"{verb} {noun} {refs[0]}" if len(refs) == 1 else f"{verb} {len(refs)} {noun}s ({', '.join(refs)})"
+def confirm_act(session: Session, verb: str, noun: str, refs: list[str], *, yes: bool, destroys: bool = False) -> None:
+    """As `confirm`: for one target only where the act destroys something, for several always."""
+    refs = list(dict.fromkeys(refs))
+    if len(refs) > 1:
+        confirm(session, f"{verb} {len(refs)} {noun}s ({', '.join(refs)})", yes=yes)
+    elif destroys:
+        confirm(session, f"{verb} {noun} {refs[0]}", yes=yes)

@@ -25,12 +25,13 @@ def batch(
     stop_on_error: Annotated[bool, typer.Option("--stop-on-error", help="Run nothing after the first failure.")] = False,
     yes: Yes = False,
 ) -> int:
-    """Run one command a line, without the word novactl; print one JSON result a line.
+    """Run many commands in one process, one JSON result a line.
 
     printf 'server stop web1\\nserver start web2\\n' | novactl batch
     novactl batch commands.txt --stop-on-error
 
-    Blank lines and lines that begin with # are skipped. Exit 0 if all succeeded, 7 if some failed, 1 if all failed.
+    Each line is a command without the word novactl; blank lines and lines that begin with # are skipped.
+    Exit 0 if all succeeded, 7 if some failed, 1 if all failed.
     """
     session = session_of(ctx)
     session.assume_yes = session.assume_yes or yes

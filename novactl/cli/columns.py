@@ -1,6 +1,6 @@
 """What the tables show: for each noun its columns, as data. A new column is a new row here.
 
-`key` is the column's name for -c and --sort and, unless `get` is given, the record's field. `human` turns its value into
+`key` is the column's name for -c, --sort and machine formats and, unless `get` is given, the record's field. `human` turns its value into
 text for people (`now` is given for ages); machine formats print the raw value. `where` is one of ALL, WIDE (only -o wide
 and machine formats), TABLE (only tables: values put together for people) and DATA (only machine formats).
 """
@@ -78,7 +78,7 @@ def _either(*names: str) -> Callable[[Any], Any]:
 def _three(used: str, allocated: str, capacity: str, scale: int = 1) -> Callable[[Any], str]:
     def get(record: Any) -> str:
         numbers = [getattr(record, name) for name in (used, allocated, capacity)]
-        return " / ".join(UNKNOWN if n is None else f"{n / scale:.1f}" if scale > 1 else f"{n:g}" for n in numbers)
+        return "/".join(UNKNOWN if n is None else f"{n / scale:.1f}" if scale > 1 else f"{n:g}" for n in numbers)
 
     return get
 
@@ -99,10 +99,10 @@ NODES = Table("node", (
     Column("id", "ID", where=WIDE),
     Column("status", "STATUS", absent=UNKNOWN),
     Column("zone", "ZONE"),
-    Column("vcpu", "VCPU used/alloc/cap", _three("vcpu_used", "vcpu_allocated", "vcpu_capacity"), where=TABLE),
-    Column("memory", "MEMORY GiB used/alloc/cap",
+    Column("vcpu", "VCPU", _three("vcpu_used", "vcpu_allocated", "vcpu_capacity"), where=TABLE),
+    Column("memory", "MEMORY GiB",
            _three("memory_used_mb", "memory_allocated_mb", "memory_capacity_mb", 1024), where=TABLE),
-    Column("disk", "DISK GiB used/alloc/cap", _three("disk_used_gb", "disk_allocated_gb", "disk_capacity_gb"), where=TABLE),
+    Column("disk", "DISK GiB", _three("disk_used_gb", "disk_allocated_gb", "disk_capacity_gb"), where=TABLE),
     *(Column(f"{name}_{part}{unit}", f"{name}_{part}{unit}".upper(), where=DATA, absent=UNKNOWN)
       for name, unit in (("vcpu", ""), ("memory", "_mb"), ("disk", "_gb")) for part in ("used", "allocated", "capacity")),
     Column("servers", "SERVERS"),
@@ -114,7 +114,7 @@ NODES = Table("node", (
     Column("ssh", "SSH", where=WIDE),
     Column("labels", "LABELS", where=WIDE),
     Column("reason", "REASON", where=WIDE),
-))
+), footer=lambda nodes: "VCPU, MEMORY, DISK: used/allocated/capacity" if nodes else "")
 
 FLAVORS = Table("flavor", (
     Column("name", "NAME"),

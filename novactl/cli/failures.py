@@ -91,7 +91,8 @@ def _write_log(session: Session, text: str) -> Path:
     from novactl import __version__
 
     folder = session.config.data_dir / "logs"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     path = folder / f"crash-{session.now():.0f}-{os.getpid()}.log"
     head = f"novactl {__version__}, Python {sys.version.split()[0]}\nargv: {session.argv}\n"
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as log:

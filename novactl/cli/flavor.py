@@ -31,7 +31,8 @@ def create(
     from novactl.api import flavors as api
     from novactl.model.units import gib, mib
 
-    flavor = api.create(cluster_of(ctx), name=name, vcpus=vcpus, memory_mb=mib(ram), disk_gb=gib(disk), dry_run=dry_run)
+    sizes = {"vcpus": vcpus, "memory_mb": mib(ram), "disk_gb": gib(disk)}
+    flavor = api.create(cluster_of(ctx), name=name, **sizes, dry_run=dry_run)
     return Shown(flavor, rows=(flavor,))
 
 
@@ -68,6 +69,5 @@ def delete(ctx: typer.Context, flavors: FlavorRefs, yes: Yes = False, dry_run: D
     from novactl.api import flavors as api
 
     session = session_of(ctx)
-    if len(flavors) > 1 and not dry_run:
-        ask.confirm(session, ask.several("delete", "flavor", flavors), yes=yes)
+    ask.confirm_act(session, "delete", "flavor", flavors, yes=yes or dry_run)
     return each(session, flavors, lambda ref: api.delete(session.cluster, ref, dry_run=dry_run))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +10,7 @@ from typing import Any
 Rows = Sequence[Sequence[str]]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CSV_SPECIAL = re.compile(r"[\",\r\n]")
 _TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 _YAML_WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"])
@@ -33,11 +32,13 @@ def as_tsv(titles: Sequence[str], rows: Rows) -> str:
 
 
 def as_csv(titles: Sequence[str], rows: Rows) -> str:
-    """RFC 4180 quoting, with newlines as line ends."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerows([titles, *rows] if titles else rows)
-    return out.getvalue()
+    """RFC 4180, but for line ends: a newline alone. (The csv module with that line end leaves a lone CR unquoted.)"""
+    lines = [titles, *rows] if titles else rows
+    return "".join(",".join(map(_csv_cell, line)) + "\n" for line in lines)
+
+
+def _csv_cell(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if not text or _CSV_SPECIAL.search(text) else text
 
 
 def as_tabulated(titles: Sequence[str], rows: Rows, style: str) -> str:
@@ -83,4 +84,6 @@ def _yaml_key(key: str) -> str:
 
 def _yaml_scalar(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float) and "e" in text and "." not in text:
+        text = text.replace("e", ".0e")                      # YAML 1.1 takes 1e+16 for a string
     return _NOT_YAML_PRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -75,6 +75,5 @@ def delete(ctx: typer.Context, images: ImageRefs, yes: Yes = False, dry_run: Dry
     from novactl.api import images as api
 
     session = session_of(ctx)
-    if not dry_run:
-        ask.confirm(session, ask.several("delete", "image", images), yes=yes)
+    ask.confirm_act(session, "delete", "image", images, yes=yes or dry_run, destroys=True)
     return each(session, images, lambda ref: api.delete(session.cluster, ref, dry_run=dry_run))

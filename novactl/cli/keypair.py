@@ -7,6 +7,7 @@ import typer
 
 from novactl.cli import ask, columns
 from novactl.cli.options import DryRun, KeypairRef, KeypairRefs, NewName, Yes
+from novactl.cli.plain import fields_of
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
 from novactl.cli.targets import each
@@ -43,7 +44,8 @@ def create(
     made = api.create(session.cluster, name=name, public_key=text, private_key_path=path, dry_run=dry_run)
     if made.private_key_path and not dry_run:
         session.note(f"private key written to {made.private_key_path}")
-    return Shown(made, rows=(made.keypair,))
+    document = {**(fields_of(made.keypair) or {}), "private_key_path": made.private_key_path}
+    return Shown(document, rows=(made.keypair,))
 
 
 def _read(source: Any) -> str:
@@ -85,6 +87,5 @@ def delete(ctx: typer.Context, keypairs: KeypairRefs, yes: Yes = False, dry_run:
     from novactl.api import keypairs as api
 
     session = session_of(ctx)
-    if len(keypairs) > 1 and not dry_run:
-        ask.confirm(session, ask.several("delete", "keypair", keypairs), yes=yes)
+    ask.confirm_act(session, "delete", "keypair", keypairs, yes=yes or dry_run)
     return each(session, keypairs, lambda ref: api.delete(session.cluster, ref, dry_run=dry_run))

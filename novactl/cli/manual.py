@@ -39,10 +39,10 @@ def help_(
     elif len(topic) == 1 and topic[0] in TOPICS:
         session.stdout.write(TOPICS[topic[0]].text())
     else:
-        session.stdout.write(_command_help(ctx.find_root(), topic) + "\n")
+        session.stdout.write(command_help(ctx.find_root(), topic) + "\n")
 
 
-def _command_help(root: Any, words: list[str]) -> str:
+def command_help(root: Any, words: list[str]) -> str:
     from difflib import get_close_matches
 
     from novactl.cli.topics import TOPICS

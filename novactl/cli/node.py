@@ -72,7 +72,7 @@ def enroll(
 
 
 def _trusts(session: Session, key: Any) -> bool:
-    session.note(f"SSH host key {key} is not known. On the host's console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub")
+    session.note(f"SSH host key {key} is not known. On the host's console: {key.read_it_with}")
     return ask.question(session, "Trust and pin it?")
 
 

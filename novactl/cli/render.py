@@ -88,8 +88,9 @@ def _text(session: Session, shown: Shown, table: Table, view: View, output: str)
     if output == "name":
         return "".join(f"{_name(row)}\n" for row in rows)
     columns = _chosen(table.columns, view.columns, output)
-    titles = () if view.no_headers else tuple(column.title for column in columns)
-    if output in MACHINE:
+    machine = output in MACHINE
+    titles = () if view.no_headers else tuple(column.key if machine else column.title for column in columns)
+    if machine:
         cells = [[cell(column, row) for column in columns] for row in rows]
         return (formats.as_csv if output == "csv" else formats.as_tsv)(titles, cells)
     now = session.now()
@@ -232,7 +233,8 @@ def human_field(name: str, value: Any, now: float) -> str:
         return c.MISSING
     if isinstance(value, int | float) and not isinstance(value, bool):
         if is_time(name):
-            return f"{c.clock_time(value, now)} ({c.age(value, now)} ago)"
+            distance = f"in {c.age(now, value)}" if value > now else f"{c.age(value, now)} ago"
+            return f"{c.clock_time(value, now)} ({distance})"
         for suffix, human in _UNITS:
             if name.endswith(suffix):
                 return human(value, now)

@@ -36,9 +36,18 @@ NOUNS: Mapping[str, Entry] = {
 }
 
 
+def _version(ctx: typer.Context, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        from novactl import __version__
+
+        ctx.obj.stdout.write(f"novactl {__version__}\n")
+        ctx.exit()
+
+
 def options(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")] = False,
+    version: Annotated[bool, typer.Option(
+        "--version", "-V", is_eager=True, callback=_version, help="Print the version and exit.")] = False,
     config: Annotated[Path | None, typer.Option(
         metavar="FILE", show_default=False, help="The configuration file (or NOVACTL_CONFIG).")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of a crash.")] = False,
@@ -49,11 +58,6 @@ def options(
     novactl server create web1 --flavor m1.small --image debian-12
     novactl server list
     """
-    if version:
-        from novactl import __version__
-
-        ctx.obj.stdout.write(f"novactl {__version__}\n")
-        ctx.exit()
     ctx.obj.config_file = config
     ctx.obj.debug = ctx.obj.debug or debug
 

@@ -137,7 +137,8 @@ def start(
 @NOUN.verb("stop", columns.SERVERS)
 def stop(
     ctx: typer.Context, servers: ServerRefs,
-    grace: Annotated[str, typer.Option(metavar="DURATION", help="How long a guest may take before it is cut off.")] = "30s",
+    grace: Annotated[str, typer.Option(metavar="DURATION", show_default=False,
+        help="How long a guest may take before it is cut off (default: the setting server.stop_grace_s).")] = "",
     async_: Async = False, timeout: Timeout = "", yes: Yes = False, quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Shut servers down: ask the guest, then cut it off. Several at once are confirmed first.
@@ -148,8 +149,8 @@ def stop(
     from novactl.api import servers as api
 
     session = session_of(ctx)
-    grace_s = duration(grace) or 0.0
-    _confirm(session, "stop", servers, yes=yes or dry_run or len(servers) == 1)
+    grace_s = duration(grace)
+    ask.confirm_act(session, "stop", "server", servers, yes=yes or dry_run)
     return _change(
         session, servers, api.stop, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout), grace_s=grace_s)
 
@@ -168,7 +169,7 @@ def reboot(
     from novactl.api import servers as api
 
     session = session_of(ctx)
-    _confirm(session, "reboot", servers, yes=yes or dry_run or len(servers) == 1)
+    ask.confirm_act(session, "reboot", "server", servers, yes=yes or dry_run)
     return _change(session, servers, api.reboot, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout), hard=hard)
 
 
@@ -185,12 +186,8 @@ def delete(
     from novactl.api import servers as api
 
     session = session_of(ctx)
-    _confirm(session, "delete", servers, yes=yes or dry_run)
+    ask.confirm_act(session, "delete", "server", servers, yes=yes or dry_run, destroys=True)
     return _change(session, servers, api.delete, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout))
-
-
-def _confirm(session: Session, verb: str, servers: list[str], *, yes: bool) -> None:
-    ask.confirm(session, ask.several(verb, "server", list(dict.fromkeys(servers))), yes=yes)
 
 
 def _change(session: Session, servers: list[str], act: Any, quiet: bool, **how: Any) -> Shown:

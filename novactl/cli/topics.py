@@ -31,13 +31,13 @@ def _formats() -> str:
   wide    table with every column
   json    {"schema_version": 1, "items": [...]} for lists, {"schema_version": 1, FIELD: ...} for one object
   yaml    the same document as YAML
-  csv     comma-separated with a header line
-  tsv     tab-separated with a header line; backslash, tab and newline are written \\\\, \\t and \\n
+  csv     comma-separated, first the names of the columns
+  tsv     tab-separated, first the names of the columns; backslash, tab and newline are written \\\\, \\t and \\n
   name    names only, one a line
   grid, github, plain    tables for documents
 
 Machine formats carry raw units, named in the field (_mb, _gb, _bytes, _s), and times as RFC 3339 in UTC.
-A missing value is -, an unknown one ?.  In JSON both are null.
+A missing value is -, an unknown one ?; in JSON they are null or empty.
 Data goes to stdout; progress, questions and errors go to stderr. With -o json errors are JSON, too:
 {"schema_version": 1, "error": {"code", "message", "exit_status", "hint", "try", "reasons", "operation", "details"}}
 
