@@ -31,7 +31,7 @@ def test_a_server_boots_and_is_found(fleet: Fleet) -> None:
     assert f"{READY}web1 {address}" in fleet.novactl("server", "console-log", "web1").stdout
     until(lambda: fleet.server("web1")["addresses"] == [address], "the address is shown")
     listed = fleet.novactl("server", "list", "-o", "json").items
-    assert [(row["name"], row["status"], row["node_name"]) for row in listed] == [("web1", "ACTIVE", server["node_name"])]
+    assert [(row["name"], row["status"], row["node"]) for row in listed] == [("web1", "ACTIVE", server["node_name"])]
 
 
 def test_stop_start_and_reboot_keep_the_disk(fleet: Fleet) -> None:
