@@ -120,7 +120,7 @@ def stop_libvirt(site: Site) -> Stayed:
 
 
 def install_agent(site: Site) -> None:
-    """A new folder, then the symlink replaced atomically: a running agent never sees half a version."""
+    """A new folder, then the symlink replaced atomically: a running agent never sees half a version. The version before is kept."""
     folder = f"{paths.AGENT_HOME}/{site.goal.bundle_folder}"
     built = bundle.build()
     if built.folder != site.goal.bundle_folder:
@@ -129,8 +129,9 @@ def install_agent(site: Site) -> None:
     done = site.shell.must("installing the agent", f"""set -e
 chmod 755 {paths.AGENT_HOME.rpartition('/')[0]} {paths.AGENT_HOME} "$1"
 ln -sfn "$1" {paths.CURRENT}.new && mv -Tf {paths.CURRENT}.new {paths.CURRENT}
+for d in {paths.AGENT_HOME}/*-*; do [ "$d" = "$1" ] || [ "$d" = "{paths.AGENT_HOME}/$2" ] || rm -rf "$d"; done
 sha256sum {paths.CURRENT_ZIPAPP} | cut -d' ' -f1
-{paths.PYTHON} {paths.CURRENT_ZIPAPP} version""", args=(folder,))
+{paths.PYTHON} {paths.CURRENT_ZIPAPP} version""", args=(folder, site.before.current))
     if done.split()[:1] != [site.goal.bundle_sha256]:
         raise EnrolFailed(f"the agent that arrived on {site.shell.name} is not the one sent", reasons=done.splitlines()[:2])
 

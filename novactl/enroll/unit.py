@@ -23,13 +23,13 @@ Group={paths.USER}
 SupplementaryGroups=libvirt kvm
 UMask=0077
 LimitNOFILE=4096
-# Root's files may be read, not written: virtlogd's console logs and images in use belong to root and QEMU.
-# That is no more than what access to libvirt's socket gives.
-AmbientCapabilities=CAP_DAC_READ_SEARCH
-CapabilityBoundingSet=CAP_DAC_READ_SEARCH
+# virtlogd's console logs and disks in use belong to root and QEMU, so their modes may be passed over; what is not in
+# ReadWritePaths stays read-only all the same. It is no more than what access to libvirt's socket gives.
+AmbientCapabilities=CAP_DAC_OVERRIDE
+CapabilityBoundingSet=CAP_DAC_OVERRIDE
 NoNewPrivileges=yes
 ProtectSystem=strict
-ReadWritePaths={paths.STATE_DIR} {paths.POOL_DIR}
+ReadWritePaths={paths.STATE_DIR} {paths.POOL_DIR} -/var/log/libvirt/qemu
 ProtectHome=yes
 PrivateTmp=yes
 # Not PrivateDevices: whether /dev/kvm can be opened decides between KVM and emulation.
