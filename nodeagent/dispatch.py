@@ -89,11 +89,11 @@ class Dispatcher:
         """What `peer`, authenticated as `key` (Z85), sent -> the reply, or None where it comes later."""
         request_id = ""
         try:
+            request, payload = wire.decode(Request, frames)
+            request_id = request.id
             role = self.agent.admins.role(key)
             if not role:
                 raise Refused(Code.DENIED, "this key is not enrolled here")
-            request, payload = wire.decode(Request, frames)
-            request_id = request.id
             method = METHODS.get(request.method)
             if method is None or request.method not in HANDLERS:
                 raise Refused(Code.UNKNOWN_METHOD, f"{request.method[:60]!r} is not a method of this agent")

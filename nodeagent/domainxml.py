@@ -56,7 +56,8 @@ def build(spec: DomainSpec, disk_format: str, mark: Mark, platform: Platform) ->
     _text(domain, "memory", str(spec.memory_mb), unit="MiB")
     _text(domain, "vcpu", str(spec.vcpus))
     system = ET.SubElement(domain, "os")
-    _text(system, "type", "hvm", arch=spec.architecture, machine=spec.machine or platform.machine)
+    machine = spec.machine or platform.machine
+    _text(system, "type", "hvm", arch=spec.architecture, **({"machine": machine} if machine else {}))
     ET.SubElement(system, "boot", {"dev": "hd"})
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")

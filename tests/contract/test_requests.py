@@ -1,0 +1,156 @@
+"""Whether a request is carried out at all: roles, epochs, expiry, boots, and the answers given before."""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from nodeagent import wire
+from nodeagent.wire import METHODS, Code, DomainRef
+from tests.contract.kit import ISO, Node
+
+SERVER = str(uuid.uuid4())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_weaker_role_is_denied(fake: Node, method: str) -> None:
+    """Each method is denied to the role below the one its row names, and to a key that is not enrolled."""
+    below = wire.ROLES[: wire.ROLES.index(METHODS[method].role)]
+    for role in (*below, "x" * 40):
+        assert fake.refusal(method, role=role).code == Code.DENIED
+
+
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.mutates])
+@pytest.mark.parametrize(
+    ("envelope", "says"),
+    [({"boot_id": "another"}, "another boot"), ({"valid_until_s": 1.0}, "expired"), ({"epoch": 1}, "is at epoch 2")],
+)
+def test_what_is_late_changes_nothing(fake: Node, method: str, envelope: dict, says: str) -> None:
+    """Of another boot, expired, or of an epoch the operation has left: each mutation is refused as stale before it looks further."""
+    fake.ok("node.prepare", wire.Prepare(), epoch=2)
+    arguments = {
+        wire.DomainSpec: fake.spec("0" * 64, server=SERVER), wire.DiskSpec: wire.DiskSpec(SERVER, 1, "0" * 64, 1),
+        wire.ImageOffer: wire.ImageOffer("0" * 64, 1, 1, "raw"), wire.ImageChunk: wire.ImageChunk("0" * 64, 0),
+        wire.ImageRef: wire.ImageRef("0" * 64), wire.DomainRef: DomainRef(SERVER, 1), wire.Stop: wire.Stop(SERVER, 1),
+        wire.Reboot: wire.Reboot(SERVER, 1)}
+    before = sorted(path.name for path in fake.pool.iterdir())
+    failure = fake.refusal(method, arguments.get(METHODS[method].args), **{"epoch": 2, **envelope})
+    assert failure.code == Code.STALE and says in failure.message
+    assert sorted(path.name for path in fake.pool.iterdir()) == before
+
+
+def test_an_overtaken_operation_stays_overtaken(fake: Node) -> None:
+    """The newest epoch seen of an operation is remembered across a restart of the agent."""
+    fake.ok("seed.write", DomainRef(SERVER, 1), ISO, epoch=7)
+    fake.restart()
+    assert fake.refusal("seed.delete", DomainRef(SERVER, 1), epoch=6).code == Code.STALE
+    fake.ok("seed.delete", DomainRef(SERVER, 1), epoch=7)
+
+
+def test_an_old_server_epoch_is_refused(node: Node) -> None:
+    """Once a server was seen at an epoch, a lower one changes nothing, though the operation is another."""
+    spec = node.define(node.put_image(), epoch=5)
+    failure = node.refusal("domain.destroy", DomainRef(spec.server, 4), operation=str(uuid.uuid4()))
+    assert failure.code == Code.STALE and "epoch 5" in failure.message
+
+
+def test_a_lost_ledger_is_made_up_for_by_the_domains(node: Node, tmp_path: Path) -> None:
+    """Without the ledger's file, the epoch in the domain's own metadata still refuses older ones."""
+    spec = node.define(node.put_image(), epoch=5)
+    node.agent.ledger.close()
+    for path in Path(node.config.state_dir).glob("ledger.db*"):
+        path.unlink()
+    assert node.refusal("domain.destroy", DomainRef(spec.server, 4), operation=str(uuid.uuid4())).code == Code.STALE
+    node.ok("domain.destroy", DomainRef(spec.server, 5))
+
+
+def test_the_first_answer_is_the_answer(node: Node) -> None:
+    """A repeated request id gets the first answer and has no second effect, also when the first was a refusal."""
+    spec = node.define(node.put_image())
+    start = node.request("domain.start", DomainRef(spec.server, 1))
+    first = node.ask(start)
+    node.ok("domain.destroy", DomainRef(spec.server, 1))
+    assert node.ask(start) == first and first[0].body["power_state"] == "RUNNING"
+    assert node.ok("domain.state", DomainRef(spec.server)).power_state == "SHUTDOWN"
+    unknown = node.request("domain.start", DomainRef(str(uuid.uuid4()), 1))
+    assert node.ask(unknown)[0].body["code"] == Code.NOT_FOUND
+    assert node.ask(unknown) == node.ask(unknown)
+
+
+def test_answers_outlive_the_agent(fake: Node) -> None:
+    """A request repeated to a restarted agent gets the first answer."""
+    spec = fake.define(fake.put_image())
+    start = fake.request("domain.start", DomainRef(spec.server, 1))
+    first = fake.ask(start)
+    fake.restart()
+    fake.ok("domain.destroy", DomainRef(spec.server, 1))
+    assert fake.ask(start) == first
+
+
+@pytest.mark.parametrize("change", ["method", "args", "payload"])
+def test_one_id_means_one_request(fake: Node, change: str) -> None:
+    """The same id with another method, argument or payload is a conflict and does nothing."""
+    request = fake.request("seed.write", DomainRef(SERVER, 1))
+    assert fake.ask(request, ISO)[0].kind == wire.RESULT
+    method = "seed.delete" if change == "method" else "seed.write"
+    other = wire.Request(**{**vars(request), "method": method, "args": {"server": SERVER, "epoch": 2 if change == "args" else 1}})
+    reply, _ = fake.ask(other, ISO + b"." if change == "payload" else ISO)
+    assert reply.body["code"] == Code.CONFLICT
+    assert (fake.pool / f"seed-{SERVER}.iso").read_bytes() == ISO
+
+
+def test_what_may_pass_is_tried_again(tmp_path: Path) -> None:
+    """A retryable refusal is not kept: the same request id succeeds when its reason is gone."""
+    node = Node(tmp_path)
+    node.prepare()
+    start = node.request("disk.create", wire.DiskSpec(SERVER, 1, "0" * 64, 1))
+    assert node.ask(start)[0].body["code"] == Code.NOT_FOUND
+    (tmp_path / "pool" / f"base-{'0' * 64}.raw").write_bytes(b"")
+    assert node.ask(start)[0].kind == wire.RESULT
+    node.down()
+
+
+@pytest.mark.parametrize("envelope", [{"operation": ""}, {"epoch": 0}, {"id": ""}])
+def test_a_mutation_names_its_operation(fake: Node, envelope: dict) -> None:
+    """Without a request id, an operation or its epoch, a mutation is a bad request."""
+    assert fake.refusal("seed.delete", DomainRef(SERVER, 1), **envelope).code == Code.BAD_REQUEST
+
+
+def test_a_fault_of_ours_is_an_answer(fake: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """An exception that nobody foresaw becomes an `internal` error, its trace goes to the log, and the agent lives on."""
+    fake.agent.driver.states = None  # type: ignore[assignment]
+    assert fake.refusal("domain.list").code == Code.INTERNAL
+    assert "Traceback" in capfd.readouterr().err
+    fake.ok("agent.ping")
+
+
+def test_many_calls_for_one_server_wait_without_threads(tmp_path: Path) -> None:
+    """A hundred calls behind one slow server do not keep another server's call waiting; too many are told to come again."""
+    node = Node(tmp_path, fake={"start_delay_s": 0.3})
+    node.prepare()
+    slow, other = (node.define(node.put_image(), name=name) for name in ("slow", "other"))
+    for _ in range(100):
+        node.send(node.request("domain.start", DomainRef(slow.server, 1)))
+    node.ok("seed.write", DomainRef(other.server, 1), ISO)
+    assert node.replies.qsize() < 50
+    for _ in range(300):
+        node.send(node.request("domain.start", DomainRef(slow.server, 1)))
+    codes = []
+    for _ in range(100 + 300):
+        reply, _ = node.next()
+        codes.append(reply.body.get("code", reply.kind))
+    assert set(codes) == {wire.RESULT, Code.BUSY} and codes.count(wire.RESULT) >= 256
+    node.down()
+
+
+def test_reads_pass_writes(tmp_path: Path) -> None:
+    """With every write thread taken, a read is answered at once."""
+    node = Node(tmp_path, fake={"start_delay_s": 5})
+    node.prepare()
+    sha256 = node.put_image()
+    specs = [node.define(sha256, name=f"s{number}") for number in range(20)]
+    for spec in specs:
+        node.send(node.request("domain.start", DomainRef(spec.server, 1)))
+    assert len(node.ok("domain.list").domains) == 20
+    assert node.replies.empty()
+    node.down()

@@ -1,0 +1,158 @@
+"""What a caller may rely on in a server's life, whichever driver is behind it."""
+
+import uuid
+
+from nodeagent import wire
+from nodeagent.wire import Code, DomainRef, Stop
+from tests.contract.kit import Node
+
+
+def ref(spec: wire.DomainSpec) -> DomainRef:
+    return DomainRef(spec.server, spec.epoch)
+
+
+def power(node: Node, server: str) -> str:
+    return node.ok("domain.state", DomainRef(server)).power_state
+
+
+def test_a_server_lives(node: Node) -> None:
+    """Defined is off; started is running; stopped is off; undefined is absent."""
+    spec = node.define(node.put_image())
+    seen = [power(node, spec.server)]
+    seen.append(node.ok("domain.start", ref(spec)).power_state)
+    seen.append(node.ok("domain.stop", Stop(spec.server, 1, 5.0)).power_state)
+    node.ok("domain.undefine", ref(spec))
+    seen.append(power(node, spec.server))
+    assert seen == ["SHUTDOWN", "RUNNING", "SHUTDOWN", "ABSENT"]
+
+
+def test_state_says_what_was_asked_for(node: Node) -> None:
+    """A state carries the spec's name, sizes and epoch, and the operation that defined it; list and report say the same."""
+    spec = node.define(node.put_image(), name="db.7", vcpus=2, memory_mb=96, epoch=3)
+    state = node.ok("domain.state", DomainRef(spec.server))
+    assert (state.name, state.vcpus, state.memory_mb, state.epoch, state.operation) == ("db.7", 2, 96, 3, node.operation)
+    assert node.ok("domain.list").domains == (state,)
+    assert node.ok("inventory.read", wire.InventoryRead(0)).domains == (state,)
+
+
+def test_every_verb_may_come_again(node: Node) -> None:
+    """Each mutation succeeds a second time under another request id and leaves what the first left."""
+    spec = node.define(node.put_image())
+    for _ in range(2):
+        node.ok("domain.define", spec)
+    for _ in range(2):
+        assert node.ok("domain.start", ref(spec)).power_state == "RUNNING"
+    for _ in range(2):
+        assert node.ok("domain.destroy", ref(spec)).power_state == "SHUTDOWN"
+    for method in ("domain.undefine", "disk.delete", "seed.delete"):
+        for _ in range(2):
+            node.ok(method, ref(spec))
+    assert node.ok("domain.list").domains == ()
+
+
+def test_what_is_absent_counts_as_deleted(node: Node) -> None:
+    """Destroying and deleting a server that never was succeeds; starting it is refused as not found."""
+    unknown = DomainRef(str(uuid.uuid4()), 1)
+    for method in ("domain.destroy", "domain.undefine", "disk.delete", "seed.delete"):
+        node.ok(method, unknown)
+    for method, args in (("domain.start", unknown), ("domain.stop", Stop(unknown.server, 1)), ("console.log", unknown)):
+        assert node.refusal(method, args).code == Code.NOT_FOUND
+
+
+def test_a_running_server_keeps_its_domain_and_disk(node: Node) -> None:
+    """While it runs, undefine and disk.delete are refused and it runs on."""
+    spec = node.define(node.put_image())
+    node.ok("domain.start", ref(spec))
+    assert node.refusal("domain.undefine", ref(spec)).code == Code.CONFLICT
+    assert node.refusal("disk.delete", ref(spec)).code == Code.CONFLICT
+    assert power(node, spec.server) == "RUNNING"
+
+
+def test_reboot_is_another_run(node: Node) -> None:
+    """After a reboot, soft or hard, the guest runs, and in another run than before."""
+    spec = node.define(node.put_image())
+    node.ok("domain.start", ref(spec))
+    for hard in (False, True):
+        before = node.agent.driver.run_id(spec.server)
+        assert node.ok("domain.reboot", wire.Reboot(spec.server, 1, hard, 5.0)).power_state == "RUNNING"
+        assert node.agent.driver.run_id(spec.server) not in (before, "")
+
+
+def test_a_reboot_that_was_done_is_not_done_again(node: Node) -> None:
+    """Killed between a reboot's effect and its answer, the agent does not reboot again when asked again."""
+    spec = node.define(node.put_image())
+    node.ok("domain.start", ref(spec))
+    request = node.request("domain.reboot", wire.Reboot(spec.server, 1, True))
+    record, node.agent.ledger.record = node.agent.ledger.record, lambda *_: None
+    node.ask(request)
+    node.agent.ledger.record = record
+    run = node.agent.driver.run_id(spec.server)
+    assert node.ask(request)[0].kind == wire.RESULT
+    assert node.agent.driver.run_id(spec.server) == run
+
+
+def test_a_restarted_agent_finds_its_servers(node: Node) -> None:
+    """Specs come back from the domains themselves; running guests are left alone."""
+    first, second = (node.define(node.put_image(), name=name) for name in ("one", "two"))
+    node.ok("domain.start", ref(first))
+    if node.config.driver == "fake":  # libvirt's test driver forgets with its last connection
+        node.restart()
+    else:
+        node.agent.driver._specs.clear()
+    assert sorted(node.agent.driver.specs(), key=lambda spec: spec.name) == [first, second]
+    assert [state.power_state for state in sorted(node.ok("domain.list").domains, key=lambda s: s.name)] == ["RUNNING", "SHUTDOWN"]
+
+
+def test_the_node_counts_for_itself(node: Node) -> None:
+    """A domain that would pass the limits of node.prepare is refused with the numbers; redefining one counts it once."""
+    node.prepare(VCPU=3, MEMORY_MB=1000)
+    sha256 = node.put_image()
+    spec = node.define(sha256, vcpus=2)
+    node.ok("domain.define", spec)
+    failure = node.refusal("domain.define", node.spec(sha256, vcpus=2))
+    assert (failure.code, failure.elsewhere, failure.retryable) == (Code.NO_FIT, True, False)
+    assert failure.message == "VCPU: needs 2, has 1 of 3 (2 used)"
+    assert node.refusal("domain.define", node.spec(sha256, memory_mb=937)).message == "MEMORY_MB: needs 937, has 936 of 1000 (64 used)"
+    assert len(node.ok("domain.list").domains) == 1
+
+
+def test_unprepare_waits_for_the_servers(node: Node) -> None:
+    """With a server left, unprepare is refused and names it; without, it leaves no image behind."""
+    spec = node.define(node.put_image(), name="last")
+    failure = node.refusal("node.unprepare")
+    assert failure.code == Code.CONFLICT and "last" in failure.message
+    for method in ("domain.undefine", "disk.delete", "seed.delete"):
+        node.ok(method, ref(spec))
+    node.ok("node.unprepare")
+    assert list(node.pool.iterdir()) == []
+    node.prepare()
+
+
+def test_a_disk_in_use_is_not_made_anew(node: Node) -> None:
+    """disk.create keeps the disk of a defined domain; one without a domain was never acknowledged and is made anew."""
+    sha256 = node.put_image()
+    spec = node.spec(sha256)
+    for _ in range(2):
+        node.ok("disk.create", wire.DiskSpec(spec.server, 1, sha256, 1))
+    node.ok("domain.define", spec)
+    node.ok("disk.create", wire.DiskSpec(spec.server, 1, sha256, 2))
+    assert node.agent.driver.image_users(sha256) == [spec.server]
+
+
+def test_an_image_under_a_disk_stays(node: Node) -> None:
+    """image.delete is refused while a disk is an overlay on it, and works when the disk is gone."""
+    spec = node.define(node.put_image())
+    failure = node.refusal("image.delete", wire.ImageRef(spec.image_sha256))
+    assert failure.code == Code.CONFLICT and spec.server in failure.message
+    for method in ("domain.undefine", "disk.delete", "seed.delete"):
+        node.ok(method, ref(spec))
+    node.ok("image.delete", wire.ImageRef(spec.image_sha256))
+    assert node.ok("image.list").images == ()
+
+
+def test_without_the_image_there_is_no_disk(node: Node) -> None:
+    """Disk and domain on an image that is not here are refused as not found, to be tried again after it came."""
+    spec = node.spec("0" * 64)
+    for method, args in (("disk.create", wire.DiskSpec(spec.server, 1, "0" * 64, 1)), ("domain.define", spec)):
+        failure = node.refusal(method, args)
+        assert (failure.code, failure.retryable) == (Code.NOT_FOUND, True)
