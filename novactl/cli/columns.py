@@ -63,12 +63,16 @@ class Column(NamedTuple):
 
 
 class Table(NamedTuple):
-    """`rows` finds the lines in a value that is not itself a tuple of records; `footer` is a last line for people."""
+    """`rows` finds the lines in a value that is not itself a tuple of records; `footer` is a last line for people.
+
+    A `bare` table never has titles.
+    """
 
     noun: str
     columns: tuple[Column, ...]
     rows: Callable[[Any], Sequence[Any]] | None = None
     footer: Callable[[Any], str] | None = None
+    bare: bool = False
 
 
 def _either(*names: str) -> Callable[[Any], Any]:
@@ -198,8 +202,8 @@ OUTCOMES = Table("target", (
     Column("detail", "DETAIL"),
 ))
 
-BEGUN = Table("operation", (Column("id", "OPERATION", lambda row: row["id"]),))
-"""What --async prints."""
+BEGUN = Table("operation", (Column("id", "OPERATION", lambda row: row["id"]),), bare=True)
+"""What --async prints: ids, and nothing else."""
 
 RECORD = Table("record", ())
 """For values that are only ever shown field by field."""

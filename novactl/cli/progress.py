@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 STEPS = {
     "place": "scheduling", "image": "image transfer", "disk": "disk", "network": "network", "define": "definition",
-    "start": "starting",
+    "start": "starting", "reach": "reaching its node",
 }
 """What a step is called for people; others go by their own name."""
 
@@ -102,7 +102,7 @@ class Bars(Steps):
         doing += "" if progress.state in ("started", "running") else f" {progress.state}"
         self._display.update(
             task, description=f"{doing} {progress.detail}".rstrip(), total=progress.total or None, completed=progress.done,
-            amount=amount,
+            amount=amount, refresh=progress.state != "running",
         )
 
     def stop(self) -> None:

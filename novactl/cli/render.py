@@ -89,7 +89,7 @@ def _text(session: Session, shown: Shown, table: Table, view: View, output: str)
         return "".join(f"{_name(row)}\n" for row in rows)
     columns = _chosen(table.columns, view.columns, output)
     machine = output in MACHINE
-    titles = () if view.no_headers else tuple(column.key if machine else column.title for column in columns)
+    titles = () if view.no_headers or table.bare else tuple(column.key if machine else column.title for column in columns)
     if machine:
         cells = [[cell(column, row) for column in columns] for row in rows]
         return (formats.as_csv if output == "csv" else formats.as_tsv)(titles, cells)
@@ -147,12 +147,14 @@ def flat(value: Any) -> str:
         return ",".join(flat(item) for item in value) or c.MISSING
     if isinstance(value, Mapping):
         return ",".join(f"{key}={flat(item)}" for key, item in value.items()) or c.MISSING
+    if isinstance(value, float):
+        return str(round(value, 6))
     return c.MISSING if value is None or value == "" else str(value)
 
 
 def _name(row: Any) -> str:
     for field in ("name", "target", "id", "check", "node"):
-        found = getattr(row, field, None)
+        found = row.get(field) if isinstance(row, Mapping) else getattr(row, field, None)
         if found:
             return str(found)
     return flat(plain(row))

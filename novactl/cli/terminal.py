@@ -72,10 +72,10 @@ def _raw(keyboard: int) -> Iterator[None]:
         for number in (signal.SIGTERM, signal.SIGHUP):
             handlers[number] = signal.signal(number, _leave)
         handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, signal.SIG_IGN)
-        tty.setraw(keyboard)
+        tty.setraw(keyboard, termios.TCSANOW)                 # what was typed already goes to the guest
         yield
     finally:
-        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
+        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
         for number, handler in handlers.items():
             signal.signal(number, handler)
 
