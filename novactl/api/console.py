@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.db import nodes
-from novactl.errors import Conflict, NotFound, NovaError
+from novactl.errors import AgentTimeout, Conflict, NotFound, NovaError
 from novactl.model.node import Node
 from novactl.model.server import Server
 
 FOLLOW_EVERY_S = 0.25
+OPEN_S = 10.0
 TAIL_BYTES = 256 << 10
 """How far back `lines` looks."""
 
@@ -69,6 +70,14 @@ class Console:
                 f"server {self._server.name} does not run ({state.power_state}): it has no console",
                 command=f"novactl server start {self._server.name}")
         self._stream = self._cluster.agents.stream(self._node, "console.open", wire.DomainRef(self._server.id))
+        try:
+            opened = self._stream.read(OPEN_S)                # the agent says so with an empty piece
+        except BaseException:
+            self._stream.close()
+            raise
+        if opened is None:
+            self._stream.close()
+            raise AgentTimeout(self._node.name, "console.open", OPEN_S)
         return self
 
     def read(self, timeout_s: float) -> bytes | None:

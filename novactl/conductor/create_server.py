@@ -54,14 +54,16 @@ class CreateServer:
 
 
 PLACE_TRIES = 10
-"""Races lost for the last room of a node before giving up (Placement's own number)."""
+"""Races lost for a node before giving up (Placement's own number)."""
+BEST_TRIES = 6
+"""So many of them for the best node as things then are; after that any node decided on will do while it has the room."""
 
 
 def place_and_claim(run: Run, record: CreateServer) -> CreateServer:
     fleet.refresh(run.cluster, max_age_s=run.cluster.config["placement.refresh_s"])
-    for _ in range(PLACE_TRIES):
+    for tried in range(PLACE_TRIES):
         try:
-            decision, record = _decided(run, record)
+            decision, record = _decided(run, record, best=tried < BEST_TRIES)
         except placement.Moved:                               # another admin's claim came between: decide from fresh rows
             continue
         if decision.chosen is None:
@@ -71,7 +73,7 @@ def place_and_claim(run: Run, record: CreateServer) -> CreateServer:
     raise Conflict(f"server {record.name}: the nodes change faster than it can be placed", hint="try again")
 
 
-def _decided(run: Run, record: CreateServer) -> tuple[Decision, CreateServer]:
+def _decided(run: Run, record: CreateServer, *, best: bool) -> tuple[Decision, CreateServer]:
     """Decide, claim and store both in one transaction. Repeated, it finds the claim and decides nothing new."""
     cluster = run.cluster
     now = cluster.clock.now()
@@ -82,11 +84,13 @@ def _decided(run: Run, record: CreateServer) -> tuple[Decision, CreateServer]:
             decided = operations.decision_of(tx, record.server)
             if decided is not None:
                 return Decision.from_plain(decided[1]), dataclasses.replace(record, node=server.node_id, epoch=server.epoch)
-        decision = place(request, fleet.views(tx), configured(cluster.config))
+        views = fleet.views(tx)
+        decision = place(request, views, configured(cluster.config))
         operations.decide(tx, run.operation.id, decision.to_plain())
         if decision.chosen is not None:
             record = dataclasses.replace(record, node=decision.chosen.node, epoch=server.epoch + 1)
-            placement.claim(tx, record.server, record.node, record.amounts)
+            seen = next(view.generation for view in views if view.id == record.node)
+            placement.claim(tx, record.server, record.node, record.amounts, generation=seen if best else None)
             servers.place(tx, record.server, record.node, record.epoch, now)
     return decision, record
 

@@ -96,12 +96,15 @@ def all_(tx: Tx) -> list[ClaimRow]:
     return [ClaimRow(*row) for row in tx.stream(q_all)]
 
 
-def claim(tx: Tx, consumer_id: str, node_id: str, amounts: Amounts, *, kind: str = "server") -> None:
+def claim(
+    tx: Tx, consumer_id: str, node_id: str, amounts: Amounts, *, generation: int | None = None, kind: str = "server",
+) -> None:
     """Write that `consumer_id` holds `amounts` on `node_id`.
 
     Capacity and the node's eligibility are checked again here, in `tx`, with the node's row locked: the scheduler's
-    view may be stale by now. Repeating a claim that the same consumer already holds changes nothing.
-    Raises OverCapacity when it no longer fits and Moved when the node takes no servers now.
+    view may be stale by now. `generation` is the node's as the scheduler saw it (None: the room alone decides).
+    Repeating a claim that the same consumer already holds changes nothing.
+    Raises OverCapacity when it no longer fits and Moved when the node takes no servers now, or has moved on.
     """
     wanted = {name: amount for name, amount in amounts.items() if amount}
     locked = nodes.lock(tx, node_id)
@@ -110,6 +113,8 @@ def claim(tx: Tx, consumer_id: str, node_id: str, amounts: Amounts, *, kind: str
     held = dict(tx.stream(q_held, by_consumer_id=consumer_id, by_node_id=node_id))
     if held == wanted:
         return
+    if generation is not None and locked[0] != generation:
+        raise Moved(f"node {node_id} moved on from generation {generation} to {locked[0]}", hint="place again")
     if held:
         raise Conflict(f"{kind} {consumer_id} holds other amounts on node {node_id}")
     inventories, taken = nodes.inventories_of(tx, node_id), used_on(tx, node_id)

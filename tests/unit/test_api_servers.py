@@ -1,0 +1,290 @@
+"""What the api promises of servers, on a fleet of fake nodes behind real sockets, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from novactl.api import flavors as api_flavors
+from novactl.api import nodes as api_nodes
+from novactl.api import operations as api_operations
+from novactl.api import placement as api_placement
+from novactl.api import servers as api
+from novactl.api.recovery import settle
+from novactl.api.servers import CreateServer
+from novactl.cluster import Cluster
+from novactl.db import placement
+from novactl.errors import (
+    AgentRefused, AlreadyExists, Ambiguous, Busy, Conflict, NotFound, NoValidHost, Unreachable, UsageError,
+)
+from tests import postgres
+from tests.world import World, small_world
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with small_world(tmp_path) as made:
+        yield made
+
+
+def wanted(name: str = "web", **how: object) -> CreateServer:
+    return CreateServer(**{"name": name, "flavor": "small", "image": "guest", **how})  # type: ignore[arg-type]
+
+
+def life_of_servers(world: World) -> None:
+    """Create, list, stop, start, reboot and delete; nothing stays."""
+    cluster = world.cluster
+    made = api.create(cluster, wanted(count=3))
+    assert [s.name for s in made.servers] == ["web-1", "web-2", "web-3"]
+    assert {s.status for s in made.servers} == {"ACTIVE"}
+    assert {row.name for row in api.list_servers(cluster)} == {"web-1", "web-2", "web-3"}
+    assert len(api.list_servers(cluster, limit=2)) == 2
+    assert {s.node_name for s in made.servers} == {"n1", "n2"}
+    assert api.stop(cluster, "web-1").status == "SHUTOFF"  # type: ignore[union-attr]
+    assert [row.name for row in api.list_servers(cluster, status="SHUTOFF")] == ["web-1"]
+    assert api.start(cluster, "web-1").status == "ACTIVE"  # type: ignore[union-attr]
+    assert api.reboot(cluster, "web-1", hard=True).status == "ACTIVE"  # type: ignore[union-attr]
+    for name in ("web-1", "web-2", "web-3"):
+        api.delete(cluster, name)
+    assert world.leftovers() == []
+    kinds = [op.kind for op in api_operations.list_operations(cluster, all=True)]
+    assert kinds.count("server.create") == kinds.count("server.delete") == 3
+
+
+def test_a_life_on_sqlite(world: World) -> None:
+    """The whole life of servers on SQLite leaves nothing behind."""
+    life_of_servers(world)
+
+
+def test_a_life_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    """The same on PostgreSQL, by the same queries."""
+    with small_world(tmp_path, url=postgres_url) as world:
+        life_of_servers(world)
+
+
+def test_concurrent_claims_on_postgresql_never_overfill(tmp_path: Path) -> None:
+    """12 threads for room for 4 on each of 2 nodes: 8 servers run, 4 are refused, and the ledger is exactly full."""
+    with postgres.server() as url, small_world(tmp_path, url=url) as world:
+        world.add_flavor("wide", vcpus=8)                      # 8 CPUs x ratio 4 = room for 4 on a node
+        outcome: list[object] = []
+
+        def create(number: int) -> None:
+            mine = Cluster(world.config, actor=f"admin{number}")
+            try:
+                outcome.append(api.create(mine, wanted(f"w{number}", flavor="wide")).servers[0].status)
+            except NoValidHost as refused:
+                outcome.append(refused)
+            finally:
+                mine.close()
+
+        threads = [threading.Thread(target=create, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert outcome.count("ACTIVE") == 8, outcome
+        with world.cluster.db.read() as tx:
+            assert {node: used["VCPU"] for node, used in placement.used(tx).items()} == dict.fromkeys(placement.used(tx), 32)
+
+
+def test_a_server_that_fits_nowhere_leaves_nothing(world: World) -> None:
+    """Exit 5: each node is named with what it lacks; no server, claim or operation stays, and `why` still knows."""
+    world.add_flavor("huge", vcpus=33, memory_mb=10**6)
+    with pytest.raises(NoValidHost) as refused:
+        api.create(world.cluster, wanted(flavor="huge"))
+    assert refused.value.exit_status == 5
+    assert [reason.split(":")[0] for reason in refused.value.reasons] == ["n1", "n2"]
+    assert "short by" in refused.value.reasons[0]
+    assert world.leftovers() == []
+    assert [row.verdict for row in api.why(world.cluster, "web").rows] == ["rejected", "rejected"]
+
+
+def test_bad_requests_change_nothing(world: World) -> None:
+    """Unknown, ambiguous and duplicate names, a disk too small, a silly count: each its own error, before anything is written."""
+    cluster = world.cluster
+    api.create(cluster, wanted("web"))
+    before = world.leftovers()
+    for bad, error in (
+        (wanted("x", flavor="nope"), NotFound), (wanted("x", image="nope"), NotFound), (wanted("x", key="nope"), NotFound),
+        (wanted("x", node="nope"), NotFound), (wanted("web"), AlreadyExists), (wanted("../x"), UsageError), (wanted("x", count=0), UsageError),
+    ):
+        with pytest.raises(error):
+            api.create(cluster, bad)
+    assert world.leftovers() == before
+    with pytest.raises(NotFound) as similar:
+        api.show(cluster, "wev")
+    assert "web" in similar.value.hint
+
+
+def test_an_ambiguous_id_lists_the_candidates(world: World) -> None:
+    """Two flavors whose ids begin alike: the prefix is refused with both named, a longer one finds its own."""
+    import dataclasses
+
+    from novactl.db import flavors
+
+    first = world.add_flavor("f1")
+    with world.cluster.db.write() as tx:
+        flavors.insert(tx, dataclasses.replace(first, id=first.id[:-1] + ("0" if first.id[-1] != "0" else "1"), name="f2"))
+    with pytest.raises(Ambiguous) as refused:
+        api_flavors.show(world.cluster, first.id[:8])
+    assert len(refused.value.reasons) == 2 and refused.value.exit_status == 2
+    assert api_flavors.show(world.cluster, first.id).name == "f1"
+    with pytest.raises(NotFound):
+        api_flavors.show(world.cluster, first.id[:3])
+
+
+def test_dry_run_decides_and_writes_nothing(world: World) -> None:
+    """A dry run shows where each of a batch would go, each seeing the ones before; nothing is created."""
+    made = api.create(world.cluster, wanted(count=4), dry_run=True)
+    assert sorted(s.node_name for s in made.servers) == ["n1", "n1", "n2", "n2"]
+    assert world.leftovers() == []
+    assert api_operations.list_operations(world.cluster, all=True) == ()
+
+
+def test_explain_and_create_agree(world: World) -> None:
+    """The node that explain calls chosen is the one the server goes to."""
+    asked = api_placement.explain(world.cluster, wanted())
+    made = api.create(world.cluster, wanted())
+    assert [row.node for row in asked.rows if row.verdict == "chosen"] == [made.servers[0].node_name]
+    assert [(c.consumer, c.node, c.vcpus, c.memory_mb, c.disk_gb) for c in api_placement.list_claims(world.cluster)] == [
+        ("web", made.servers[0].node_name, 1, 512, 1)]
+
+
+def test_a_zone_and_a_node_can_be_asked_for(tmp_path: Path) -> None:
+    """`--zone` and `--node` leave only what matches; the others say so."""
+    world = World(tmp_path)
+    world.add_node("a", zone="z1")
+    world.add_node("b", zone="z2")
+    world.add_flavor()
+    world.add_image()
+    world.start()
+    try:
+        assert api.create(world.cluster, wanted("in-z2", zone="z2")).servers[0].node_name == "b"
+        assert api.create(world.cluster, wanted("on-a", node="a")).servers[0].node_name == "a"
+        with pytest.raises(NoValidHost):
+            api.create(world.cluster, wanted("nowhere", zone="z3"))
+        api_nodes.disable(world.cluster, "a", reason="new kernel")
+        with pytest.raises(NoValidHost) as refused:
+            api.create(world.cluster, wanted("on-a-too", node="a"))
+        assert any("new kernel" in reason for reason in refused.value.reasons)
+        api_nodes.enable(world.cluster, "a")
+        assert api.create(world.cluster, wanted("again", node="a")).servers[0].node_name == "a"
+    finally:
+        world.stop()
+
+
+def test_a_busy_server_names_its_operation(world: World) -> None:
+    """While one operation holds a server, another is refused and told which, whose and how old."""
+    from tests.sagas.scenarios import SCENARIOS
+
+    scenario = SCENARIOS["server.stop"]
+    server = scenario.prepare(world)
+    operation = scenario.start(world, server)
+    with pytest.raises(Busy) as refused:
+        api.delete(world.cluster, "web")
+    assert operation.id[:8] in refused.value.message and "pid" in refused.value.message
+    assert refused.value.exit_status == 4
+    assert settle(world.cluster) == ()                         # its owner, this process, lives
+    world.abandon(operation)
+    assert len(settle(world.cluster)) == 1
+    assert api.show(world.cluster, "web").status == "SHUTOFF"
+    assert settle(world.cluster) == ()
+
+
+def test_a_wrong_state_is_refused(world: World) -> None:
+    """Rebooting what is shut off names both states; starting what runs is success."""
+    api.create(world.cluster, wanted())
+    assert api.start(world.cluster, "web").status == "ACTIVE"  # type: ignore[union-attr]
+    api.stop(world.cluster, "web")
+    with pytest.raises(Conflict, match="stopped"):
+        api.reboot(world.cluster, "web")
+    with pytest.raises(Conflict, match="does not run"), api.console(world.cluster, "web"):
+        pass
+
+
+def test_a_silent_node_is_passed_over_and_named(tmp_path: Path) -> None:
+    """A node that does not answer is rejected as silent within the deadline; the other takes the server; delete there exits 6."""
+    with small_world(tmp_path) as world:
+        made = api.create(world.cluster, wanted("first"))
+        silent = made.servers[0].node_name
+        with world.cluster.db.write() as tx:
+            import dataclasses
+
+            from novactl.db import nodes
+
+            node = nodes.by_name(tx, silent)
+            assert node is not None
+            nodes.update(tx, dataclasses.replace(node, address="tcp://127.0.0.1:9"))
+            nodes.silent(tx, node.id, world.cluster.clock.now())
+        began = world.cluster.clock.monotonic()
+        assert api.create(world.cluster, wanted("second")).servers[0].node_name != silent
+        with pytest.raises(Unreachable) as refused:
+            api.delete(world.cluster, "first")
+        assert refused.value.exit_status == 6 and "does not answer" in refused.value.message
+        assert world.cluster.clock.monotonic() - began < 10
+        assert api.show(world.cluster, "first").status == "ACTIVE"
+        assert {n.name: n.status for n in api_nodes.list_nodes(world.cluster)}[silent] == "down"
+        with pytest.raises(NoValidHost) as nowhere:
+            api.create(world.cluster, wanted("third", node=silent))
+        assert any("answer" in reason for reason in nowhere.value.reasons)
+
+
+def test_a_fault_of_every_node_is_undone_on_each(tmp_path: Path) -> None:
+    """When no node can start it, each is tried (placement.max_attempts at most) and nothing stays on any."""
+    world = World(tmp_path)
+    for number in (1, 2):
+        world.add_node(f"n{number}", fake={"fail": {"start_domain": "out of order"}})
+    world.add_flavor()
+    world.add_image()
+    world.start()
+    try:
+        with pytest.raises((AgentRefused, NoValidHost)):
+            api.create(world.cluster, wanted())
+        assert world.leftovers() == []
+    finally:
+        world.stop()
+
+
+def test_console_and_its_log(world: World) -> None:
+    """What is typed comes back from the (echoing) guest; the log has it and can be cut to its last lines."""
+    api.create(world.cluster, wanted())
+    with api.console(world.cluster, "web") as line:
+        line.write(b"hello\n")
+        seen = b""
+        while b"hello\n" not in seen:
+            came = line.read(2)
+            assert came, seen
+            seen += came
+    log = b"".join(api.console_log(world.cluster, "web"))
+    assert b"fake guest web ready" in log and log.endswith(b"hello\n")
+    assert b"".join(api.console_log(world.cluster, "web", lines=1)) == b"hello\n"
+
+
+def test_history_says_who_did_what(world: World) -> None:
+    """Every change of a server is an event with its actor and operation, also after it is gone."""
+    made = api.create(world.cluster, wanted())
+    api.stop(world.cluster, "web")
+    api.delete(world.cluster, "web")
+    told = api.events(world.cluster, made.servers[0].id)
+    assert [event.event for event in told] == ["create", "built", "stop", "stopped", "delete", "deleted"]
+    assert {event.actor for event in told} == {"tester@world"}
+    assert all(event.operation_id for event in told)
+
+
+def test_node_list_shows_used_allocated_and_capacity(world: World) -> None:
+    """The ledger and the report side by side: 8 CPUs x 4, memory less the reserve, and what the one server holds."""
+    made = api.create(world.cluster, wanted())
+    view = next(v for v in api_nodes.list_nodes(world.cluster) if v.name == made.servers[0].node_name)
+    assert (view.vcpu_allocated, view.vcpu_capacity) == (1, 32)
+    assert (view.memory_allocated_mb, view.memory_capacity_mb) == (512, 16384 - 512)
+    assert (view.disk_allocated_gb, view.disk_capacity_gb) == (1, 100)
+    assert view.status == "up" and view.servers == 1 and view.report_age_s is not None and view.report_age_s < 60
