@@ -127,14 +127,14 @@ def test_a_wrong_checksum(fleet: Fleet, guest_image: Path) -> None:
 
 
 def test_an_unknown_and_a_changed_host_key(fleet: Fleet, tmp_path: Path) -> None:
-    """A host whose key is unknown, or is not the one that is known, is not enrolled; both are exit 4 or 8, never trusted."""
+    """A host whose key is unknown, or is not the one that is known, is not enrolled; exit 8 and exit 4, never trusted."""
     host = fleet.lab.hosts[0]
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/id_ed25519").write_bytes(fleet.lab.client_key.read_bytes())
     (tmp_path / ".ssh/id_ed25519").chmod(0o600)
     elsewhere = {"HOME": str(tmp_path), "NOVACTL_DATA_DIR": str(tmp_path / "data")}
     fleet.novactl("init", env=elsewhere)
-    unknown = fleet.novactl("node", "enroll", f"root@{host.address}", env=elsewhere, status=4).stderr
+    unknown = fleet.novactl("node", "enroll", f"root@{host.address}", env=elsewhere, status=8).stderr
     assert host.fingerprint in unknown
     (tmp_path / ".ssh/known_hosts").write_text(f"{host.address} {fleet.lab.hosts[1].host_key}\n")
     changed = fleet.novactl("node", "enroll", f"root@{host.address}", env=elsewhere, status=4).stderr
