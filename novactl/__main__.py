@@ -1,5 +1,6 @@
 """`novactl` and `python -m novactl`. The version is told without importing anything but the standard library."""
 
+import gc
 import sys
 
 
@@ -9,6 +10,7 @@ def main() -> None:
 
         print(f"novactl {__version__}")
         return
+    gc.set_threshold(100_000)                                 # importing makes much and drops nothing: 4 ms of a list's 70
     from novactl.cli.run import run
 
     sys.exit(run(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,13 +31,11 @@ class Tty(io.StringIO):
         return True
 
 
-class World:
+class Prompt:
     """`run` is what `novactl WORDS` does. With `tty` a person sits at the terminal and types `stdin`."""
 
-    def __init__(self, data_dir: Path, servers: int = 0) -> None:
-        self.data_dir = data_dir
-        self.env = {"NOVACTL_DATA_DIR": str(data_dir), "HOME": str(data_dir), "TERM": "dumb"}
-        fill(data_dir, servers)
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = {"TERM": "dumb", **env}
 
     def run(self, *words: str, stdin: str = "", tty: bool = False, **env: str) -> Ran:
         stream = Tty if tty else io.StringIO
@@ -48,3 +47,12 @@ class World:
         finally:
             session.close()
         return Ran(status, session.stdout.getvalue(), session.stderr.getvalue())
+
+
+class World(Prompt):
+    """A cluster on disk: two nodes that nobody answers for, and so many servers."""
+
+    def __init__(self, data_dir: Path, servers: int = 0) -> None:
+        super().__init__({"NOVACTL_DATA_DIR": str(data_dir), "HOME": str(data_dir)})
+        self.data_dir = data_dir
+        fill(data_dir, servers)

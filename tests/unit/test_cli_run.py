@@ -14,7 +14,7 @@ from novactl.cli import failures, run
 from novactl.cli.root import root
 from novactl.cli.session import Session
 from novactl.errors import EXIT_STATUS_HELP, ExitStatus
-from tests.unit.cli_world import World
+from tests.unit.cli_world import Prompt, World
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +104,7 @@ def test_errors_are_json_where_json_is_asked_for(world: World) -> None:
 
 def test_without_a_cluster_the_way_to_one_is_named(tmp_path: Path) -> None:
     """Before `novactl init` every command says that there is no cluster and how to make one."""
-    world = World.__new__(World)
-    world.env = {"NOVACTL_DATA_DIR": str(tmp_path / "none"), "HOME": str(tmp_path)}
-    ran = world.run("server", "list")
+    ran = Prompt({"NOVACTL_DATA_DIR": str(tmp_path / "none"), "HOME": str(tmp_path)}).run("server", "list")
     assert ran.status == ExitStatus.NOT_FOUND and "try: novactl init" in ran.err
     assert not (tmp_path / "none").exists()
 

@@ -1,0 +1,115 @@
+"""The whole way from a command line to agents that answer: what each verb asks for, and what comes back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from novactl.errors import ExitStatus
+from tests.unit.cli_world import Prompt
+from tests.world import small_world
+
+WANTED = ("--flavor", "small", "--image", "guest")
+
+
+@pytest.fixture
+def prompt(tmp_path: Path) -> Iterator[Prompt]:
+    with small_world(tmp_path) as world:
+        yield Prompt(world.env)
+
+
+def test_a_server_is_created_shown_stopped_started_and_deleted(prompt: Prompt) -> None:
+    """The life of a server, each verb's JSON in the shape that is promised, progress on stderr only."""
+    made = prompt.run("server", "create", "web1", *WANTED, "-o", "json")
+    assert made.status == 0 and made.json["schema_version"] == 1
+    (server,), (operation,) = made.json["items"], made.json["operations"]
+    assert (server["name"], server["status"]) == ("web1", "ACTIVE")
+    assert "web1: scheduling done" in made.err and "web1: starting done" in made.err
+    assert prompt.run("operation", "show", operation[:8], "-o", "json").json["steps"][0]["name"] == "place"
+    assert prompt.run("server", "show", server["id"][:8], "-o", "json").json["name"] == "web1"
+    assert prompt.run("server", "stop", "web1", "--grace", "0", "-o", "json").json["status"] == "SHUTOFF"
+    assert prompt.run("server", "start", "web1", "-q").out == "target\tok\tdetail\nweb1\ttrue\tACTIVE\n"
+    assert prompt.run("server", "reboot", "web1", "--hard", "-o", "name").out == "web1\n"
+    assert prompt.run("server", "delete", "web1", "--yes", "-o", "json").json["status"] == "DELETED"
+    assert prompt.run("server", "list", "-o", "json").json == {"schema_version": 1, "items": []}
+    said = [event["event"] for event in prompt.run("server", "events", "web1", "-o", "json").json["items"]]
+    assert said[0] == "create" and said[-1] == "deleted"
+
+
+def test_several_at_once(prompt: Prompt) -> None:
+    """--count makes NAME-1 and on; several targets of one verb have an outcome each; all claims are listed."""
+    made = prompt.run("server", "create", "web", "--count", "3", *WANTED, "-q")
+    assert [line.split("\t")[0] for line in made.out.splitlines()] == ["name", "web-1", "web-2", "web-3"] and made.err == ""
+    assert {claim["consumer"] for claim in prompt.run("placement", "list", "-o", "json").json["items"]} == {"web-1", "web-2", "web-3"}
+    ran = prompt.run("server", "delete", "web-1", "nobody", "web-2", "--yes", "-o", "json")
+    assert ran.status == ExitStatus.PARTIAL
+    assert [item["ok"] for item in ran.json["items"]] == [True, False, True]
+
+
+def test_a_server_that_fits_nowhere(prompt: Prompt) -> None:
+    """Exit 5 with one reason a node, from create, from --dry-run and from placement explain alike."""
+    prompt.run("flavor", "create", "huge", "--ram", "900G")
+    huge = ("--flavor", "huge", "--image", "guest")
+    for words in (("server", "create", "big", *huge), ("server", "create", "big", *huge, "--dry-run")):
+        ran = prompt.run(*words)
+        assert ran.status == ExitStatus.NO_VALID_HOST and "  n1: memory" in ran.err and "  n2: memory" in ran.err and not ran.out
+    told = prompt.run("placement", "explain", *huge, "-o", "json")
+    assert told.status == ExitStatus.NO_VALID_HOST
+    assert [row["verdict"] for row in told.json["rows"]] == ["rejected", "rejected"]
+    assert prompt.run("server", "list", "-o", "name").out == ""
+
+
+def test_a_dry_run_names_the_node_and_makes_nothing(prompt: Prompt) -> None:
+    """--dry-run places the server as the real run would and leaves no row behind."""
+    tried = prompt.run("server", "create", "web1", *WANTED, "--node", "n2", "--dry-run", "-o", "json")
+    assert tried.json["items"][0]["node_name"] == "n2" and tried.json["operations"] == []
+    assert "dry run" in tried.err
+    assert prompt.run("server", "list", "-o", "name").out == prompt.run("operation", "list", "--all", "-o", "name").out == ""
+
+
+def test_why_and_explain_agree(prompt: Prompt) -> None:
+    """`server why` tells the decision that placed it: the chosen node is where it is."""
+    prompt.run("server", "create", "web1", *WANTED)
+    server = prompt.run("server", "show", "web1", "-o", "json").json
+    rows = prompt.run("server", "why", "web1", "-o", "json").json["rows"]
+    assert [row["node"] for row in rows if row["verdict"] == "chosen"] == [server["node_name"]]
+    assert prompt.run("server", "why", "web1").status == prompt.run("placement", "explain", *WANTED).status == 0
+
+
+def test_nodes_are_listed_disabled_and_enabled(prompt: Prompt) -> None:
+    """A disabled node shows its state and its reason, takes no server, and takes them again when enabled."""
+    assert {node["status"] for node in prompt.run("node", "list", "-o", "json").json["items"]} == {"up"}
+    assert prompt.run("node", "disable", "n1", "--reason", "new kernel").status == 0
+    assert prompt.run("node", "show", "n1", "-o", "json").json["reason"] == "new kernel"
+    refused = prompt.run("server", "create", "web1", *WANTED, "--node", "n1")
+    assert refused.status == ExitStatus.NO_VALID_HOST and "new kernel" in refused.err
+    assert prompt.run("node", "enable", "n1").status == 0
+    assert prompt.run("server", "create", "web1", *WANTED, "--node", "n1").status == 0
+
+
+def test_a_batch_of_a_life(prompt: Prompt) -> None:
+    """A batch runs mutating verbs and reads in one process, over one connection a node."""
+    lines = (f"server create web1 {' '.join(WANTED)}", "server list", "server console-log web1", "server delete web1")
+    ran = prompt.run("batch", "--yes", stdin="\n".join(lines) + "\n")
+    assert ran.status == 0, ran.out
+    created, listed, log, deleted = (line["result"] for line in ran.lines)
+    assert created["items"][0]["name"] == listed["items"][0]["name"] == deleted["name"] == "web1"
+    assert "web1" in log["text"]
+
+
+def test_a_server_that_does_not_run_has_no_console(prompt: Prompt) -> None:
+    """`server console` of a server that is off is a conflict that names the way out."""
+    prompt.run("server", "create", "web1", *WANTED)
+    prompt.run("server", "stop", "web1", "--grace", "0")
+    ran = prompt.run("server", "console", "web1")
+    assert ran.status == ExitStatus.CONFLICT and "novactl server start web1" in ran.err
+
+
+def test_init_and_doctor(prompt: Prompt, tmp_path: Path) -> None:
+    """`init` makes a cluster once and then changes nothing; `doctor` finds a healthy one healthy, and a missing one not."""
+    fresh = Prompt({"NOVACTL_DATA_DIR": str(tmp_path / "fresh"), "HOME": str(tmp_path)})
+    assert fresh.run("doctor").status == ExitStatus.FAILED
+    first, second = fresh.run("init", "-o", "json").json, fresh.run("init", "-o", "json").json
+    assert (first["created"], second["created"]) == (True, False)
+    assert first["cluster_id"] == second["cluster_id"] and first["admin_key"] == second["admin_key"]
+    assert all(item["verdict"] == "ok" for item in prompt.run("doctor", "-o", "json").json["items"])
