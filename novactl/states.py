@@ -24,7 +24,6 @@ class VmState(enum.StrEnum):
 class TaskState(enum.StrEnum):
     NONE = ""
     SCHEDULING = "scheduling"
-    SPAWNING = "spawning"
     POWERING_OFF = "powering-off"
     POWERING_ON = "powering-on"
     REBOOTING = "reboot_started"
@@ -59,8 +58,6 @@ class Event(enum.StrEnum):
     DELETED = "deleted"
     ABORTED = "aborted"
     """A begun change was undone: the server is again what it was."""
-    FAILED = "failed"
-    """A begun change failed and could not be undone."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ TRANSITIONS: Mapping[Event, Transition] = {
     Event.BUILT: Transition(
         frozenset({VmState.BUILDING}), _ANY_TASK, VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
     Event.BUILD_FAILED: Transition(
-        frozenset({VmState.BUILDING}), _ANY_TASK, VmState.ERROR, TaskState.NONE, PowerState.NOSTATE),
+        frozenset({VmState.BUILDING}), _ANY_TASK, VmState.DELETED, TaskState.NONE, PowerState.NOSTATE),
     Event.BEGIN_STOP: Transition(frozenset({VmState.ACTIVE, VmState.ERROR}), _IDLE, None, TaskState.POWERING_OFF),
     Event.STOPPED: Transition(
         frozenset({VmState.ACTIVE, VmState.ERROR}), frozenset({TaskState.POWERING_OFF}),
@@ -128,7 +125,6 @@ TRANSITIONS: Mapping[Event, Transition] = {
     Event.DELETED: Transition(
         _ANY_VM, _ANY_TASK, VmState.DELETED, TaskState.NONE, PowerState.NOSTATE),
     Event.ABORTED: Transition(_ANY_VM, _ANY_TASK - _IDLE, None, TaskState.NONE),
-    Event.FAILED: Transition(_ANY_VM, _ANY_TASK, VmState.ERROR, TaskState.NONE),
 }
 """What may follow what. A server that is busy (task_state set) accepts nothing new: its operation ends first."""
 

@@ -70,15 +70,22 @@ class Agents:
         Raises Unreachable (nothing connected), AgentTimeout (no answer in time: it may have happened) or
         AgentRefused. `fence` is needed for mutations and only for them.
         """
-        row = wire.METHODS[method]
-        deadline = time.monotonic() + (timeout_s or row.timeout_s)
+        deadline = time.monotonic() + (timeout_s or wire.METHODS[method].timeout_s)
         link = self.link(peer)
+        reply, body = self._asked(link, method, args, payload, fence, deadline)
+        if fence and _of_another_boot(reply) and link.has_rebooted(deadline):
+            reply, body = self._asked(link, method, args, payload, fence, deadline)
+        return Answer(result_of(peer, method, reply), body)
+
+    def _asked(
+        self, link: Link, method: str, args: Any, payload: bytes | None, fence: Fence | None, deadline: float,
+    ) -> tuple[wire.Reply, bytes | None]:
         request = link.request(method, args, fence, deadline)
         link.send(request, payload, deadline)
         while True:
             reply, body = link.receive(request, deadline)
             if reply.kind != wire.PROGRESS:
-                return Answer(result_of(peer, method, reply), body)
+                return reply, body
 
     def stream(self, peer: Peer, method: str, args: Any = None) -> Stream:
         """Open a stream on a connection of its own. Raises as `call` does."""
@@ -186,6 +193,11 @@ class Link:
         self._boot = hello.boot_id, hello.boottime_s - time.monotonic()
         return self._boot
 
+    def has_rebooted(self, deadline: float) -> bool:
+        """Ask again which boot this is: True when the host has started anew since it was asked."""
+        known, self._boot = self._boot, None
+        return known is not None and self._hello(deadline)[0] != known[0]
+
     def send(self, request: wire.Request, payload: bytes | None, deadline: float) -> None:
         """Hand the request to a living connection. Raises Unreachable when there is none within `connect_s`."""
         wait_s = min(self._agents.connect_s, max(0.0, deadline - time.monotonic()))
@@ -263,6 +275,10 @@ def dealer(context: zmq.Context, keys: KeyPair, server_key: str) -> zmq.Socket:
     socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
     socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
     return socket
+
+
+def _of_another_boot(reply: wire.Reply) -> bool:
+    return reply.kind == wire.ERROR and reply.body.get("code") == wire.Code.STALE
 
 
 def result_of(peer: Peer, method: str, reply: wire.Reply) -> Any:

@@ -142,7 +142,7 @@ def not_built(run: Run, tx: Tx, record: CreateServer, error: NovaError) -> None:
     """The server never was: its row becomes history and its name is free again."""
     server, now = server_in(tx, record.server), run.cluster.clock.now()
     servers.move_state(
-        tx, server, advance(server.state, Event.DELETED, server.name), operation_id="", at=now, fault=error.message)
+        tx, server, advance(server.state, Event.BUILD_FAILED, server.name), operation_id="", at=now, fault=error.message)
     servers.gone(tx, server.id, now)
     note(run, tx, Event.BUILD_FAILED, error.message)
 

@@ -6,10 +6,6 @@ from pathlib import Path
 import pytest
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--regen", action="store_true", default=False, help="rewrite the golden files with what is printed now")
-
-
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """golden(name, text): `text` equals the file `name` beside the test."""

@@ -1,0 +1,9 @@
+"""Options of the whole suite."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regen", action="store_true", default=False, help="rewrite golden files and generated tables; review the diff")
