@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from novactl.db import meta, schema
-from novactl.db.engine import Database
+from novactl.db.engine import Database, raced
 from novactl.db.statements import Row, Statement, Tx
 from novactl.errors import DatabaseFailed
 
@@ -58,6 +58,8 @@ class CoreDatabase(Database):
         try:
             with self.engine.begin() as connection:
                 yield CoreTx(connection, self._built)
+        except IntegrityError as failed:
+            raise raced(str(failed.orig).strip().splitlines()[0]) from failed
         except DBAPIError as failed:
             raise DatabaseFailed(f"database {self.where}: {str(failed.orig).strip()}") from failed
         except SQLAlchemyError as failed:

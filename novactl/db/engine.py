@@ -18,7 +18,7 @@ from typing import Any
 
 from novactl.db import meta
 from novactl.db.statements import Row, Statement, Tx
-from novactl.errors import DatabaseFailed, NotInitialised, NovaError, SchemaNewer, SchemaOlder
+from novactl.errors import Conflict, DatabaseFailed, NotInitialised, NovaError, SchemaNewer, SchemaOlder
 
 SCHEMA = 1
 """The newest migration (novactl/db/migrations/versions)."""
@@ -164,8 +164,15 @@ def _quoted(path: Path) -> str:
     return quote(str(path))
 
 
+def raced(text: str) -> Conflict:
+    """A constraint held where a check before it had not yet seen the other's row."""
+    return Conflict(f"another command changed the same thing at this moment: {text}", hint="look again, then try again")
+
+
 def _explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -> NovaError:
     text = str(failed)
+    if isinstance(failed, sqlite3.IntegrityError):
+        return raced(text)
     if "locked" in text or "busy" in text:
         return DatabaseFailed(
             f"another process has held the database {where} for {busy_timeout_s:g} s", hint="`novactl operation list` shows who is at work")

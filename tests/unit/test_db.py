@@ -17,7 +17,7 @@ from novactl.cluster import Cluster
 from novactl.config import load_config
 from novactl.db import compile as db_compile
 from novactl.db import engine, flavors, meta, nodes, operations, placement
-from novactl.errors import AlreadyExists, DatabaseFailed, NotInitialised, SchemaNewer, SchemaOlder
+from novactl.errors import AlreadyExists, Conflict, DatabaseFailed, NotInitialised, SchemaNewer, SchemaOlder
 from novactl.model.flavor import Flavor
 from novactl.model.node import Node, NodeState
 from novactl.model.resources import Inventory
@@ -127,6 +127,17 @@ def test_names_are_unique(cluster: Cluster) -> None:
     with pytest.raises(AlreadyExists):
         api_flavors.create(cluster, name="m1", vcpus=2, memory_mb=64, disk_gb=1)
     assert [f.vcpus for f in api_flavors.list_flavors(cluster)] == [1]
+
+
+def test_a_lost_race_for_a_name_is_a_conflict(cluster: Cluster) -> None:
+    """When the check before has not seen the other's row, the constraint has: exit 4, and nothing is written."""
+    import dataclasses
+
+    with cluster.db.write() as tx:
+        flavors.insert(tx, flavor(1))
+    with pytest.raises(Conflict) as lost, cluster.db.write() as tx:
+        flavors.insert(tx, dataclasses.replace(flavor(2), name="f1"))
+    assert lost.value.exit_status == 4
 
 
 WRITER = """
