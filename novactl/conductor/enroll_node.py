@@ -48,6 +48,7 @@ def enroll(cluster: Cluster, request: EnrollNode, *, watch: Watch | None = None,
         access = dataclasses.replace(access, host_key=pinned.host_key)
     watch(Progress("", request.name or request.target or "this machine", "connect", "started"))
     shell = open_shell(access, trust, log.write)
+    watch(Progress("", request.name or request.target or "this machine", "connect", "done"))
     try:
         access = dataclasses.replace(access, host_key=shell.host_key)
         facts = gather(shell)

@@ -13,7 +13,7 @@ from typing import Any
 from novactl.agents import wire
 from novactl.conductor import fleet
 from novactl.conductor.history import note
-from novactl.conductor.saga import Run, Saga, Step
+from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import nodes
 from novactl.db.statements import Tx
 from novactl.enroll import service, steps
@@ -92,10 +92,23 @@ def stayed(run: Run) -> list[str]:
 # ---------------------------------------------------------------- steps
 
 
-def _restart_former(run: Run, record: EnrollRecord) -> None:
+def _lock(run: Run, record: EnrollRecord) -> EnrollRecord:
+    service.lock(site_of(run, record), run.operation.id)
+    return record
+
+
+def _as_before(run: Run, record: EnrollRecord) -> None:
     """The last thing undone: what ran before runs again with its own files."""
-    if not record.keep_on_failure:
-        service.restart_former(site_of(run, record))
+    site = site_of(run, record)
+    if service.locked_by(site, run.operation.id):
+        if not record.keep_on_failure:
+            service.restart_former(site)
+        service.unlock(site, run.operation.id)
+
+
+def unlock(run: Run, record: EnrollRecord) -> EnrollRecord:
+    service.unlock(site_of(run, record), run.operation.id)
+    return record
 
 
 def _step(of: steps.NodeStep) -> Step[EnrollRecord]:
@@ -199,8 +212,9 @@ def _finish(run: Run, tx: Tx, record: EnrollRecord) -> None:
 
 def enrolled(node: Node, record: EnrollRecord, report: wire.Report) -> Node:
     """The node's row after the check. One that was disabled stays so."""
+    first = node.state is NodeState.ENROLLING
     return dataclasses.replace(
-        node, state=NodeState.ENABLED if record.new else node.state, reason="" if record.new else node.reason,
+        node, state=NodeState.ENABLED if first else node.state, reason="" if first else node.reason,
         address=record.address, public_key=record.public_key, ssh=record.access.ssh, host_key=record.access.host_key,
         zone=record.zone, labels=record.labels, architecture=report.architecture, agent_version=report.agent_version,
         undo=undo_of(record),
@@ -228,9 +242,10 @@ def _fail(run: Run, tx: Tx, record: EnrollRecord, error: NovaError) -> None:
 ENROLL_NODE: Saga[EnrollRecord] = Saga(
     kind="node.enroll", record=EnrollRecord,
     steps=(
-        Step("former", lambda run, record: record, _restart_former),
+        Step("lock", _lock, _as_before),
         *(_step(of) for of in steps.STEPS),
         Step("verify", verify, _unprepare),
+        Step("unlock", unlock, nothing("undoing goes on without it")),
     ),
     finish=_finish, fail=_fail,
 )

@@ -30,3 +30,6 @@ CHILD_PID_FILE = "/run/nodeagent.child.pid"
 LOG_FILE = f"{STATE_DIR}/nodeagent.log"
 """Where there is no systemd; with it, the journal."""
 RC_LOCAL = "/etc/rc.local"
+LOCK_DIR = "/run/novactl-enrol"
+LOCK_MINUTES = 60
+"""After so long an enrolment that never ended no longer keeps others away."""

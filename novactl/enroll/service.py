@@ -5,6 +5,7 @@ from __future__ import annotations
 from novactl.enroll import paths, unit
 from novactl.enroll.goal import nft_rule
 from novactl.enroll.site import Site
+from novactl.errors import Busy
 
 START_LIBVIRT = """
 if [ -d /run/systemd/system ]; then
@@ -39,6 +40,32 @@ exit 0
 _POOL_AWAY = """
 timeout 20 virsh -q -c qemu:///system pool-destroy "$1"; timeout 20 virsh -q -c qemu:///system pool-undefine "$1"; true
 """
+
+# ---------------------------------------------------------------- one enrolment at a time
+
+_LOCK = f"""
+mkdir {paths.LOCK_DIR} 2>/dev/null || {{
+    owner=$(cat {paths.LOCK_DIR}/owner 2>/dev/null)
+    [ "$owner" = "$1" ] || [ -z "$(find {paths.LOCK_DIR} -maxdepth 0 -mmin -{paths.LOCK_MINUTES})" ] || {{ echo "$owner"; exit 75; }}
+}}
+echo "$1" >{paths.LOCK_DIR}/owner; touch {paths.LOCK_DIR}"""
+
+
+def lock(site: Site, operation: str) -> None:
+    """Keep other enrolments, of other clusters too, off this machine. Taking it again is fine. Raises Busy."""
+    taken = site.shell.run(_LOCK, args=(operation,), act="locking the machine")
+    if taken.status == 75:
+        raise Busy(f"another enrolment is working on {site.shell.name} (operation {taken.stdout.strip()[:8]})",
+                   hint=f"if nothing runs any more: rm -r {paths.LOCK_DIR} there")
+
+
+def locked_by(site: Site, operation: str) -> bool:
+    return site.shell.run(f'[ "$(cat {paths.LOCK_DIR}/owner 2>/dev/null)" = "$1" ]', args=(operation,), act="whose lock").ok
+
+
+def unlock(site: Site, operation: str) -> None:
+    site.shell.run(f'[ "$(cat {paths.LOCK_DIR}/owner 2>/dev/null)" != "$1" ] || rm -rf {paths.LOCK_DIR}', args=(operation,), act="unlocking")
+
 
 # ---------------------------------------------------------------- firewall
 

@@ -21,13 +21,24 @@ Log = Callable[[str], None]
 
 
 class Output(NamedTuple):
+    """What a command said. Control characters are shown as `?`: what a machine says must not drive a terminal."""
+
     status: int
     stdout: str
     stderr: str
 
+    @staticmethod
+    def of(status: int, stdout: bytes, stderr: bytes) -> Output:
+        return Output(status, _printable(stdout), _printable(stderr))
+
     @property
     def ok(self) -> bool:
         return self.status == 0
+
+
+def _printable(raw: bytes) -> str:
+    text = raw.decode(errors="replace")
+    return text if text.isprintable() else "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
 
 
 class Shell:
@@ -133,8 +144,9 @@ class LocalShell(Shell):
     def _exec(self, line: str, stdin: bytes, timeout_s: float) -> Output:
         try:
             done = subprocess.run(
-                ["/bin/sh", "-c", line], input=stdin, capture_output=True, timeout=timeout_s, cwd="/", env={**os.environ, "LC_ALL": "C"},
+                ["/bin/sh", "-c", line], input=stdin, capture_output=True, timeout=timeout_s, cwd="/",
+                env={**os.environ, "LC_ALL": "C"},
             )
         except subprocess.TimeoutExpired:
             raise self._late(timeout_s) from None
-        return Output(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+        return Output.of(done.returncode, done.stdout, done.stderr)

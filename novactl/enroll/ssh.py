@@ -8,6 +8,7 @@ known is HostKeyChanged, an unknown one HostKeyUnknown. Nothing is sent before t
 from __future__ import annotations
 
 import getpass
+import logging
 import socket
 import threading
 import time
@@ -108,7 +109,7 @@ class SshShell(Shell):
             if not channel.status_event.wait(max(0.01, deadline - time.monotonic())):
                 raise self._late(timeout_s)
             other.join(max(0.01, deadline - time.monotonic()))
-            return Output(channel.recv_exit_status(), b"".join(output).decode(errors="replace"), b"".join(errors).decode(errors="replace"))
+            return Output.of(channel.recv_exit_status(), b"".join(output), b"".join(errors))
         except TimeoutError:
             raise self._late(timeout_s) from None
         except (paramiko.SSHException, OSError, EOFError) as bad:
@@ -145,6 +146,8 @@ def connect(target: Target, log: Log | None = None) -> SshShell:
     """
     import paramiko
 
+    if not (logger := logging.getLogger("paramiko")).handlers:
+        logger.addHandler(logging.NullHandler())              # what it logs is raised too; without a handler it is printed
     known = list(_known_keys(target))
     transport = _transport(target, [kind for kind, _ in known])
     try:
@@ -196,30 +199,37 @@ def _known_keys(target: Target) -> Iterator[tuple[str, str]]:
         kind, _, blob = target.pinned.partition(" ")
         yield kind, blob
         return
-    import paramiko
-
+    name = target.host if target.port == 22 else f"[{target.host}]:{target.port}"
     for file in target.known_hosts:
-        hosts = paramiko.HostKeys()
-        try:
-            hosts.load(str(file))
-        except OSError:
-            continue
-        except paramiko.hostkeys.InvalidHostKey as bad:
-            raise UsageError(f"{file} has a line that is no host key: {str(bad)[:120]}") from None
-        name = target.host if target.port == 22 else f"[{target.host}]:{target.port}"
-        for kind, key in (hosts.lookup(name) or {}).items():
+        for kind, key in (_host_keys(file).lookup(name) or {}).items():
             yield kind, key.get_base64()
 
 
+def _host_keys(file: Path) -> paramiko.HostKeys:
+    """The plain lines of a known_hosts file; paramiko knows neither markers (`@cert-authority`, `@revoked`) nor bad lines."""
+    import paramiko
+
+    hosts = paramiko.HostKeys()
+    for line in _lines(file):
+        if not line.startswith(("#", "@")):
+            try:
+                entry = paramiko.hostkeys.HostKeyEntry.from_line(line)
+            except (paramiko.hostkeys.InvalidHostKey, paramiko.SSHException, ValueError):
+                continue
+            for name in entry.hostnames if entry else ():
+                hosts.add(name, entry.key.get_name(), entry.key)
+    return hosts
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return []
+
+
 def _revoked(target: Target, blob: str) -> bool:
-    for file in target.known_hosts:
-        try:
-            lines = file.read_text(errors="replace").splitlines()
-        except OSError:
-            continue
-        if any(line.startswith("@revoked") and blob in line.split() for line in lines):
-            return True
-    return False
+    return any(line.startswith("@revoked") and blob in line.split() for file in target.known_hosts for line in _lines(file))
 
 
 def _believe(target: Target, offered: paramiko.PKey, known: Sequence[tuple[str, str]]) -> str:
@@ -283,8 +293,9 @@ def _authenticate(transport: paramiko.Transport, target: Target) -> None:
             tried.append(f"{origin} {key.fingerprint}: refused")
         if not transport.is_active():
             break
+    refused = sum(": refused" in text for text in tried)
     raise SshDenied(
-        f"{target.ssh} accepts none of {sum(': refused' in t for t in tried)} keys offered" if tried else f"no SSH key to offer to {target.ssh}",
+        f"{target.ssh} accepts none of {refused} keys offered" if refused else f"there is no SSH key to offer to {target.ssh}",
         reasons=tried, hint="name the right private key with --identity FILE, or put yours on the machine",
         command=f"ssh-copy-id -p {target.port} {target.user}@{target.host}",
     )
