@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,18 +25,12 @@ class Crashed(NovaError):
     code = "internal"
 
 
-def wants_json(argv: Sequence[str]) -> bool:
-    """Whether the command line asks for JSON; read off the raw words, since parsing them may be what failed."""
-    spelled = ("-ojson", "-o=json", "--output=json")
-    return any(word in spelled or (word in ("-o", "--output") and argv[i + 1:i + 2] == ["json"]) for i, word in enumerate(argv))
-
-
 def report(session: Session, error: NovaError) -> None:
     """The error on stderr, in the form the command line asked for."""
     from novactl.cli.formats import as_json
     from novactl.cli.plain import SCHEMA_VERSION, plain
 
-    if wants_json(session.argv) or session.env.get("NOVACTL_OUTPUT") == "json":
+    if session.wants_json:
         session.stderr.write(as_json({"schema_version": SCHEMA_VERSION, "error": plain(error.as_dict())}))
     else:
         session.stderr.write("".join(line + "\n" for line in lines(error, session.colour(session.stderr))))
@@ -46,7 +39,7 @@ def report(session: Session, error: NovaError) -> None:
 
 def note(session: Session, error: NovaError) -> None:
     """The error of one target among several. JSON has it in the result already."""
-    if session.captured is None and not wants_json(session.argv):
+    if session.captured is None and not session.wants_json:
         report(session, error)
 
 

@@ -23,7 +23,7 @@ STEPS = {
 @contextmanager
 def watching(session: Session, *, quiet: bool) -> Iterator[Watch]:
     """A watch for one command. It always remembers the operation, which an interruption must be able to name."""
-    if quiet or session.captured is not None:
+    if quiet or not session.chatty:
         yield lambda progress: _remember(session, progress)
         return
     lines = Lines(session)

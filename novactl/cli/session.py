@@ -80,9 +80,23 @@ class Session:
             return True
         return is_terminal(stream) and self.env.get("TERM") != "dumb"
 
+    @property
+    def wants_json(self) -> bool:
+        """Whether the command line asks for JSON; read off the raw words, since parsing them may be what failed."""
+        if self.env.get("NOVACTL_OUTPUT") == "json":
+            return True
+        joined = ("-ojson", "-o=json", "--output=json")
+        return any(
+            word in joined or (word in ("-o", "--output") and self.argv[at + 1:at + 2] == ["json"]) for at, word in enumerate(self.argv))
+
+    @property
+    def chatty(self) -> bool:
+        """Whether notes and progress are wanted: not in a batch, and not where a program reads errors as JSON from stderr."""
+        return self.captured is None and (is_terminal(self.stderr) or not self.wants_json)
+
     def note(self, text: str) -> None:
-        """A line for the person, never data: on stderr, and not in a batch."""
-        if self.captured is None:
+        """A line for the person, never data, on stderr."""
+        if self.chatty:
             print(text, file=self.stderr, flush=True)
 
     def now(self) -> float:

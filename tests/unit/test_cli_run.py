@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from novactl.cli import failures, run
-from novactl.cli.root import root
+from novactl.cli import run
 from novactl.cli.session import Session
 from novactl.errors import EXIT_STATUS_HELP, ExitStatus
 from tests.unit.cli_world import Prompt, World
@@ -232,7 +231,11 @@ def test_several_targets_go_on_after_a_failure(world: World) -> None:
     assert ran.status == ExitStatus.PARTIAL
     assert [(item["target"], item["ok"]) for item in ran.json["items"]] == [("tiny", True), ("nobody", False), ("small", True)]
     assert ran.json["items"][1]["error"]["code"] == "not_found"
-    assert "2 ok, 1 failed" in ran.err
+    assert ran.err == ""
+    for name in ("a", "b"):
+        world.run("flavor", "create", name, "--ram", "64")
+    ran = world.run("flavor", "delete", "a", "nobody", "b", "--yes")
+    assert "error[not_found]: no flavor 'nobody'" in ran.err and "2 ok, 1 failed" in ran.err
     assert world.run("flavor", "delete", "x", "y", "--yes").status == ExitStatus.NOT_FOUND
 
 
@@ -318,6 +321,12 @@ def test_errors_of_typer_are_known_by_their_class() -> None:
 
     assert run._ClickError.__name__ == "ClickException"
     assert issubclass(typer.BadParameter, run._ClickError)
-    assert failures.wants_json(["x", "-o", "json"]) and not failures.wants_json(["x", "-o", "name", "json"])
-    assert root() is root()
-    assert Session([], {}).argv == []
+
+
+def test_with_json_nothing_but_errors_goes_to_stderr(world: World) -> None:
+    """With -o json and no terminal stderr carries errors alone; JSON is recognised however the option is spelled."""
+    for words in (["-o", "json"], ["-ojson"], ["--output=json"], ["--output", "json"]):
+        assert Session(["flavor", "list", *words], {}).wants_json and not Session(["flavor", "list", *words], {}).chatty
+    assert not Session(["flavor", "list", "-o", "name", "json"], {}).wants_json
+    assert Session([], {"NOVACTL_OUTPUT": "json"}).wants_json
+    assert world.run("flavor", "create", "f", "--ram", "64", "--dry-run", "-o", "json").err == ""
