@@ -25,7 +25,8 @@ class Figure:
     """One measured number and the bound it must keep.
 
     `against` says what it was compared with, with that thing's own value, measured in the same run; None where the bound is
-    absolute. `ratio` is value / reference. `limit` bounds the ratio where there is one, else the value.
+    absolute. `ratio` is value / reference (an allowance taken off the value first, and named in `against`). `limit` bounds
+    the ratio where there is one, else the value.
     """
 
     name: str
@@ -47,17 +48,15 @@ def at_least(name: str, value: float, unit: str, *, limit: float) -> Figure:
 
 def over(name: str, value: float, unit: str, *, against: str, reference: float, limit: float, plus: float = 0.0) -> Figure:
     """`value` may be at most `limit` times `reference`, plus `plus` (in `unit`)."""
-    return _compared(name, value, unit, against, reference, limit, value <= limit * reference + plus)
+    told = f"{against}: {reference:.4g} {unit}" + (f", and {plus:g} {unit} allowed" if plus else "")
+    ratio = (value - plus) / reference
+    return Figure(name=name, value=value, unit=unit, against=told, ratio=ratio, limit=limit, holds=ratio <= limit)
 
 
 def share(name: str, value: float, unit: str, *, against: str, reference: float, limit: float) -> Figure:
     """`value` must be at least `limit` times `reference`."""
-    return _compared(name, value, unit, against, reference, limit, value >= limit * reference)
-
-
-def _compared(name: str, value: float, unit: str, against: str, reference: float, limit: float, holds: bool) -> Figure:
-    ratio = value / reference if reference else float("inf")
-    return Figure(name=name, value=value, unit=unit, against=f"{against}: {reference:.4g} {unit}", ratio=ratio, limit=limit, holds=holds)
+    told, ratio = f"{against}: {reference:.4g} {unit}", value / reference
+    return Figure(name=name, value=value, unit=unit, against=told, ratio=ratio, limit=limit, holds=ratio >= limit)
 
 
 Benchmark = Callable[[], Figure | Iterable[Figure]]
