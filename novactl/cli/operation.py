@@ -5,13 +5,13 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import OperationRef, Quiet
+from novactl.cli.options import OperationRef, OperationRefs, Quiet
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
 from novactl.cli.tree import Noun
 
-NOUN = Noun("operation", "Changes under way: list, show, resume, undo.")
+NOUN = Noun("operation", "Changes under way: list, show, resume, undo.", settles=False)
 
 
 @NOUN.verb("list", columns.OPERATIONS)
@@ -43,8 +43,8 @@ def show(ctx: typer.Context, operation: OperationRef) -> Any:
 
 
 @NOUN.verb("resume", columns.OPERATIONS)
-def resume(ctx: typer.Context, operation: OperationRef, quiet: Quiet = False) -> Any:
-    """Take an operation over and drive it to its end.
+def resume(ctx: typer.Context, operations: OperationRefs, quiet: Quiet = False) -> Any:
+    """Take operations over and drive them to their ends, side by side.
 
     novactl operation resume 3f2a
     """
@@ -52,8 +52,8 @@ def resume(ctx: typer.Context, operation: OperationRef, quiet: Quiet = False) ->
 
     session = session_of(ctx)
     with watching(session, quiet=quiet) as watch:
-        ended = api.resume(session.cluster, operation, watch=watch)
-    return Shown(ended, rows=(ended,))
+        ended = api.resume_all(session.cluster, operations, watch=watch)
+    return Shown(ended[0] if len(ended) == 1 else ended, rows=ended)
 
 
 @NOUN.verb("undo", columns.OPERATIONS)

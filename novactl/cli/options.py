@@ -48,7 +48,7 @@ Flavor, Image = _choice("flavor", str, "The size."), _choice("image", str, "What
 Key = _choice("keypair", str | None, "The SSH key the server is given.")
 OnNode = _choice("node", str | None, "Only this node.")
 OnZone = Annotated[str | None, typer.Option(metavar="ZONE", show_default=False, help="Only nodes of this zone.")]
-OperationRef = _target("operation", "OPERATION")
+OperationRef, OperationRefs = _target("operation", "OPERATION"), _targets("operation", "OPERATION...")
 
 NewName = Annotated[str, typer.Argument(
     metavar="NAME", show_default=False, help="Letters, digits, '_', '.' and '-'; at most 63.")]

@@ -23,7 +23,8 @@ class Session:
     """Made once by `run`, handed to every command as `ctx.obj`.
 
     `captured` is None, or a list that takes what would be printed as a JSON object (`novactl batch`). `operation` is the
-    id of the last operation that reported progress. `argv` is what the user typed.
+    id of the last operation that reported progress. `argv` is what the user typed. `settles`: opening the cluster first ends
+    what a dead process left behind.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Session:
         self.config_file: Path | None = None
         self.captured: list[dict[str, Any]] | None = None
         self.operation = ""
+        self.settles = False
         self._cluster: Cluster | None = None
         self._lender: Session | None = None
 
@@ -64,6 +66,11 @@ class Session:
             from novactl.cluster import open_cluster
 
             self._cluster = open_cluster(self.config)
+            if self.settles:
+                from novactl.api.recovery import settle
+
+                for sentence in settle(self._cluster):
+                    self.note(sentence)
         return self._cluster
 
     @property

@@ -6,6 +6,7 @@ makes the one command that runs (or completes) into a real Typer command.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from collections.abc import Callable
@@ -113,11 +114,15 @@ def write_lines(formatter: Any, title: str, lines: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Spec:
-    """A verb as declared: its function, and the table its result is shown with (None: it prints by itself)."""
+    """A verb as declared: its function, and the table its result is shown with (None: it prints by itself).
+
+    `settles`: it first ends what a dead process left behind.
+    """
 
     name: str
     function: Callable[..., Any]
     table: Table | None
+    settles: bool
 
     @property
     def line(self) -> str:
@@ -127,24 +132,26 @@ class Spec:
 
     def build(self) -> Any:
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        function = self.function if self.table is None else _presenting(self.function, self.table)
+        function = _settling(self.function) if self.settles else self.function
+        function = function if self.table is None else _presenting(function, self.table)
         app.command(self.name, cls=Verb, context_settings=dict(SETTINGS))(function)
         return get_command(app)
 
 
 class Noun:
-    """The verbs of one noun; with an empty name, commands of the top level."""
+    """The verbs of one noun; with an empty name, commands of the top level. `settles` is what its verbs do first."""
 
-    def __init__(self, name: str, line: str) -> None:
+    def __init__(self, name: str, line: str, *, settles: bool = True) -> None:
         self.name = name
         self.line = line
+        self.settles = settles and bool(name)
         self.verbs: dict[str, Spec] = {}
 
     def verb(self, name: str, table: Table | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declares a verb. With a table, its function returns a value and the verb gets the output options."""
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.verbs[name] = Spec(name, function, table)
+            self.verbs[name] = Spec(name, function, table, self.settles)
             return function
 
         return declare
@@ -165,6 +172,15 @@ def lazy_noun(name: str, module: str, line: str, section: str) -> Lazy:
         return noun.group() if noun.name else noun.verbs[name].build()
 
     return Lazy(name, line, load, section)
+
+
+def _settling(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(**given: Any) -> Any:
+        given["ctx"].obj.settles = True
+        return function(**given)
+
+    return call
 
 
 def _presenting(function: Callable[..., Any], table: Table) -> Callable[..., Any]:

@@ -50,6 +50,7 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
  'keypairs.names': 'SELECT keypair.name FROM keypair WHERE substr(keypair.name, 1, length(:by_prefix)) = :by_prefix ORDER BY '
                    'keypair.name LIMIT 200 OFFSET 0',
  'meta.insert': 'INSERT INTO meta ("key", value) VALUES (:key, :value)',
+ 'meta.unfinished': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
  'meta.update': 'UPDATE meta SET value=:new_value WHERE meta."key" = :by_key',
  'meta.value': 'SELECT meta.value FROM meta WHERE meta."key" = :by_key',
  'nodes.all': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.public_key, node.ssh, node.host_key, '
@@ -95,7 +96,6 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
  'nodes.q_update': 'UPDATE node SET state=:new_state, reason=:new_reason, address=:new_address, public_key=:new_public_key, '
                    'ssh=:new_ssh, host_key=:new_host_key, zone=:new_zone, architecture=:new_architecture, '
                    'agent_version=:new_agent_version, labels=:new_labels, undo=:new_undo WHERE node.id = :by_id',
- 'operations.q_any_open': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
  'operations.q_by_id': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                        'operation.object_name, operation.state, operation.epoch, operation.attempt, operation.owner, '
                        'operation.lease_until, operation.actor, operation.record, operation.error, operation.decision, '

@@ -1,4 +1,4 @@
-"""Facts about the cluster itself: its id, and the number of its schema."""
+"""Facts about the cluster itself: its id, the number of its schema, and whether anything is under way."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def update(sa: Any, t: Any) -> Any:
     return sa.update(t.meta).values(value=sa.bindparam("new_value")).where(t.meta.c.key == sa.bindparam("by_key"))
 
 
+@statement
+def unfinished(sa: Any, t: Any) -> Any:
+    return sa.select(t.operation.c.id).where(t.operation.c.ended_at.is_(None)).limit(1)
+
+
 def get(tx: Tx, key: str) -> str | None:
     row = tx.one(value, by_key=key)
     return None if row is None else row["value"]
@@ -40,3 +45,8 @@ def schema_number(tx: Tx) -> int:
 def cluster_id(tx: Tx) -> str:
     """This cluster's id. The schema check has made sure that there is one."""
     return get(tx, "cluster_id") or ""
+
+
+def anything_under_way(tx: Tx) -> bool:
+    """Whether any operation has not ended. Here, because every command asks it and few need the operations themselves."""
+    return tx.one(unfinished) is not None

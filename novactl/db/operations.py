@@ -48,11 +48,6 @@ def q_recent(sa: Any, t: Any) -> Any:
 
 
 @statement
-def q_any_open(sa: Any, t: Any) -> Any:
-    return sa.select(t.operation.c.id).where(t.operation.c.ended_at.is_(None)).limit(1)
-
-
-@statement
 def q_open_of(sa: Any, t: Any) -> Any:
     return sa.select(t.operation).where(
         t.operation.c.object_id == sa.bindparam("by_object_id"), t.operation.c.ended_at.is_(None))
@@ -145,11 +140,6 @@ def names(tx: Tx, prefix: str) -> list[str]:
 def recent(tx: Tx, *, ended: bool, limit: int = 1000) -> tuple[Operation, ...]:
     """Newest first; those not ended, or with `ended` all."""
     return tuple(_record(row) for row in tx.all(q_recent, with_ended=int(ended), limit=limit))
-
-
-def any_open(tx: Tx) -> bool:
-    """Whether any operation has not ended."""
-    return tx.one(q_any_open) is not None
 
 
 def open_of(tx: Tx, object_id: str) -> tuple[Operation, ...]:
