@@ -31,6 +31,7 @@ class Echo:
         heard, self.heard = self.heard, None if self.heard is None else b""
         return heard
 
+input("ready")
 print("attached", flush=True)
 try:
     attach(Session([]), Echo(), linger_s=0.05)
@@ -46,7 +47,9 @@ def line(tmp_path: Path):
     program.write_text(ECHO)
     repository = str(Path(__file__).parents[2])
     spawned = pexpect.spawn(sys.executable, [str(program)], env={**os.environ, "PYTHONPATH": repository}, encoding="utf-8", timeout=20)
+    spawned.expect("ready")
     settings = termios.tcgetattr(spawned.child_fd)
+    spawned.sendline("")
     spawned.expect("attached")
     spawned.send("a")
     spawned.expect("<a>")
