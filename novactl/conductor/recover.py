@@ -10,25 +10,32 @@ from novactl.cluster import Cluster
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Driver, Saga, busy, owned_by_the_living, taken
 from novactl.conductor.sagas import SAGAS
-from novactl.db import operations
+from novactl.db import nodes, operations
 from novactl.errors import Conflict, NotFound, NovaError, Superseded
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 ABANDONED = NovaError("the process that ran it died")
 
 
-def abandoned(cluster: Cluster) -> tuple[Operation, ...]:
-    """Operations that nobody drives any more and that have not ended; the stuck ones too."""
-    now = cluster.clock.now()
-    with cluster.db.read() as tx:
-        return tuple(op for op in operations.recent(tx, ended=False) if not owned_by_the_living(op, now))
+PROBE_S = 0.3
+"""What the node of a stuck operation gets to show that trying again is worth it."""
 
 
 def recover(cluster: Cluster, *, budget_s: float = 10.0, watch: Watch = unwatched) -> tuple[tuple[Operation, NovaError | None], ...]:
-    """End every abandoned operation, oldest first, while `budget_s` lasts: each with the error that keeps it from ending."""
-    found: list[tuple[Operation, NovaError | None]] = []
+    """End every operation that nobody drives any more, oldest first, while `budget_s` lasts: each with the error that
+    keeps it from ending.
+
+    A stuck one is tried when the node it waits for answers again, or, where it waits for something else, once a lease's
+    length; otherwise the error it is stuck with stands.
+    """
+    now = cluster.clock.now()
+    with cluster.db.read() as tx:
+        left = [op for op in operations.recent(tx, ended=False) if not owned_by_the_living(op, now)]
+    hopeless = _hopeless(cluster, [op for op in left if op.state is OperationState.STUCK], now)
+    found: list[tuple[Operation, NovaError | None]] = [
+        (op, NovaError.from_dict(op.error or ABANDONED.as_dict())) for op in left if op.id in hopeless]
     deadline = cluster.clock.monotonic() + budget_s
-    for operation in reversed(abandoned(cluster)):
+    for operation in reversed([op for op in left if op.id not in hopeless]):
         if cluster.clock.monotonic() > deadline:
             break
         try:
@@ -38,6 +45,20 @@ def recover(cluster: Cluster, *, budget_s: float = 10.0, watch: Watch = unwatche
         except NovaError as error:
             found.append((operation, error))
     return tuple(found)
+
+
+def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
+    """Ids of the stuck operations that trying again would not end."""
+    if not stuck:
+        return set()
+    with cluster.db.read() as tx:
+        places = {op.id: nodes.by_id(tx, op.record.get("node") or "") for op in stuck}
+    there = {node.id: node for node in places.values() if node is not None and node.address}
+    answers = cluster.agents.fan_out(list(there.values()), "agent.ping", timeout_s=PROBE_S) if there else {}
+    return {
+        op.id for op in stuck
+        if (isinstance(answers[place.id], NovaError) if (place := places[op.id]) and place.id in answers else op.lease_until > now)
+    }
 
 
 def _ended(cluster: Cluster, operation: Operation, watch: Watch) -> Operation:

@@ -175,7 +175,7 @@ def test_the_overtaken_change_nothing_more(world: World) -> None:
 def test_the_next_node_is_tried(tmp_path: Path) -> None:
     """A node that cannot start the server gives its claim back, and the server runs on the next."""
     world = World(tmp_path)
-    world.add_node("n1", fake={"vcpus": 64, "fail": {"start_domain": "out of order"}})
+    world.add_node("n1", fake={"vcpus": 64, "memory_mb": 65536, "disk_gb": 1000, "fail": {"start_domain": "out of order"}})
     world.add_node("n2")
     world.add_flavor()
     world.add_image()

@@ -238,6 +238,41 @@ def test_a_silent_node_is_passed_over_and_named(tmp_path: Path) -> None:
         assert any("answer" in reason for reason in nowhere.value.reasons)
 
 
+def test_a_stuck_operation_ends_when_its_node_comes_back(world: World) -> None:
+    """A creation whose undo cannot reach the node stays, named; other commands lose little time to it; healed, it is undone."""
+    import dataclasses
+
+    from novactl.conductor.saga import Driver
+    from novactl.db import nodes
+    from novactl.errors import NovaError, Stuck
+    from tests.sagas.scenarios import SCENARIOS
+    from tests.sagas.test_laws import altered
+
+    scenario = SCENARIOS["server.create"]
+    operation = scenario.start(world, None)
+    cut: list = []
+
+    def cutting(do, run, record):
+        record = do(run, record)
+        with world.cluster.db.write() as tx:
+            node = nodes.by_id(tx, record.node)
+            cut.append(node)
+            nodes.update(tx, dataclasses.replace(node, address="tcp://127.0.0.1:9"))
+        run.extras.clear()
+        raise NovaError("the link broke")
+
+    with pytest.raises(Stuck) as stuck:
+        Driver(world.cluster, altered(scenario.saga, 4, do=cutting), operation).drive()
+    assert stuck.value.exit_status == 6 and "operation resume" in stuck.value.command
+    began = world.cluster.clock.monotonic()
+    assert "cannot be ended yet" in settle(world.cluster)[0]
+    assert world.cluster.clock.monotonic() - began < 2
+    with world.cluster.db.write() as tx:
+        nodes.update(tx, cut[0])
+    assert "has been ended: failed" in settle(world.cluster)[0]
+    assert world.leftovers() == []
+
+
 def test_a_fault_of_every_node_is_undone_on_each(tmp_path: Path) -> None:
     """When no node can start it, each is tried (placement.max_attempts at most) and nothing stays on any."""
     world = World(tmp_path)
