@@ -7,7 +7,8 @@ Adding an error is adding a class here; `novactl help exit-codes` is drawn from 
 from __future__ import annotations
 
 import enum
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class ExitStatus(enum.IntEnum):

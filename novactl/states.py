@@ -7,8 +7,8 @@ nova/compute/api.py. Pure: nothing here reads a clock or a database.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Mapping
 
 from novactl.errors import Conflict
 

@@ -29,8 +29,8 @@ def server() -> Iterator[str]:
 
     def run(*argv: str | Path) -> None:
         subprocess.run(
-            [str(arg) for arg in argv], check=True, user=user.pw_uid, group=user.pw_gid, cwd=folder, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            [str(arg) for arg in argv], check=True, user=user.pw_uid, group=user.pw_gid, cwd=folder,
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     options = f"-k {folder} -c listen_addresses='' -c fsync=off -c max_connections=200"
     try:

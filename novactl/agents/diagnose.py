@@ -41,7 +41,8 @@ def _named(seen: set[int], peer: Peer) -> NovaError:
     where = f"node {peer.name} ({peer.address})"
     check = f"novactl node check {peer.name}"
     if zmq.EVENT_HANDSHAKE_FAILED_AUTH in seen:
-        return Denied(f"{where} does not admit this admin's key", hint="enrol the node again from here, or use the admin's machine", command=check)
+        return Denied(
+            f"{where} does not admit this admin's key", hint="enrol the node again from here, or use the admin's machine", command=check)
     if zmq.EVENT_HANDSHAKE_SUCCEEDED in seen:
         return Unreachable(f"{where} answered too late", hint="it is busy, or the network is slow; try again", command=check)
     if zmq.EVENT_CONNECTED in seen:

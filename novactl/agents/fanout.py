@@ -42,7 +42,7 @@ def fan_out(agents: Agents, peers: Sequence[Peer], method: str, args: Any, timeo
                 found[link.peer.id] = answer
                 poller.unregister(socket)
                 del waiting[socket]
-    for socket, (link, request) in waiting.items():
+    for socket, (link, _) in waiting.items():
         name = link.peer.name
         found[link.peer.id] = AgentTimeout(name, method, timeout_s) if socket not in unsent else Unreachable(
             f"node {name} ({link.peer.address}) does not answer", command=f"novactl node check {name}")

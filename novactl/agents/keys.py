@@ -50,5 +50,6 @@ def load(keys_dir: Path) -> KeyPair:
     if mode & 0o077:
         raise BadConfig(f"the admin key {secret_file} can be read by others (mode {mode:04o})", command=f"chmod 600 {secret_file}")
     if len(lines) < 2 or len(lines[0]) != 40 or len(lines[1]) != 40:
-        raise BadConfig(f"the admin key {secret_file} is damaged", hint="restore it from a backup, or move it away and enrol the nodes again")
+        raise BadConfig(
+            f"the admin key {secret_file} is damaged", hint="restore it from a backup, or move it away and enrol the nodes again")
     return KeyPair(public=lines[1], secret=lines[0])

@@ -109,10 +109,12 @@ def _nodes(cluster: Cluster, everyone: tuple[Node, ...]) -> list[Finding]:
         if isinstance(answer, NovaError):
             findings.append(Finding(f"node {node.name}", "fail", answer.message, f"novactl node check {node.name}"))
         elif answer.body.cluster_id != cluster_id or answer.body.node_id != node.id:
-            findings.append(Finding(f"node {node.name}", "fail", "its agent belongs to another cluster", f"novactl node enroll {node.ssh}"))
+            findings.append(Finding(
+                f"node {node.name}", "fail", "its agent belongs to another cluster", f"novactl node enroll {node.ssh}"))
         elif answer.body.agent_version != __version__:
             findings.append(Finding(
-                f"node {node.name}", "warn", f"agent {answer.body.agent_version}, novactl {__version__}", f"novactl node enroll {node.ssh}"))
+                f"node {node.name}", "warn",
+                f"agent {answer.body.agent_version}, novactl {__version__}", f"novactl node enroll {node.ssh}"))
         else:
             took_ms = (cluster.clock.now() - asked_at) * 1000
             findings.append(Finding(f"node {node.name}", "ok", f"agent {answer.body.agent_version}, answered within {took_ms:.0f} ms"))

@@ -63,7 +63,9 @@ def create(
     return create_servers(cluster, wanted, watch, dry_run=dry_run, wait=wait, timeout_s=timeout_s)
 
 
-def list_servers(cluster: Cluster, *, limit: int | None = None, status: str | None = None, node: str | None = None) -> tuple[ServerRow, ...]:
+def list_servers(
+    cluster: Cluster, *, limit: int | None = None, status: str | None = None, node: str | None = None,
+) -> tuple[ServerRow, ...]:
     """The living, newest first."""
     if status is not None and status not in STATUSES:
         raise UsageError(f"there is no status {status!r}", hint=f"one of {', '.join(STATUSES)}")

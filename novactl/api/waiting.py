@@ -30,9 +30,11 @@ def run_all(cluster: Cluster, begun: Sequence[Begun], watch: Watch | None, *, wa
         _hand_over(cluster, ids)
         return
 
+    def drive_one(one: Begun) -> None:
+        Driver(cluster, one.saga, one.operation, watch or unwatched).drive()
+
     def drive() -> None:
-        side_by_side(
-            cluster, begun, lambda one: Driver(cluster, one.saga, one.operation, watch or unwatched).drive(), begun[0].operation.object_kind)
+        side_by_side(cluster, begun, drive_one, begun[0].operation.object_kind)
 
     if timeout_s is None:
         drive()
@@ -42,7 +44,7 @@ def run_all(cluster: Cluster, begun: Sequence[Begun], watch: Watch | None, *, wa
     def in_thread() -> None:
         try:
             drive()
-        except BaseException as error:                        # handed to the waiting thread, which raises it
+        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
             failed.append(error)
 
     thread = threading.Thread(target=in_thread, name="operations", daemon=True)

@@ -9,7 +9,16 @@ from novactl.agents import wire
 from novactl.conductor import fleet
 from novactl.conductor.deciding import configured, refusal
 from novactl.conductor.domain import (
-    delete_disk, delete_seed, node_of, power_off, power_on, ref, server_in, server_of, spec_of, undefine,
+    delete_disk,
+    delete_seed,
+    node_of,
+    power_off,
+    power_on,
+    ref,
+    server_in,
+    server_of,
+    spec_of,
+    undefine,
 )
 from novactl.conductor.history import note
 from novactl.conductor.saga import Run, Saga, Step, nothing

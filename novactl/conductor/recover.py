@@ -84,7 +84,8 @@ def resume(
     """
     operation = find(cluster, operation_id)
     if operation.state.ended:
-        raise Conflict(f"operation {operation.id[:8]} has ended: {operation.state.value}", command=f"novactl operation show {operation.id[:8]}")
+        raise Conflict(
+            f"operation {operation.id[:8]} has ended: {operation.state.value}", command=f"novactl operation show {operation.id[:8]}")
     driver = _take(cluster, SAGAS[operation.kind], operation, forward=forward, watch=watch, extras=extras)
     try:
         driver.drive()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from novactl.db.named import Named
 from novactl.db.statements import Row, Tx, from_json, like_prefix, statement, to_json, updates
 from novactl.errors import Superseded
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
@@ -111,7 +110,8 @@ def q_step_insert(sa: Any, t: Any) -> Any:
 def q_step_update(sa: Any, t: Any) -> Any:
     s = t.operation_step.c
     return updates(sa, t.operation_step, "state", "ended_at", "error").where(
-        s.operation_id == sa.bindparam("by_operation_id"), s.attempt == sa.bindparam("by_attempt"), s.position == sa.bindparam("by_position"))
+        s.operation_id == sa.bindparam("by_operation_id"), s.attempt == sa.bindparam("by_attempt"),
+        s.position == sa.bindparam("by_position"))
 
 
 @statement

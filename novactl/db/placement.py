@@ -55,13 +55,15 @@ def q_consumers(sa: Any, t: Any) -> Any:
 @statement
 def q_held(sa: Any, t: Any) -> Any:
     c = t.claim.c
-    return sa.select(c.resource_class, c.amount).where(c.consumer_id == sa.bindparam("by_consumer_id"), c.node_id == sa.bindparam("by_node_id"))
+    return sa.select(c.resource_class, c.amount).where(
+        c.consumer_id == sa.bindparam("by_consumer_id"), c.node_id == sa.bindparam("by_node_id"))
 
 
 @statement
 def q_all(sa: Any, t: Any) -> Any:
     c = t.claim.c
-    return sa.select(c.consumer_kind, c.consumer_id, c.node_id, c.resource_class, c.amount).order_by(c.node_id, c.consumer_id, c.resource_class)
+    return sa.select(c.consumer_kind, c.consumer_id, c.node_id, c.resource_class, c.amount).order_by(
+        c.node_id, c.consumer_id, c.resource_class)
 
 
 @statement
@@ -89,7 +91,7 @@ def used_on(tx: Tx, node_id: str) -> dict[str, int]:
 
 def consumers(tx: Tx) -> dict[str, int]:
     """Node id -> how many servers hold claims there."""
-    return {node_id: count for node_id, count in tx.stream(q_consumers)}
+    return dict(tx.stream(q_consumers))
 
 
 def all_(tx: Tx) -> list[ClaimRow]:

@@ -69,7 +69,8 @@ def q_list(sa: Any, t: Any) -> Any:
 
 @statement
 def q_on_node(sa: Any, t: Any) -> Any:
-    return _select(sa, t).where(t.server.c.node_id == sa.bindparam("by_node_id"), t.server.c.live_name.is_not(None)).order_by(t.server.c.name)
+    return _select(sa, t).where(
+        t.server.c.node_id == sa.bindparam("by_node_id"), t.server.c.live_name.is_not(None)).order_by(t.server.c.name)
 
 
 @statement

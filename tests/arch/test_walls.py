@@ -131,7 +131,8 @@ def test_no_cycles() -> None:
                 if isinstance(node, ast.Import):
                     found |= {alias.name for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:
-                    found |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in names else node.module for alias in node.names}
+                    whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                    found |= (whole & names) or {node.module}
             graph[module] = (found & names) - {module}
     done: set[str] = set()
 

@@ -71,7 +71,8 @@ def _begin(saga: Saga[Any], event: Event, record: Callable[[Server], Any]) -> Ca
         assert server is not None
         with world.cluster.db.write() as tx:
             operation = begin(world.cluster, tx, saga, record(server), ("server", server.id, server.name))
-            servers.move_state(tx, server, advance(server.state, event, server.name), operation_id=operation.id, at=world.cluster.clock.now())
+            state = advance(server.state, event, server.name)
+            servers.move_state(tx, server, state, operation_id=operation.id, at=world.cluster.clock.now())
         return operation
 
     return start

@@ -39,10 +39,12 @@ def world(tmp_path: Path) -> Iterator[World]:
 def altered(saga: Saga[Any], position: int, **functions: Callable[..., Any]) -> Saga[Any]:
     """The saga with one step's `do` or `undo` wrapped: the wrapper is given the original."""
     step = saga.steps[position]
-    changed = Step(step.name, **{
-        name: (lambda run, record, wrap=functions.get(name), inner=getattr(step, name): wrap(inner, run, record) if wrap else inner(run, record))
-        for name in ("do", "undo")
-    })
+
+    def wrapped(name: str) -> Callable[..., Any]:
+        inner, wrap = getattr(step, name), functions.get(name)
+        return (lambda run, record: wrap(inner, run, record)) if wrap else inner
+
+    changed = Step(step.name, wrapped("do"), wrapped("undo"))
     return dataclasses.replace(saga, steps=(*saga.steps[:position], changed, *saga.steps[position + 1:]))
 
 

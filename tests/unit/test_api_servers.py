@@ -18,7 +18,15 @@ from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
 from novactl.db import placement
 from novactl.errors import (
-    AgentRefused, AlreadyExists, Ambiguous, Busy, Conflict, NotFound, NoValidHost, Unreachable, UsageError,
+    AgentRefused,
+    AlreadyExists,
+    Ambiguous,
+    Busy,
+    Conflict,
+    NotFound,
+    NoValidHost,
+    Unreachable,
+    UsageError,
 )
 from tests import postgres
 from tests.world import World, small_world
@@ -115,7 +123,8 @@ def test_bad_requests_change_nothing(world: World) -> None:
     before = world.leftovers()
     for bad, error in (
         (wanted("x", flavor="nope"), NotFound), (wanted("x", image="nope"), NotFound), (wanted("x", key="nope"), NotFound),
-        (wanted("x", node="nope"), NotFound), (wanted("web"), AlreadyExists), (wanted("../x"), UsageError), (wanted("x", count=0), UsageError),
+        (wanted("x", node="nope"), NotFound), (wanted("web"), AlreadyExists), (wanted("../x"), UsageError),
+        (wanted("x", count=0), UsageError),
     ):
         with pytest.raises(error):
             api.create(cluster, bad)

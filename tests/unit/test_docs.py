@@ -33,7 +33,8 @@ def states() -> str:
     rows = []
     for event, rule in TRANSITIONS.items():
         after = [rule.to_vm or "as it was", (rule.to_task or "idle") if rule.to_task is not None else ""]
-        rows.append(f"| {event} | {shown(rule.vm, len(VmState) - 1)} / {shown(rule.task, len(TaskState))} | {' / '.join(filter(None, after))} |")
+        before = [shown(rule.vm, len(VmState) - 1), shown(rule.task, len(TaskState))]
+        rows.append(f"| {event} | {' / '.join(before)} | {' / '.join(filter(None, after))} |")
     return "\n".join(rows)
 
 
