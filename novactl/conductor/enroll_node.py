@@ -23,8 +23,8 @@ from novactl.enroll.log import EnrolLog
 from novactl.enroll.plan import Plan, make_plan
 from novactl.enroll.request import EnrollNode, EnrolPlan
 from novactl.enroll.shell import Shell
-from novactl.enroll.site import Before, before_of, earliest
-from novactl.errors import EnrolFailed, NovaError, UsageError
+from novactl.enroll.site import Before, before_of, earliest, origin_of
+from novactl.errors import Conflict, EnrolFailed, NovaError, UsageError
 from novactl.model.ids import check_name
 from novactl.model.node import Node, NodeState
 
@@ -132,12 +132,13 @@ def _record(
     wanted = packages(lacking, family, facts.machine) if family and goal.packages else ()
     before = dataclasses.replace(before, packages=wanted)
     stored = existing.undo.get("before") if existing else None
-    origin = earliest(wire.from_plain(Before, stored), before) if stored else before
+    origin = earliest(wire.from_plain(Before, stored), before) if stored else origin_of(before)
+    unfinished = existing is not None and existing.state is NodeState.ENROLLING
     zone = request.zone or (existing.zone if existing else "")
     labels = dict(request.labels) or dict(existing.labels if existing else {})
     return EnrollRecord(
         node_id=goal.node_id, name=goal.name, zone=zone, labels=labels, address=_address(request, existing, access, goal.port),
-        new=existing is None, access=access, goal=goal, before=before, origin=origin,
+        new=existing is None or unfinished, access=access, goal=goal, before=origin if unfinished else before, origin=origin,
         changes=tuple(change.step for change in plan.changes), machine_id=facts.machine_id, admins=admins_text(facts, goal),
         family=family.name if family else "", packages=wanted, keep_on_failure=request.keep_on_failure,
         public_key=facts.installed.public_key,
@@ -188,10 +189,10 @@ def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -
 def _run(cluster: Cluster, record: EnrollRecord, shell: Shell, trust: Trust, watch: Watch) -> None:
     with cluster.db.write() as tx:
         there = nodes.by_name(tx, record.name)
-        if (there is None) != record.new or (there is not None and there.id != record.node_id):
-            raise EnrolFailed(f"node {record.name} was changed by somebody else meanwhile", hint="ask again")
-        if there is None:
+        if there is None and record.new:
             nodes.insert(tx, _first_row(cluster, record))
+        elif there is None or there.id != record.node_id or record.new != (there.state is NodeState.ENROLLING):
+            raise Conflict(f"node {record.name} was changed by somebody else meanwhile", hint="ask again")
         operation = begin(cluster, tx, ENROLL_NODE, record, ("node", record.node_id, record.name))
     extras = {"shell": shell, "trust": trust}
     try:

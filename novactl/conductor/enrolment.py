@@ -32,7 +32,7 @@ AGENT_DEADLINE_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class EnrollRecord:
-    """`new`: the node had no row before. `changes`: the steps that have something to do. `origin` is `Before` of the
+    """`new`: the node has never been enrolled to the end. `changes`: the steps that have something to do. `origin` is `Before` of the
     first enrolment, kept for `node remove`; `report` is the agent's first."""
 
     node_id: str
@@ -123,7 +123,7 @@ def _step(of: steps.NodeStep) -> Step[EnrollRecord]:
     def undo(run: Run, record: EnrollRecord) -> None:
         if record.keep_on_failure:
             stayed(run).append(f"{of.name}: as it was left (--keep-on-failure)")
-        elif of.name in record.changes:
+        elif record.new or of.name in record.changes:
             stayed(run).extend(of.undo(site_of(run, record)))
 
     return Step(of.name, do, undo)
@@ -186,7 +186,7 @@ def inventories(settings: Mapping[str, Any], report: wire.Report, held: Mapping[
 
 def _unprepare(run: Run, record: EnrollRecord) -> None:
     """Of a first enrolment, the pool and the network go too: by the agent, or where it cannot be asked, by libvirt."""
-    if not record.new or record.keep_on_failure:
+    if not record.new or record.before.config or record.keep_on_failure:
         return
     try:
         run.call(record.peer, "node.unprepare", timeout_s=20)
@@ -230,8 +230,13 @@ def undo_of(record: EnrollRecord) -> dict[str, Any]:
 
 
 def _fail(run: Run, tx: Tx, record: EnrollRecord, error: NovaError) -> None:
-    """The row of a node that never was goes; what stayed on the machine is said."""
-    if record.new:
+    """The row of a node that never was goes, unless it is kept to be looked at; what stayed on the machine is said."""
+    node = nodes.by_id(tx, record.node_id)
+    if record.new and record.keep_on_failure and node is not None:
+        nodes.update(tx, dataclasses.replace(
+            node, reason=f"enrolment failed: {error.message}", address=record.address if record.public_key else "",
+            public_key=record.public_key))
+    elif record.new:
         nodes.delete(tx, record.node_id)
     log = run.cluster.config.data_dir / "logs" / f"enrol-{record.name}.log"
     left = stayed(run)

@@ -58,6 +58,8 @@ def _unprepare(run: Run, record: RemoveRecord) -> RemoveRecord:
     """The agent gives up pool, images and network. Where it does not answer, libvirt is told to forget the pool."""
     site = _site(run, record)
     try:
+        if not record.address:
+            raise Unreachable("the enrolment never came to an agent")
         run.call(record.peer, "node.unprepare", timeout_s=30)
     except Unreachable as silent:
         site.shell.note(f"node.unprepare: {silent.message}")

@@ -72,10 +72,21 @@ def before_of(facts: Facts, goal: Goal) -> Before:
     )
 
 
+def origin_of(before: Before) -> Before:
+    """The same without anything of novactl's: what the machine is to be after `node remove`. What lies at our own paths is ours,
+    left perhaps by an enrolment that the database has forgotten."""
+    ours = bool(before.config)
+    return replace(
+        before, user_groups=() if ours else before.user_groups, state_dir="" if ours else before.state_dir, pool="" if ours else before.pool,
+        current="", config="", admins="", public_key="", unit="", supervisor="", running=False, at_boot=False,
+    )
+
+
 def earliest(first: Before, second: Before) -> Before:
-    """What the machine was before the first of two enrolments; a machine that lost the first's traces starts anew."""
+    """Of two origins the first, with what the second added; a machine that lost the first's traces (`second.config` is
+    empty: it was installed anew) starts anew."""
     if not second.config:
-        return second
+        return origin_of(second)
     firewall = first if first.firewall else second
     return replace(
         first, packages=tuple(dict.fromkeys((*first.packages, *second.packages))), firewall=firewall.firewall,

@@ -92,7 +92,7 @@ def remove_directories(site: Site) -> Stayed:
         return ()
     left = site.shell.run(f"""as_before() {{ chmod "$2" "$1"; chown "$3:$4" "$1"; }}
 rm -rf {paths.STATE_DIR}/* {paths.STATE_DIR}/.[!.]*
-if [ -n "$1" ]; then as_before {paths.STATE_DIR} $1; else rmdir {paths.STATE_DIR} 2>/dev/null; fi
+if [ -n "$1" ]; then as_before {paths.STATE_DIR} $1; else rmdir {paths.STATE_DIR} 2>/dev/null || as_before {paths.STATE_DIR} 755 root root; fi
 [ -z "$2" ] || as_before {paths.POOL_DIR} $2
 rmdir {paths.CONFIG_DIR} {paths.AGENT_HOME} 2>/dev/null && rmdir {paths.AGENT_HOME.rpartition('/')[0]} 2>/dev/null
 [ -n "$2" ] || [ ! -d {paths.POOL_DIR} ] || rmdir {paths.POOL_DIR} 2>/dev/null || ls -A {paths.POOL_DIR} | head -n 5
