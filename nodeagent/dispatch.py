@@ -99,8 +99,9 @@ class Dispatcher:
                 raise Refused(Code.UNKNOWN_METHOD, f"{request.method[:60]!r} is not a method of this agent")
             if method.role not in _ALLOWED[role]:
                 raise Refused(Code.DENIED, f"{request.method} needs the role {method.role}, this key has {role}")
-            if max(len(request_id), len(request.operation), len(request.actor)) > ID_CHARS:
-                raise Refused(Code.BAD_REQUEST, f"id, operation and actor have at most {ID_CHARS} characters each")
+            for text in (request_id, request.operation, request.actor):
+                if len(text) > ID_CHARS or not text.isprintable():
+                    raise Refused(Code.BAD_REQUEST, f"id, operation and actor are {ID_CHARS} printable characters at most")
             args = wire.from_plain(method.args, request.args)
             call = Call(self.agent, request, role, key, peer, self._send)
             if method.inline:

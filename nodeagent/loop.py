@@ -24,7 +24,8 @@ OLDEST_LIBZMQ = (4, 3, 3)
 
 FRAMES_AT_MOST = 8
 BATCH = 64
-HELD_BACK, HELD_BYTES, HELD_S = 1024, 16 << 20, 30.0
+HELD_EACH, HELD_BYTES, HELD_S = 256, 16 << 20, 30.0
+SAY_DROPPED_S = 60.0
 TICK_S = 1.0
 RETRY_S = 0.005
 SELF_TEST_S = 5.0
@@ -74,8 +75,9 @@ class Endpoint:
         self.socket.setsockopt(zmq.IPV6, int("[" in listen))
         self.socket.bind(listen)
         self.address: str = self.socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
-        self._held: Deque[Tuple[float, bytes, List[bytes]]] = deque()
-        self._held_bytes = 0
+        self._held: Dict[bytes, Deque[Tuple[float, List[bytes]]]] = {}
+        self._held_bytes = self._dropped = 0
+        self._dropped_said_s = -SAY_DROPPED_S
 
     def drain(self) -> bool:
         """Serve what has come, at most BATCH messages; True when there may be more."""
@@ -105,14 +107,24 @@ class Endpoint:
         return frames if count <= FRAMES_AT_MOST else None
 
     def send(self, peer: bytes, frames: List[bytes]) -> None:
-        """To the peer now, or held back while its queue is full (behind what is held back already)."""
-        if self._held or not self._sent(peer, frames):
-            size = sum(map(len, frames))
-            if len(self._held) >= HELD_BACK or self._held_bytes + size > HELD_BYTES:
-                log("a peer does not take its replies: one was dropped")
-                return
-            self._held.append((time.monotonic(), peer, frames))
-            self._held_bytes += size
+        """To the peer now, or held back while its queue is full (behind what is held back for it already)."""
+        held = self._held.get(peer)
+        if held is None and self._sent(peer, frames):
+            return
+        size = sum(map(len, frames))
+        if (held is not None and len(held) >= HELD_EACH) or self._held_bytes + size > HELD_BYTES:
+            self._drop_one()
+            return
+        self._held.setdefault(peer, deque()).append((time.monotonic(), frames))
+        self._held_bytes += size
+
+    def _drop_one(self) -> None:
+        """Count it, and say so now and then: a peer must not be able to fill the log."""
+        self._dropped += 1
+        now = time.monotonic()
+        if now - self._dropped_said_s > SAY_DROPPED_S:
+            self._dropped_said_s = now
+            log(f"peers do not take their replies: {self._dropped} dropped so far")
 
     def _sent(self, peer: bytes, frames: List[bytes]) -> bool:
         try:
@@ -130,17 +142,14 @@ class Endpoint:
         return bool(self._held)
 
     def retry(self) -> bool:
-        """Send what was held back; True while some is left. One stuck peer does not hold up the others for long."""
-        stuck, left, oldest_s = set(), deque(), time.monotonic() - HELD_S
-        while self._held:
-            since_s, peer, frames = self._held.popleft()
-            if peer in stuck or not self._sent(peer, frames):
-                stuck.add(peer)
-                if since_s > oldest_s:
-                    left.append((since_s, peer, frames))
-        self._held = left
-        self._held_bytes = sum(len(frame) for _, _, frames in left for frame in frames)
-        return bool(left)
+        """Send what was held back; True while some is left. Of a peer that takes nothing, it is dropped in the end."""
+        oldest_s = time.monotonic() - HELD_S
+        for peer, held in list(self._held.items()):
+            while held and (held[0][0] < oldest_s or self._sent(peer, held[0][1])):
+                self._held_bytes -= sum(map(len, held.popleft()[1]))
+            if not held:
+                del self._held[peer]
+        return bool(self._held)
 
 
 def _user_id(frame: zmq.Frame) -> str:

@@ -133,9 +133,9 @@ class Node:
         return sha256
 
     def spec(self, sha256: str, **changes: Any) -> wire.DomainSpec:
-        plain = dict(
-            server=str(uuid.uuid4()), epoch=1, name="web1", vcpus=1, memory_mb=64, disk_gb=1, image_sha256=sha256,
-            mac="52:54:00:00:00:01", network=self.network, architecture=self.architecture)
+        plain = {
+            "server": str(uuid.uuid4()), "epoch": 1, "name": "web1", "vcpus": 1, "memory_mb": 64, "disk_gb": 1, "image_sha256": sha256,
+            "mac": "52:54:00:00:00:01", "network": self.network, "architecture": self.architecture}
         return wire.DomainSpec(**{**plain, **changes})
 
     def define(self, sha256: str, **changes: Any) -> wire.DomainSpec:

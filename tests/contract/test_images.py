@@ -1,0 +1,144 @@
+"""How an image arrives: in order, checked, resumable, and never seen before it is right."""
+
+import hashlib
+import os
+import random
+
+import pytest
+
+from nodeagent import images, wire
+from nodeagent.wire import CHUNK_BYTES, Code, ImageChunk, ImageOffer, ImageRef
+from tests.contract.kit import Node
+
+CONTENT = random.Random(7).randbytes(3 * CHUNK_BYTES + 12345)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+OFFER = ImageOffer(SHA256, len(CONTENT), len(CONTENT), "raw")
+
+
+def send(node: Node, start: int = 0, end: int = len(CONTENT), content: bytes = CONTENT) -> wire.ImageProgress:
+    progress = wire.ImageProgress(False, start)
+    while progress.offset < end:
+        at = progress.offset
+        progress = node.ok("image.chunk", ImageChunk(SHA256, at), content[at : min(at + CHUNK_BYTES, end)])
+    return progress
+
+
+def files(node: Node) -> list[str]:
+    return sorted(path.name for path in node.pool.iterdir())
+
+
+def test_an_image_arrives(fake: Node) -> None:
+    """Chunk by chunk, then under its own name with the very bytes; offering it again says it is present."""
+    assert fake.ok("image.begin", OFFER) == wire.ImageProgress(False, 0)
+    send(fake)
+    assert files(fake) == [f"base-{SHA256}.part"]
+    assert fake.ok("image.finish", ImageRef(SHA256)).present
+    assert files(fake) == [f"base-{SHA256}.raw"]
+    assert (fake.pool / f"base-{SHA256}.raw").read_bytes() == CONTENT
+    assert fake.ok("image.begin", OFFER).present
+    assert fake.ok("image.finish", ImageRef(SHA256)).present
+    assert fake.ok("image.list").images == (wire.CachedImage(SHA256, len(CONTENT)),)
+
+
+@pytest.mark.parametrize("cut", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 7, len(CONTENT)])
+def test_a_transfer_goes_on_after_a_restart(fake: Node, cut: int) -> None:
+    """Wherever it was cut, a restarted agent wants the next byte and ends with the same image."""
+    fake.ok("image.begin", OFFER)
+    send(fake, 0, cut)
+    fake.restart()
+    assert fake.refusal("image.chunk", ImageChunk(SHA256, cut), b"x").code == Code.NOT_FOUND
+    assert fake.ok("image.begin", OFFER) == wire.ImageProgress(False, cut)
+    send(fake, cut)
+    assert fake.ok("image.finish", ImageRef(SHA256)).present
+
+
+def test_a_chunk_out_of_place_is_answered_with_the_place(fake: Node) -> None:
+    """A chunk that came before, or too early, changes nothing and says which offset is wanted."""
+    fake.ok("image.begin", OFFER)
+    send(fake, 0, 1000)
+    for offset in (0, 999, 1001, len(CONTENT)):
+        assert fake.ok("image.chunk", ImageChunk(SHA256, offset), b"!") == wire.ImageProgress(False, 1000)
+    send(fake, 1000)
+    assert fake.ok("image.finish", ImageRef(SHA256)).present
+
+
+def test_wrong_bytes_never_become_an_image(fake: Node) -> None:
+    """One flipped bit: finish says bad_image, and neither image nor half of one is left."""
+    fake.ok("image.begin", OFFER)
+    send(fake, content=CONTENT[:-1] + bytes([CONTENT[-1] ^ 1]))
+    failure = fake.refusal("image.finish", ImageRef(SHA256))
+    assert failure.code == Code.BAD_IMAGE and not failure.retryable
+    assert files(fake) == []
+    fake.ok("image.begin", OFFER)
+
+
+def test_more_bytes_than_offered_are_refused(fake: Node) -> None:
+    """A chunk past the offered size ends the transfer."""
+    fake.ok("image.begin", OFFER)
+    send(fake)
+    assert fake.refusal("image.chunk", ImageChunk(SHA256, len(CONTENT)), b"!").code == Code.BAD_IMAGE
+    assert files(fake) == []
+
+
+def test_an_unfinished_image_is_not_finished(fake: Node) -> None:
+    """Finish with bytes missing is refused with the numbers; the transfer can go on."""
+    fake.ok("image.begin", OFFER)
+    send(fake, 0, 1000)
+    failure = fake.refusal("image.finish", ImageRef(SHA256))
+    assert failure.code == Code.CONFLICT and f"1000 of {len(CONTENT)} bytes" in failure.message
+    send(fake, 1000)
+    assert fake.ok("image.finish", ImageRef(SHA256)).present
+
+
+def test_an_image_that_does_not_fit_is_not_begun(fake: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without space for it, begin says what it needs and has, and leaves nothing."""
+    stat = os.statvfs(fake.pool)
+    monkeypatch.setattr(images.os, "statvfs", lambda _: stat.__class__((stat.f_bsize, 1 << 20, 8, 8, 8, *stat[5:])))
+    failure = fake.refusal("image.begin", OFFER)
+    assert (failure.code, failure.elsewhere) == (Code.NO_SPACE, True)
+    assert "needs 67 MiB" in failure.message and "has 8 MiB" in failure.message
+    assert files(fake) == []
+
+
+def test_few_images_arrive_at_once(fake: Node) -> None:
+    """The fifth image at once is told to come again; when one is done, it is let in."""
+    offers = [ImageOffer(f"{n:064x}", 10, 10, "raw") for n in range(images.ARRIVING_AT_ONCE + 1)]
+    for offer in offers[:-1]:
+        fake.ok("image.begin", offer)
+    assert fake.refusal("image.begin", offers[-1]).code == Code.BUSY
+    fake.ok("image.delete", ImageRef(offers[0].sha256))
+    fake.ok("image.begin", offers[-1])
+
+
+def test_another_offer_of_the_same_image_is_a_conflict(fake: Node) -> None:
+    """Size and format of an image that is arriving do not change."""
+    fake.ok("image.begin", OFFER)
+    assert fake.refusal("image.begin", ImageOffer(SHA256, 5, len(CONTENT), "raw")).code == Code.CONFLICT
+
+
+def test_a_link_in_the_pool_is_not_followed(fake: Node) -> None:
+    """Where a symbolic link stands in a half image's place, nothing is written through it."""
+    target = fake.pool.parent / "victim"
+    target.write_bytes(b"untouched")
+    (fake.pool / f"base-{SHA256}.part").symlink_to(target)
+    assert fake.refusal("image.begin", OFFER).code == Code.INTERNAL
+    assert target.read_bytes() == b"untouched"
+
+
+def test_only_an_iso_is_a_seed(fake: Node) -> None:
+    """What is not ISO 9660 is a bad request and leaves no file; a seed is for its owner's eyes."""
+    spec = fake.spec("0" * 64)
+    for payload in (None, b"", b"#cloud-config", bytes(40000)):
+        assert fake.refusal("seed.write", wire.DomainRef(spec.server, 1), payload).code == Code.BAD_REQUEST
+    assert files(fake) == []
+    fake.ok("seed.write", wire.DomainRef(spec.server, 1), bytes(32769) + b"CD001")
+    assert (fake.pool / f"seed-{spec.server}.iso").stat().st_mode & 0o777 == 0o600
+
+
+def test_without_a_pool_nothing_is_written(fake: Node) -> None:
+    """Before node.prepare, images and seeds are refused with what to do first."""
+    fake.ok("node.unprepare")
+    fake.pool.rmdir()
+    for method, args in (("image.begin", OFFER), ("seed.write", wire.DomainRef(fake.spec(SHA256).server, 1))):
+        failure = fake.refusal(method, args, bytes(32769) + b"CD001")
+        assert (failure.code, failure.hint) == (Code.CONFLICT, "node.prepare first")
