@@ -8,6 +8,7 @@ No transaction spans a call to an agent.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import sqlite3
@@ -24,21 +25,25 @@ SCHEMA = 1
 """The newest migration (novactl/db/migrations/versions)."""
 
 
-class Database:
+class Database(abc.ABC):
     """A database and its transactions. Safe to share between threads; each thread has its own connection."""
 
     where: str
 
+    @abc.abstractmethod
     def read(self) -> contextlib.AbstractContextManager[Tx]:
         """A transaction that sees one moment and writes nothing."""
-        raise NotImplementedError
 
-    def write(self) -> contextlib.AbstractContextManager[Tx]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def write(self) -> contextlib.AbstractContextManager[Tx]: ...
 
+    @abc.abstractmethod
+    def schema(self) -> int:
+        """The schema's number, 0 where there is none."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Close this thread's connection."""
-        raise NotImplementedError
 
     def check_schema(self) -> None:
         """Raises NotInitialised, SchemaOlder or SchemaNewer; returns when the schema is the one this code knows."""
@@ -49,10 +54,6 @@ class Database:
             raise SchemaNewer(self.where, found, SCHEMA)
         if found < SCHEMA:
             raise SchemaOlder(self.where, found, SCHEMA)
-
-    def schema(self) -> int:
-        """The schema's number, 0 where there is none."""
-        raise NotImplementedError
 
 
 def open_database(url: str, *, busy_timeout_s: float = 60.0) -> Database:

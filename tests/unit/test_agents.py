@@ -93,6 +93,7 @@ def test_a_reboot_between_two_calls_is_noticed(world: World) -> None:
     agents.call(there, "disk.delete", wire.DomainRef(server, 1), fence=Fence("r1", "op", 1))
     world.agents["n1"].clock.boot_id = "another boot"
     agents.call(there, "disk.delete", wire.DomainRef(server, 1), fence=Fence("r2", "op", 1))
+    assert world.agents["n1"].ledger.answer("r2") is not None
 
 
 def test_an_older_epoch_is_refused(world: World) -> None:
