@@ -45,7 +45,8 @@ def _machine(cluster: Cluster, node: Node, sudo_password: SudoPassword | None) -
     try:
         shell = open_shell(access, Trust(sudo_password=sudo_password))
     except NovaError as error:
-        return (Finding("ssh", WARN, error.message, error.hint or "SSH is needed to check, to enrol again and to remove, not to run servers"),)
+        fix = error.hint or "SSH is needed to check, to enrol again and to remove, not to run servers"
+        return (Finding("ssh", WARN, error.message, fix),)
     try:
         facts = gather(shell)
     except NovaError as error:

@@ -1,6 +1,7 @@
 """The saga of node.enroll: one step a change (novactl.enroll.steps), then an end-to-end check over ZeroMQ.
 
-Only after the check does the node take servers. What is undone is what `Before` says was not there; the record holds all a later process needs to undo it.
+Only after the check does the node take servers. What is undone is what `Before` says was not there; the record holds all
+that a later process needs for that.
 """
 
 from __future__ import annotations

@@ -70,7 +70,8 @@ def _packages(facts: Facts, goal: Goal) -> Finding:
 def _by_hand(facts: Facts, family: Family | None) -> str:
     if family is None:
         return "install them by hand"
-    return "install them: " + " ".join((*family.install, *packages(missing(facts.machine, facts.programs, facts.modules), family, facts.machine)))
+    lacking = missing(facts.machine, facts.programs, facts.modules)
+    return "install them: " + " ".join((*family.install, *packages(lacking, family, facts.machine)))
 
 
 def _libvirt_version(number: str) -> str:
@@ -129,8 +130,9 @@ def _cluster(facts: Facts, goal: Goal, others: Others) -> Finding:
     config = read_config(facts)
     known_as = others.ids.get(config.get("node_id", ""), "")
     if facts.installed.config and config.get("cluster_id") != goal.cluster_id:
-        return Finding("cluster", FAIL, f"the machine is a node of another cluster ({config.get('cluster_id', 'unreadable config.json')})",
-                       f"remove it there (novactl node remove {config.get('name', 'NAME')}), or delete {paths.CONFIG_DIR} if that cluster is gone")
+        return Finding(
+            "cluster", FAIL, f"the machine is a node of another cluster ({config.get('cluster_id', 'unreadable config.json')})",
+            f"remove it there (novactl node remove {config.get('name', 'NAME')}), or if that cluster is gone, delete {paths.CONFIG_DIR}")
     if known_as and config.get("node_id") != goal.node_id:
         return Finding("cluster", FAIL, f"the machine is a node of this cluster already, as {known_as}",
                        f"say --name {known_as}, or first: novactl node remove {known_as}")
@@ -150,8 +152,9 @@ def _firewall(facts: Facts, goal: Goal) -> Finding:
     if not facts.firewall:
         return Finding("firewall", OK, "none active")
     if facts.firewall == "nft":
-        return Finding("firewall", WARN, "the nftables chain inet filter input drops what it does not know; the rule added lasts until it is reloaded",
-                       f"add to /etc/nftables.conf: {' '.join(nft_rule(goal))}")
+        return Finding(
+            "firewall", WARN, "the nftables chain inet filter input drops what it does not know; the rule added lasts until a reload",
+            f"add to /etc/nftables.conf: {' '.join(nft_rule(goal))}")
     return Finding("firewall", OK, f"{facts.firewall} is active: a rule for port {goal.port}")
 
 
@@ -190,11 +193,13 @@ def _clock(facts: Facts, now: float) -> Finding:
 
 def _twins(facts: Facts, goal: Goal, others: Others) -> list[Finding]:
     found = []
-    for what, value, known in (("machine id", facts.machine_id, others.machine_ids), ("host name", facts.hostname, others.hostnames)):
+    for what, value, known, fix in (
+        ("machine id", facts.machine_id, others.machine_ids, "a clone? rm /etc/machine-id && systemd-machine-id-setup"),
+        ("host name", facts.hostname, others.hostnames, "give it a name of its own"),
+    ):
         other = known.get(value, "")
         if value and other and other != goal.name:
-            found.append(Finding(what, WARN, f"{value} is also that of node {other}",
-                                 "a clone? rm /etc/machine-id && systemd-machine-id-setup" if what == "machine id" else "give it a name of its own"))
+            found.append(Finding(what, WARN, f"{value} is also that of node {other}", fix))
         else:
             found.append(Finding(what, OK, value or "none"))
     return found

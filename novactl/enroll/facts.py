@@ -46,7 +46,6 @@ command -v firewall-cmd >/dev/null && echo "firewalld $(firewall-cmd --state)"
 command -v nft >/dev/null && nft list chain inet filter input""",
     "domains": "for d in libvirtd virtqemud; do pid=$(cat /run/$d.pid) && kill -0 $pid &&"
                " timeout 10 virsh -q -c qemu:///system list --all --name && break; done",
-    "networks": "[ -e /run/libvirt/libvirt-sock ] && timeout 10 virsh -q -c qemu:///system net-list --all --name",
     "config": f"cat {paths.CONFIG_FILE}",
     "admins": f"cat {paths.ADMINS_FILE}",
     "public_key": f"cat {paths.PUBLIC_KEY_FILE}",
@@ -95,7 +94,6 @@ class Facts:
     modules: Mapping[str, str]
     systemd: bool
     active_units: frozenset[str]
-    known_units: frozenset[str]
     daemons: frozenset[str]
     kvm_flag: str
     kvm_device: str
@@ -104,7 +102,6 @@ class Facts:
     listening: frozenset[int]
     firewall: str
     domains: tuple[str, ...]
-    networks: tuple[str, ...]
     installed: Installed = field(default_factory=Installed)
 
     @property
@@ -137,20 +134,20 @@ def parse(text: str) -> Facts:
     machine, hostname = (section("uname") + ["", ""])[:2]
     os_ids, os_name = _os_release(section("os"))
     modules = dict(line.split(None, 1) for line in section("python") if " " in line)
-    active, known, boot = _units(section("units"))
+    active, boot = _units(section("units"))
     kvm = section("kvm")
     systemd = bool(section("systemd"))
     return Facts(
         machine=machine, hostname=hostname.split(".")[0], os_ids=os_ids, os_name=os_name,
         machine_id=_first(section("machine_id")), clock_s=float(_first(section("clock")) or 0),
         programs=frozenset(section("programs")), python=tuple(int(n) for n in modules.pop("python", "").split(".") if n.isdecimal()),
-        modules=modules, systemd=systemd, active_units=active, known_units=known,
+        modules=modules, systemd=systemd, active_units=active,
         daemons=frozenset(DAEMONS) & frozenset(section("daemons")),
         kvm_flag=next((line for line in kvm if line in ("vmx", "svm")), ""),
         kvm_device=next((line[7:] for line in kvm if line.startswith("device ")), ""),
         groups=frozenset(line.split(":")[0] for line in section("groups")), free_kib=_space(section("space")),
         listening=_ports(section("ports")), firewall=_firewall(section("firewall")),
-        domains=tuple(section("domains")), networks=tuple(section("networks")),
+        domains=tuple(section("domains")),
         installed=Installed(
             config=whole("config"), admins=whole("admins"), public_key=_first(section("public_key")),
             current=_current(section("agent")), sha256=_sha256(section("agent")), unit=whole("unit"), supervisor=whole("supervisor"),
@@ -172,21 +169,19 @@ def _os_release(lines: list[str]) -> tuple[tuple[str, ...], str]:
     return tuple(i for i in ids if i), values.get("PRETTY_NAME", values.get("ID", ""))
 
 
-def _units(lines: list[str]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """`systemctl show` -> the units that are active, that exist, that start at boot."""
-    active, known, boot = set(), set(), set()
+def _units(lines: list[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """`systemctl show` -> the units that are active, and those that start at boot."""
+    active, boot = set(), set()
     unit: dict[str, str] = {}
     for name, _, value in (line.partition("=") for line in lines):
         unit[name] = value
         if {"Id", "ActiveState", "UnitFileState"} <= set(unit):
             if unit["ActiveState"] in ("active", "reloading", "activating"):
                 active.add(unit["Id"])
-            if unit["UnitFileState"]:
-                known.add(unit["Id"])
             if unit["UnitFileState"] == "enabled":
                 boot.add(unit["Id"])
             unit = {}
-    return frozenset(active), frozenset(known), frozenset(boot)
+    return frozenset(active), frozenset(boot)
 
 
 def _space(lines: list[str]) -> dict[str, int]:

@@ -87,8 +87,9 @@ def _change_keys(facts: Facts, goal: Goal) -> list[Change]:
 
 
 def _change_config(facts: Facts, goal: Goal) -> list[Change]:
+    installed = facts.installed
     wrong = [path for path, found, wanted in (
-        (paths.CONFIG_FILE, facts.installed.config, config_text(goal)), (paths.ADMINS_FILE, facts.installed.admins, admins_text(facts, goal)),
+        (paths.CONFIG_FILE, installed.config, config_text(goal)), (paths.ADMINS_FILE, installed.admins, admins_text(facts, goal)),
     ) if found != wanted]
     return [Change("config", f"write {', '.join(wrong)}")] if wrong else []
 

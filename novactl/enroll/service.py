@@ -64,7 +64,8 @@ def locked_by(site: Site, operation: str) -> bool:
 
 
 def unlock(site: Site, operation: str) -> None:
-    site.shell.run(f'[ "$(cat {paths.LOCK_DIR}/owner 2>/dev/null)" != "$1" ] || rm -rf {paths.LOCK_DIR}', args=(operation,), act="unlocking")
+    script = f'[ "$(cat {paths.LOCK_DIR}/owner 2>/dev/null)" != "$1" ] || rm -rf {paths.LOCK_DIR}'
+    site.shell.run(script, args=(operation,), act="unlocking")
 
 
 # ---------------------------------------------------------------- firewall
@@ -125,7 +126,8 @@ def start_agent(site: Site) -> None:
     """The unit (or the supervisor), started now and at boot; restarted if it ran, so that it runs what was installed."""
     if site.before.systemd:
         site.shell.put(unit.SYSTEMD_UNIT.encode(), paths.UNIT_FILE, 0o644)
-        site.shell.must("starting the agent", f"systemctl daemon-reload && systemctl -q enable {paths.UNIT} && systemctl restart {paths.UNIT}")
+        site.shell.must(
+            "starting the agent", f"systemctl daemon-reload && systemctl -q enable {paths.UNIT} && systemctl restart {paths.UNIT}")
     else:
         site.shell.put(unit.SUPERVISOR.encode(), paths.SUPERVISOR, 0o755)
         site.shell.must("starting the agent", _SUPERVISE)

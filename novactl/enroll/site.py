@@ -18,7 +18,6 @@ class Before:
     """
 
     systemd: bool = False
-    machine: str = ""
     packages: tuple[str, ...] = ()
     """What had to be installed: it stays when the rest goes."""
     kvm_closed: bool = False
@@ -28,8 +27,6 @@ class Before:
     pool: str = ""
     libvirt_running: bool = False
     daemons: tuple[str, ...] = ()
-    enabled_units: tuple[str, ...] = ()
-    networks: tuple[str, ...] = ()
     current: str = ""
     config: str = ""
     admins: str = ""
@@ -63,22 +60,21 @@ def before_of(facts: Facts, goal: Goal) -> Before:
     """The part of the facts that undoing needs."""
     installed = facts.installed
     return Before(
-        systemd=facts.systemd, machine=facts.machine, kvm_closed=kvm_closed(facts), kvm_device=facts.kvm_device,
-        user_groups=installed.user_groups, state_dir=installed.state_dir, pool=installed.pool,
-        libvirt_running=facts.libvirt_running, daemons=tuple(sorted(facts.daemons)),
-        enabled_units=tuple(sorted(facts.active_units)), networks=facts.networks, current=installed.current, config=installed.config,
-        admins=installed.admins, public_key=installed.public_key, unit=installed.unit, supervisor=installed.supervisor,
-        running=installed.running, at_boot=installed.at_boot, firewall=facts.firewall, firewall_peer=goal.peer, firewall_port=goal.port,
+        systemd=facts.systemd, kvm_closed=kvm_closed(facts), kvm_device=facts.kvm_device, user_groups=installed.user_groups,
+        state_dir=installed.state_dir, pool=installed.pool, libvirt_running=facts.libvirt_running, daemons=tuple(sorted(facts.daemons)),
+        current=installed.current, config=installed.config, admins=installed.admins, public_key=installed.public_key,
+        unit=installed.unit, supervisor=installed.supervisor, running=installed.running, at_boot=installed.at_boot,
+        firewall=facts.firewall, firewall_peer=goal.peer, firewall_port=goal.port,
     )
 
 
 def origin_of(before: Before) -> Before:
     """The same without anything of novactl's: what the machine is to be after `node remove`. What lies at our own paths is ours,
     left perhaps by an enrolment that the database has forgotten."""
-    ours = bool(before.config)
+    if before.config:
+        before = replace(before, user_groups=(), state_dir="", pool="")
     return replace(
-        before, user_groups=() if ours else before.user_groups, state_dir="" if ours else before.state_dir, pool="" if ours else before.pool,
-        current="", config="", admins="", public_key="", unit="", supervisor="", running=False, at_boot=False,
+        before, current="", config="", admins="", public_key="", unit="", supervisor="", running=False, at_boot=False,
     )
 
 

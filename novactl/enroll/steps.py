@@ -49,7 +49,8 @@ def keep_packages(site: Site) -> Stayed:
 
 
 def open_kvm(site: Site) -> None:
-    site.shell.must("opening /dev/kvm to group kvm", "getent group kvm >/dev/null || groupadd -r kvm; chgrp kvm /dev/kvm && chmod 660 /dev/kvm")
+    site.shell.must("opening /dev/kvm to group kvm", """
+getent group kvm >/dev/null || groupadd --system kvm; chgrp kvm /dev/kvm && chmod 660 /dev/kvm""")
 
 
 def close_kvm(site: Site) -> Stayed:
@@ -64,7 +65,8 @@ def close_kvm(site: Site) -> Stayed:
 
 def make_user(site: Site) -> None:
     site.shell.must(f"making the user {paths.USER}", f"""
-id {paths.USER} >/dev/null 2>&1 || useradd --system --user-group --home-dir {paths.STATE_DIR} --no-create-home --shell /usr/sbin/nologin {paths.USER}
+id {paths.USER} >/dev/null 2>&1 ||
+    useradd --system --user-group --home-dir {paths.STATE_DIR} --no-create-home --shell /usr/sbin/nologin {paths.USER}
 getent group kvm >/dev/null || groupadd --system kvm
 usermod -a -G libvirt {paths.USER}""")
 
@@ -92,7 +94,8 @@ def remove_directories(site: Site) -> Stayed:
         return ()
     left = site.shell.run(f"""as_before() {{ chmod "$2" "$1"; chown "$3:$4" "$1"; }}
 rm -rf {paths.STATE_DIR}/* {paths.STATE_DIR}/.[!.]*
-if [ -n "$1" ]; then as_before {paths.STATE_DIR} $1; else rmdir {paths.STATE_DIR} 2>/dev/null || as_before {paths.STATE_DIR} 755 root root; fi
+if [ -n "$1" ]; then as_before {paths.STATE_DIR} $1
+elif ! rmdir {paths.STATE_DIR} 2>/dev/null; then as_before {paths.STATE_DIR} 755 root root; fi
 [ -z "$2" ] || as_before {paths.POOL_DIR} $2
 rmdir {paths.CONFIG_DIR} {paths.AGENT_HOME} 2>/dev/null && rmdir {paths.AGENT_HOME.rpartition('/')[0]} 2>/dev/null
 [ -n "$2" ] || [ ! -d {paths.POOL_DIR} ] || rmdir {paths.POOL_DIR} 2>/dev/null || ls -A {paths.POOL_DIR} | head -n 5

@@ -19,7 +19,9 @@ from novactl.model.node import Node
 from tests.lab import Host, Lab
 
 _SLATE = """
-find /opt /etc/nodeagent /var/lib/nodeagent /var/lib/libvirt/images /run/nodeagent* /run/novactl* /etc/rc.local -printf '%p %m %u\\n' 2>/dev/null
+for p in /opt /etc/nodeagent /var/lib/nodeagent /var/lib/libvirt/images /run/nodeagent* /run/novactl* /etc/rc.local; do
+    find $p -printf '%p %m %u\\n' 2>/dev/null
+done
 cat /etc/rc.local 2>/dev/null; sort /etc/passwd | sha256sum; virsh -q pool-list --all; virsh -q net-list --all
 for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -a 'nodeagent.pyz\\|supervise' | grep -av grep; done; true
 """

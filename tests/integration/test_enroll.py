@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from nodeagent import wire
 from novactl.conductor import check_node, enrolment
 from novactl.conductor.progress import Progress
 from novactl.db import placement
-from novactl.enroll import paths
+from novactl.enroll import access, bundle, paths
 from novactl.enroll.request import EnrolPlan
-from novactl.errors import Denied, EnrolFailed, HostKeyChanged, HostKeyUnknown, InUse, SshDenied, Unreachable
+from novactl.enroll.shell import LocalShell, Output
+from novactl.errors import Busy, Denied, EnrolFailed, HostKeyChanged, HostKeyUnknown, InUse, SshDenied, Unreachable, UsageError
 from novactl.model.node import NodeState
 from tests.integration.enroll_world import World, await_true, home_of, private_host_key
 from tests.lab import Lab
@@ -107,8 +109,6 @@ def _answers(call) -> bool:
 
 def test_a_new_version_and_a_broken_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another agent replaces the one before; one that does not answer is rolled back and the one before runs again."""
-    from novactl.enroll import bundle
-
     world.enroll()
     before = world.slate()
     good = bundle.build()
@@ -154,8 +154,6 @@ def test_a_wrong_ssh_key(world: World, keys_folder: Path) -> None:
 
 @pytest.fixture
 def keys_folder(tmp_path: Path) -> Path:
-    import subprocess
-
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "stranger")], check=True)
     return tmp_path
 
@@ -259,7 +257,8 @@ def test_no_space(world: World) -> None:
 
 def test_no_apt(world: World) -> None:
     """Without a package manager we know and with something missing, the system is named, and what is supported."""
-    world.host.run("sh", "-c", "mount --bind /dev/null /usr/bin/virsh; rm /etc/os-release; printf 'ID=void\\nPRETTY_NAME=Void' >/etc/os-release")
+    world.host.run("sh", "-c", """mount --bind /dev/null /usr/bin/virsh
+rm /etc/os-release; printf 'ID=void\\nPRETTY_NAME=Void' >/etc/os-release""")
     try:
         reasons = "\n".join(_refused_unlooked(world).reasons)
     finally:
@@ -276,8 +275,9 @@ def _refused_unlooked(world: World) -> EnrolFailed:
 def test_a_port_in_use_and_another_cluster(world: World) -> None:
     """Both are said at once."""
     code = "import socket,time; s = socket.create_server(('0.0.0.0', 7766)); print('ready', flush=True); time.sleep(60)"
-    world.host.run("sh", "-c", f"mkdir /etc/nodeagent; echo '{{\"cluster_id\": \"x\"}}' >/etc/nodeagent/config.json;"
-                   f' setsid /usr/bin/python3 -c "{code}" >/tmp/out 2>&1 </dev/null & echo $! >/tmp/pid; until grep -q ready /tmp/out; do :; done')
+    world.host.run("sh", "-c", """mkdir /etc/nodeagent; echo '{"cluster_id": "x"}' >/etc/nodeagent/config.json
+setsid /usr/bin/python3 -c "$1" >/tmp/out 2>&1 </dev/null & echo $! >/tmp/pid
+until grep -q ready /tmp/out; do sleep 0.05; done""", "_", code)
     reasons = "\n".join(_refused(world).reasons)
     assert "port 7766" in reasons and "another cluster (x)" in reasons
     world.host.run("sh", "-c", "kill $(cat /tmp/pid); rm -r /etc/nodeagent /tmp/out /tmp/pid")
@@ -285,8 +285,6 @@ def test_a_port_in_use_and_another_cluster(world: World) -> None:
 
 def test_names_cannot_be_shell(world: World) -> None:
     """A name that is none is a usage error, before anything is connected."""
-    from novactl.errors import UsageError
-
     for name in ("a;reboot", "$(id)", "../x", "-x", "a b", ""):
         with pytest.raises(UsageError):
             world.enroll(name=name)
@@ -296,7 +294,8 @@ def test_an_agent_that_cannot_be_reached(world: World, monkeypatch: pytest.Monke
     """The check fails, everything is rolled back, and the error has the agent's words, what stayed and the log."""
     monkeypatch.setattr(enrolment, "AGENT_DEADLINE_S", 4.0)
     world.cluster.config = world.cluster.config.replace(agent__connect_s=0.3)
-    world.host.run("nft", "add table inet t; add chain inet t i { type filter hook input priority 0; }; add rule inet t i iifname eth0 tcp dport 7766 drop")
+    world.host.run("nft", "add table inet t; add chain inet t i { type filter hook input priority 0; };"
+                   " add rule inet t i iifname eth0 tcp dport 7766 drop")
     try:
         with pytest.raises(Unreachable) as failed:
             world.enroll()
@@ -325,8 +324,6 @@ def _never(*_: object) -> None:
 
 def test_another_enrolment_under_way(world: World) -> None:
     """Two clusters cannot enrol one machine at a time; the second changes nothing."""
-    from novactl.errors import Busy
-
     world.host.run("sh", "-c", f"mkdir {paths.LOCK_DIR}; echo 12345678-other >{paths.LOCK_DIR}/owner")
     with pytest.raises(Busy, match="12345678"):
         world.enroll()
@@ -389,3 +386,48 @@ def test_removal_without_an_agent(world: World) -> None:
     left = world.remove(watch=said.append)
     assert left and "network" in left[0] and said[-1].detail == "; ".join(left)
     world.host.run("sh", "-c", "virsh -q net-destroy default; virsh -q net-undefine default")
+
+
+# ---------------------------------------------------------------- without SSH
+
+
+def test_this_machine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--local runs the same plan and steps in a shell of its own, and is removed the same way."""
+    enter = f"nsenter -t {world.host._inner_pid()} -m -u -i -n -p "
+
+    class OnTheHost(LocalShell):
+        def _exec(self, line: str, stdin: bytes, timeout_s: float) -> Output:
+            return super()._exec(enter + line, stdin, timeout_s)
+
+    monkeypatch.setattr(access, "LocalShell", OnTheHost)
+    world.enroll(target="", local=True, address=world.host.address)
+    node = world.node()
+    assert (node.ssh, node.host_key, node.address) == ("local", "", f"tcp://{world.host.address}:7766")
+    enrolled = world.slate()
+    world.enroll(target="", local=True)
+    assert world.slate() == enrolled
+
+
+def test_a_firewall_that_drops(world: World) -> None:
+    """Where nftables drops what it does not know, the controller alone is let in, and the rule goes with the node."""
+    world.host.run("nft", "-f", "-", stdin="""table inet filter {
+    chain input {
+        type filter hook input priority filter; policy drop;
+        iifname "lo" accept
+        ct state established,related accept
+        tcp dport 22 accept
+    }
+}
+""")
+    try:
+        rules = lambda: world.host.run("nft", "list", "chain", "inet", "filter", "input").stdout  # noqa: E731
+        closed = rules()
+        world.enroll()
+        opened = rules()
+        assert f'ip saddr {world.lab.network.prefix}.1 tcp dport 7766 accept comment "novactl"' in opened
+        world.enroll()
+        assert rules() == opened
+        world.remove()
+        assert rules() == closed
+    finally:
+        world.host.run("nft", "delete", "table", "inet", "filter")

@@ -26,7 +26,7 @@ def test_os_release_with_and_without_quotes() -> None:
 def test_units_of_systemd() -> None:
     """A unit is active, known and started at boot only as systemctl says."""
     found = machine(READY)
-    assert "libvirtd.socket" in found.active_units and "nodeagent.service" not in found.known_units
+    assert "libvirtd.socket" in found.active_units and "nodeagent.service" not in found.active_units
     assert found.libvirt_running and not found.installed.at_boot
 
 

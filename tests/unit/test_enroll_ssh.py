@@ -47,7 +47,7 @@ class Server:
             transport.add_server_key(self.host_key)
             try:
                 transport.start_server(server=_OneKey(self.admitted))
-            except (paramiko.SSHException, EOFError):
+            except (paramiko.SSHException, EOFError, OSError):
                 transport.close()
 
     def close(self) -> None:
@@ -204,7 +204,9 @@ def test_targets(text: str, expected: tuple[str, str, int]) -> None:
     assert (found.user, found.host, found.port) == expected
 
 
-@pytest.mark.parametrize("text", ["", "@h1", "root@", "root@h 1", "root@h1:x", "root@h1:0", "root@[::1", "-oProxyCommand=x", "a@-x", "a\x1b@h"])
+@pytest.mark.parametrize("text", [
+    "", "@h1", "root@", "root@h 1", "root@h1:x", "root@h1:0", "root@[::1", "-oProxyCommand=x", "a@-x", "a\x1b@h",
+])
 def test_targets_that_are_none(text: str) -> None:
     """Refused before anything is connected."""
     with pytest.raises(UsageError):
