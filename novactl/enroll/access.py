@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from novactl.enroll.request import ConfirmHostKey, EnrollNode, SudoPassword
 from novactl.enroll.shell import LocalShell, Log, Shell
+from novactl.errors import UsageError
+
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,10 @@ class Trust:
 
 def requested(request: EnrollNode) -> tuple[Access, Trust]:
     """Where a request wants to go. Raises UsageError."""
+    if request.host_key and not _FINGERPRINT.match(request.host_key):
+        raise UsageError(f"{request.host_key!r} is not a fingerprint as ssh-keygen -lf prints it: SHA256: and 43 characters")
+    if request.identity and not request.identity.is_file():
+        raise UsageError(f"there is no private key {request.identity}")
     trust = Trust(fingerprint=request.host_key or "", accept_new=request.accept_new, confirm=request.confirm_host_key,
                   sudo_password=request.sudo_password)
     if request.local:
@@ -51,13 +59,16 @@ def requested(request: EnrollNode) -> tuple[Access, Trust]:
 
 
 def open_shell(access: Access, trust: Trust, log: Log | None = None) -> Shell:
-    """A root shell there. Raises Unreachable, HostKeyUnknown, HostKeyChanged, SshDenied, UsageError."""
+    """A root shell there. An identity that another admin's machine had and this one has not is passed over.
+
+    Raises Unreachable, HostKeyUnknown, HostKeyChanged, SshDenied, UsageError."""
     shell: Shell
     if access.host:
         from novactl.enroll import ssh
 
         shell = ssh.connect(ssh.Target(
-            host=access.host, port=access.port, user=access.user, identity=Path(access.identity) if access.identity else None,
+            host=access.host, port=access.port, user=access.user,
+            identity=Path(access.identity) if access.identity and Path(access.identity).is_file() else None,
             pinned=access.host_key, fingerprint=trust.fingerprint, accept_new=trust.accept_new, confirm=trust.confirm,
             known_hosts=ssh.default_known_hosts(Path.home()),
         ), log)
