@@ -19,7 +19,7 @@ from novactl.model.server import Server
 from novactl.states import PowerState, TaskState, VmState
 
 SERVER = Server(
-    id="12345678-1234-4234-8234-123456789abc", name="Web_1.prod", vm_state=VmState.BUILDING, task_state=TaskState.SPAWNING,
+    id="12345678-1234-4234-8234-123456789abc", name="Web_1.prod", vm_state=VmState.BUILDING, task_state=TaskState.SCHEDULING,
     power_state=PowerState.NOSTATE, node_id="", node_name="", epoch=1, operation_id="", flavor_name="small", vcpus=1,
     memory_mb=512, disk_gb=1, image_id="", image_name="debian", image_sha256="0" * 64, architecture="x86_64",
     keypair_name="alice", public_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA alice", user_data="", zone="",
