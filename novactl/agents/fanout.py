@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,31 +21,39 @@ def fan_out(agents: Agents, peers: Sequence[Peer], method: str, args: Any, timeo
     """Peer id -> answer or error. Sends to whoever is connected, then to the others as they come up, until the deadline."""
     deadline = time.monotonic() + timeout_s
     found: dict[str, Answer | NovaError] = {}
-    waiting: dict[zmq.Socket, tuple[Link, wire.Request]] = {}
-    unsent: set[zmq.Socket] = set()
-    poller = zmq.Poller()
-    for peer in peers:
-        link = agents.link(peer)
-        request = link.request(method, args, None, deadline)
-        waiting[link.socket] = link, request
-        if _sent(link, request):
-            poller.register(link.socket, zmq.POLLIN)
-        else:
-            unsent.add(link.socket)
-            poller.register(link.socket, zmq.POLLIN | zmq.POLLOUT)
-    while waiting and (left_ms := int((deadline - time.monotonic()) * 1000)) > 0:
-        for socket, events in poller.poll(left_ms):
-            link, request = waiting[socket]
-            if socket in unsent and events & zmq.POLLOUT and _sent(link, request):
-                unsent.discard(socket)
-                poller.modify(socket, zmq.POLLIN)
-            if events & zmq.POLLIN and (answer := _answer(link, request, method)) is not None:
-                found[link.peer.id] = answer
-                poller.unregister(socket)
-                del waiting[socket]
-    for socket, (link, _) in waiting.items():
+    waiting: dict[int, tuple[Link, wire.Request]] = {}
+    unsent: set[int] = set()
+    with select.epoll() as epoll:
+        for peer in peers:
+            link = agents.link(peer)
+            request = link.request(method, args, None, deadline)
+            fd = link.socket.getsockopt(zmq.FD)
+            waiting[fd] = link, request
+            epoll.register(fd, select.EPOLLIN)
+            if not _sent(link, request):
+                unsent.add(fd)
+        # libzmq's descriptor signals changes, and only once: each socket is tried before the first wait and then
+        # whenever it signals, until it has nothing more to take or give.
+        ready = list(waiting)
+        while True:
+            for fd in ready:
+                link, request = waiting.get(fd, (None, None))
+                if link is None:
+                    continue
+                if fd in unsent and _sent(link, request):
+                    unsent.discard(fd)
+                answer = _answer(link, request, method)
+                if answer is not None:
+                    found[link.peer.id] = answer
+                    epoll.unregister(fd)
+                    del waiting[fd]
+            left_s = deadline - time.monotonic()
+            if not waiting or left_s <= 0:
+                break
+            ready = [fd for fd, _ in epoll.poll(left_s)]
+    for fd, (link, request) in waiting.items():
         name = link.peer.name
-        found[link.peer.id] = AgentTimeout(name, method, timeout_s) if socket not in unsent else Unreachable(
+        found[link.peer.id] = AgentTimeout(name, method, timeout_s) if fd not in unsent else Unreachable(
             f"node {name} ({link.peer.address}) does not answer", command=f"novactl node check {name}")
         link.close()
     return found
@@ -59,10 +68,12 @@ def _sent(link: Link, request: wire.Request) -> bool:
 
 
 def _answer(link: Link, request: wire.Request, method: str) -> Answer | NovaError | None:
-    """The answer if it is there; None when what came belongs to an earlier question."""
+    """The answer if it has come; replies to earlier questions are passed over."""
     try:
-        reply, payload = wire.decode(wire.Reply, link.socket.recv_multipart(zmq.NOBLOCK))
-        return Answer(result_of(link.peer, method, reply), payload) if reply.id == request.id else None
+        while True:
+            reply, payload = wire.decode(wire.Reply, link.socket.recv_multipart(zmq.NOBLOCK))
+            if reply.id == request.id:
+                return Answer(result_of(link.peer, method, reply), payload)
     except zmq.Again:
         return None
     except wire.BadMessage as bad:
