@@ -55,9 +55,9 @@ def enroll(cluster: Cluster, request: EnrollNode, *, watch: Watch | None = None,
         name = check_name("node", request.name or (pinned.name if pinned else "") or _hostname(facts))
         log.named(name)
         existing = next((n for n in known if n.name == name), None)
-        goal = _goal(cluster, request, existing, facts, shell, name, known)
+        goal = _goal(cluster, request, facts, shell.peer, name, known)
         plan = make_plan(facts, goal, cluster.clock.now(), _others(known))
-        record = _record(cluster, request, existing, access, goal, facts, plan)
+        record = _record(request, existing, access, goal, facts, plan)
         _tell(watch, name, plan)
         shown = EnrolPlan(name, plan.findings, (*(f"{c.step}: {c.text}" for c in plan.changes), *_row_changes(existing, record)))
         if plan.failures:
@@ -99,10 +99,10 @@ def _others(known: tuple[Node, ...]) -> Others:
     )
 
 
-def _goal(
-    cluster: Cluster, request: EnrollNode, existing: Node | None, facts: Facts, shell: Shell, name: str, known: tuple[Node, ...],
-) -> Goal:
+def _goal(cluster: Cluster, request: EnrollNode, facts: Facts, peer: str, name: str, known: tuple[Node, ...]) -> Goal:
+    """A machine that still has the config of a node this cluster has forgotten keeps that node's id."""
     built = bundle.build()
+    existing = next((n for n in known if n.name == name), None)
     with cluster.db.read() as tx:
         cluster_id = meta.cluster_id(tx)
     config = read_config(facts)
@@ -114,7 +114,7 @@ def _goal(
         node_id=existing.id if existing else adopted or cluster.ids.uuid(), cluster_id=cluster_id, name=name,
         version=built.version, bundle_folder=built.folder, bundle_sha256=built.sha256,
         admins={mine: {"name": cluster.actor, "role": wire.ADMIN}}, port=port,
-        report_interval_s=cluster.config["agent.report_interval_s"], packages=request.packages, peer=shell.peer,
+        report_interval_s=cluster.config["agent.report_interval_s"], packages=request.packages, peer=peer,
     )
 
 
@@ -124,7 +124,7 @@ def _port(node: Node) -> int:
 
 
 def _record(
-    cluster: Cluster, request: EnrollNode, existing: Node | None, access: Access, goal: Goal, facts: Facts, plan: Plan,
+    request: EnrollNode, existing: Node | None, access: Access, goal: Goal, facts: Facts, plan: Plan,
 ) -> EnrollRecord:
     before = before_of(facts, goal)
     family = family_of(facts.os_ids, facts.programs)
