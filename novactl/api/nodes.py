@@ -11,7 +11,7 @@ from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.db import events, nodes
 from novactl.db.statements import Tx
-from novactl.enroll.request import EnrollNode, EnrolPlan, HostKey
+from novactl.enroll.request import EnrollNode, EnrolPlan, HostKey, SudoPassword
 from novactl.errors import Conflict
 from novactl.model.finding import Finding
 from novactl.model.node import Node, NodeState, NodeUsage
@@ -71,20 +71,23 @@ def enroll(cluster: Cluster, wanted: EnrollNode, *, watch: Watch | None = None, 
     return made if isinstance(made, EnrolPlan) else show(cluster, made, refresh=False)
 
 
-def remove(cluster: Cluster, ref: str, *, lost: bool = False, watch: Watch | None = None, dry_run: bool = False) -> NodeView:
+def remove(
+    cluster: Cluster, ref: str, *, lost: bool = False, watch: Watch | None = None, dry_run: bool = False,
+    sudo_password: SudoPassword | None = None,
+) -> NodeView:
     """Undo an enrolment; `lost`: forget a machine that is gone. Raises InUse while servers are on it."""
     from novactl.conductor.remove_node import remove as act
 
     view = show(cluster, ref, refresh=False)
-    act(cluster, view.id, lost=lost, watch=watch, dry_run=dry_run)
+    act(cluster, view.id, lost=lost, watch=watch, dry_run=dry_run, sudo_password=sudo_password)
     return view
 
 
-def check(cluster: Cluster, ref: str) -> tuple[Finding, ...]:
+def check(cluster: Cluster, ref: str, *, sudo_password: SudoPassword | None = None) -> tuple[Finding, ...]:
     """What is right and wrong with a node, end to end."""
     from novactl.conductor.check_node import check as act
 
-    return act(cluster, _find(cluster, ref))
+    return act(cluster, _find(cluster, ref), sudo_password=sudo_password)
 
 
 def list_nodes(cluster: Cluster, *, refresh: bool = True) -> tuple[NodeView, ...]:

@@ -1,5 +1,6 @@
 """`novactl node`: hypervisor hosts."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +60,7 @@ def enroll(
     wanted = api.EnrollNode(
         target=target, local=local, name=name, zone=zone, labels=pairs(label or []), port=ssh_port, identity=identity,
         host_key=host_key, accept_new=accept_new, address=address, agent_port=agent_port, packages=not no_packages,
-        sudo_password=(lambda: ask.password(session, "sudo password: ")) if ask_sudo_pass else None,
+        sudo_password=_sudo(session, ask_sudo_pass),
         confirm_host_key=(lambda key: _trusts(session, key)) if session.can_ask else None, keep_on_failure=keep_on_failure,
     )
     with watching(session, quiet=quiet) as watch:
@@ -69,6 +70,10 @@ def enroll(
         return Shown(made, rows=made.findings, table=columns.FINDINGS, footer=changes)
     session.note(f"node {made.name} is ready. Undo: novactl node remove {made.name}")
     return Shown(made, rows=(made,))
+
+
+def _sudo(session: Session, asked: bool) -> Callable[[], str] | None:
+    return (lambda: ask.password(session, "sudo password: ")) if asked else None
 
 
 def _trusts(session: Session, key: Any) -> bool:
@@ -107,14 +112,15 @@ def show(
 
 
 @NOUN.verb("check", columns.FINDINGS)
-def check(ctx: typer.Context, node: NodeRef) -> Any:
+def check(ctx: typer.Context, node: NodeRef, ask_sudo_pass: AskSudo = False) -> Any:
     """Check a node end to end: its agent, versions, clock, libvirt, storage; exit 1 if anything fails.
 
     novactl node check n1
     """
     from novactl.api import nodes as api
 
-    return checked(api.check(cluster_of(ctx), node))
+    session = session_of(ctx)
+    return checked(api.check(session.cluster, node, sudo_password=_sudo(session, ask_sudo_pass)))
 
 
 @NOUN.verb("enable", columns.NODES)
@@ -149,7 +155,7 @@ def disable(
 def remove(
     ctx: typer.Context, node: NodeRef,
     lost: Annotated[bool, typer.Option("--lost", help="The host is gone for good: forget it without reaching it.")] = False,
-    yes: Yes = False, quiet: Quiet = False, dry_run: DryRun = False,
+    ask_sudo_pass: AskSudo = False, yes: Yes = False, quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Undo an enrolment: agent, keys and files leave the host, the node leaves the cluster. Asks first.
 
@@ -164,4 +170,5 @@ def remove(
     elif not dry_run:
         ask.confirm(session, f"remove node {node}", yes=yes)
     with watching(session, quiet=quiet) as watch:
-        return api.remove(session.cluster, node, lost=lost, watch=watch, dry_run=dry_run)
+        return api.remove(
+            session.cluster, node, lost=lost, watch=watch, dry_run=dry_run, sudo_password=_sudo(session, ask_sudo_pass))
