@@ -58,6 +58,9 @@ class Event(enum.StrEnum):
     DELETED = "deleted"
     ABORTED = "aborted"
     """A begun change was undone: the server is again what it was."""
+    FOUND_OFF = "found_off"
+    FOUND_ON = "found_on"
+    """The node says otherwise than the record: the guest shut itself down, the host lost power, somebody used virsh."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ TRANSITIONS: Mapping[Event, Transition] = {
     Event.DELETED: Transition(
         _ANY_VM, _ANY_TASK, VmState.DELETED, TaskState.NONE, PowerState.NOSTATE),
     Event.ABORTED: Transition(_ANY_VM, _ANY_TASK - _IDLE, None, TaskState.NONE),
+    Event.FOUND_OFF: Transition(frozenset({VmState.ACTIVE}), _IDLE, VmState.STOPPED, None, PowerState.SHUTDOWN),
+    Event.FOUND_ON: Transition(frozenset({VmState.STOPPED}), _IDLE, VmState.ACTIVE, None, PowerState.RUNNING),
 }
 """What may follow what. A server that is busy (task_state set) accepts nothing new: its operation ends first."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from novactl.api.resolve import resolve
+from novactl.api.sight import look
 from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import delete_server as deletion
@@ -21,7 +22,7 @@ from novactl.states import Event, VmState, advance
 def start(
     cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True, timeout_s: float | None = None,
 ) -> Server | str:
-    server = _find(cluster, ref)
+    server = _seen(cluster, ref)
     if server.vm_state is VmState.ACTIVE and not server.operation_id:
         return server
     return _change(cluster, server, power.START, Event.BEGIN_START, _power(server), watch, (dry_run, wait, timeout_s))
@@ -31,7 +32,7 @@ def stop(
     cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True, timeout_s: float | None = None,
     grace_s: float | None = None,
 ) -> Server | str:
-    server = _find(cluster, ref)
+    server = _seen(cluster, ref)
     if server.vm_state is VmState.STOPPED and not server.operation_id:
         return server
     record = dataclasses.replace(_power(server), grace_s=cluster.config["server.stop_grace_s"] if grace_s is None else grace_s)
@@ -42,7 +43,7 @@ def reboot(
     cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True, timeout_s: float | None = None,
     hard: bool = False,
 ) -> Server | str:
-    server = _find(cluster, ref)
+    server = _seen(cluster, ref)
     event = Event.BEGIN_REBOOT_HARD if hard else Event.BEGIN_REBOOT
     record = dataclasses.replace(_power(server), hard=hard, grace_s=cluster.config["server.stop_grace_s"])
     return _change(cluster, server, power.REBOOT, event, record, watch, (dry_run, wait, timeout_s))
@@ -72,6 +73,12 @@ def _undone_creation(cluster: Cluster, server: Server) -> bool:
 def _find(cluster: Cluster, ref: str) -> Server:
     with cluster.db.read() as tx:
         return resolve(tx, "server", servers, ref)
+
+
+def _seen(cluster: Cluster, ref: str) -> Server:
+    """The server as it is, not as it was recorded: a guest may have shut itself down."""
+    server = _find(cluster, ref)
+    return server if server.operation_id else look(cluster, server, must=True)
 
 
 def _find_past(cluster: Cluster, server: Server) -> Server:
