@@ -112,7 +112,7 @@ class Driver(Protocol):
         """Running, from whatever state. Raises Refused."""
 
     def shut_down(self, server: str) -> None:
-        """Ask the guest to go down (ACPI). Asking is all: it may ignore it. Off already is success."""
+        """Ask the guest to go down (ACPI), and do not wait. It may ignore it. Off already is success."""
 
     def destroy(self, server: str) -> None:
         """Power it off. Absent or off is success."""

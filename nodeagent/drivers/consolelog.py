@@ -1,4 +1,4 @@
-"""The log that virtlogd keeps of a guest's console. `link` is drivers/libvirt.py's.
+"""The log that virtlogd keeps of a guest's console. `link` is drivers/link.py's.
 
 virtlogd writes as root, files of mode 0600. Where the agent may not open them, it reads them as volumes of a
 transient storage pool over the log directory: libvirtd opens them then, and the agent needs no more rights.

@@ -1,13 +1,12 @@
-"""The libvirt driver. The one file that imports libvirt; storage.py, network.py and stream.py work through its Link.
+"""The libvirt driver. The one file that imports libvirt; storage.py, network.py and the others work through its Link.
 
-libvirt is called from worker threads; one more thread runs libvirt's event loop (keepalive needs it, events and
-consoles come through it) and one opens connections, because opening hangs for as long as a daemon does.
+libvirt is called from worker threads; one more thread runs libvirt's event loop: keepalive needs it, events and
+consoles come through it.
 """
 
 import os
 import socket
 import threading
-from contextlib import contextmanager
 from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 import libvirt
@@ -16,6 +15,7 @@ from nodeagent import domainxml, inventory
 from nodeagent.config import Config
 from nodeagent.drivers.base import Console, Host, Mark, Sink
 from nodeagent.drivers.consolelog import ConsoleLogs
+from nodeagent.drivers.link import LACKING, Link
 from nodeagent.drivers.network import Networks
 from nodeagent.drivers.storage import Storage
 from nodeagent.drivers.stream import StreamConsole
@@ -23,17 +23,8 @@ from nodeagent.journal import log
 from nodeagent.refusal import Refused
 from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer
 
-KEEPALIVE_S, KEEPALIVE_COUNT = 5, 5
-CONNECT_WAIT_S = 4.0
-BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 START_TRIES, START_WAIT_S = 5, 0.1
 
-_ABSENT = frozenset(
-    {libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_NETWORK, libvirt.VIR_ERR_NO_STORAGE_POOL, libvirt.VIR_ERR_NO_STORAGE_VOL}
-)
-_PASSING = frozenset(
-    {libvirt.VIR_ERR_RPC, libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_INVALID_CONN, libvirt.VIR_ERR_OPERATION_TIMEOUT}
-)
 _POWER = {
     libvirt.VIR_DOMAIN_NOSTATE: "NOSTATE",
     libvirt.VIR_DOMAIN_RUNNING: "RUNNING",
@@ -47,95 +38,6 @@ _POWER = {
 """VIR_DOMAIN_SHUTDOWN means on its way down: QEMU still has the disk open."""
 
 
-class Link:
-    """The connection to libvirt, opened anew when it breaks."""
-
-    lib = libvirt
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._conn: Optional[libvirt.virConnect] = None
-        self._state = threading.Condition()
-        self._closed = False
-        self._why = "not connected yet"
-
-    def start(self, opened: Callable[[libvirt.virConnect], None], settled: Callable[[], None]) -> None:
-        """Connect in a thread of its own: there `opened` is called with each new connection before anyone gets it,
-        and `settled` after."""
-        _run_events()
-        threading.Thread(target=self._keep, args=(opened, settled), name="libvirt-open", daemon=True).start()
-
-    def close(self) -> None:
-        with self._state:
-            self._closed = True
-            conn, self._conn = self._conn, None
-            self._state.notify_all()
-        if conn is not None:
-            conn.close()
-
-    @contextmanager
-    def acting(self, what: str):
-        """The connection, for one act; libvirt's errors become Refused(DRIVER) that say `what` failed."""
-        with self._state:
-            if not self._state.wait_for(lambda: self._conn is not None or self._closed, CONNECT_WAIT_S) or self._closed:
-                raise Refused(Code.DRIVER, f"{what}: libvirt at {self._uri} does not answer: {self._why}", retryable=True)
-            conn = self._conn
-        try:
-            yield conn
-        except libvirt.libvirtError as error:
-            lost = not _alive(conn)
-            if lost:
-                self._lost(conn, str(error))
-            passing = lost or error.get_error_code() in _PASSING or "Resource temporarily unavailable" in str(error)
-            raise Refused(Code.DRIVER, f"{what}: {error}", retryable=passing, elsewhere=True) from None
-
-    @staticmethod
-    def found(look_up: Callable, name: str):
-        """What `look_up(name)` finds, or None where libvirt has no such thing."""
-        try:
-            return look_up(name)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() in _ABSENT:
-                return None
-            raise
-
-    def _keep(self, opened: Callable[[libvirt.virConnect], None], settled: Callable[[], None]) -> None:
-        tries = 0
-        while True:
-            with self._state:
-                self._state.wait_for(lambda: self._conn is None or self._closed)
-                if self._closed:
-                    return
-                if tries:
-                    self._state.wait_for(lambda: self._closed, BACKOFF_S[min(tries, len(BACKOFF_S)) - 1])
-            try:
-                conn = libvirt.open(self._uri)
-                if self._uri.startswith("qemu"):
-                    conn.setKeepAlive(KEEPALIVE_S, KEEPALIVE_COUNT)
-                    conn.registerCloseCallback(lambda gone, reason, _: self._lost(gone, f"closed ({reason})"), None)
-                opened(conn)
-            except libvirt.libvirtError as error:
-                tries += 1
-                if str(error) != self._why:
-                    log(f"libvirt at {self._uri}: {error}")
-                self._why = str(error)
-                continue
-            tries = 0
-            with self._state:
-                self._conn, self._why = conn, ""
-                self._state.notify_all()
-            settled()
-
-    def _lost(self, conn: libvirt.virConnect, why: str) -> None:
-        with self._state:
-            if self._conn is not conn and self._conn is not None:
-                return
-            if self._conn is not None:
-                log(f"libvirt at {self._uri} went away: {why}")
-            self._conn, self._why = None, why
-            self._state.notify_all()
-
-
 class LibvirtDriver:
     """See drivers/base.py."""
 
@@ -143,7 +45,7 @@ class LibvirtDriver:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self.link = Link(config.libvirt_uri)
+        self.link = Link(libvirt, config.libvirt_uri)
         self._storage = Storage(self.link, config.pool_name, config.pool_dir)
         self._networks = Networks(self.link)
         self._logs = ConsoleLogs(self.link, f"{config.pool_name}-log")
@@ -155,6 +57,7 @@ class LibvirtDriver:
 
     def start(self, changed: Callable[[], None]) -> None:
         self._changed = changed
+        _run_events()
         self.link.start(self._opened, self._settled)
 
     def close(self) -> None:
@@ -273,20 +176,24 @@ class LibvirtDriver:
                 except libvirt.libvirtError as error:
                     if domain.isActive():
                         break
-                    if not left or "Resource temporarily unavailable" not in str(error):
+                    if not left or LACKING not in str(error):
                         raise
                 self._wait(START_WAIT_S)
             if domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
                 domain.resume()
 
     def shut_down(self, server: str) -> None:
-        with self.link.acting(f"shut down server {server}") as conn:
-            domain = self._domain(conn, server)
-            if domain is not None and domain.isActive():
-                try:
+        """In a thread of its own: a QEMU that hangs keeps the question waiting until it is killed."""
+        threading.Thread(target=self._ask_down, args=(server,), name="shut-down", daemon=True).start()
+
+    def _ask_down(self, server: str) -> None:
+        try:
+            with self.link.acting(f"shut down server {server}") as conn:
+                domain = self._domain(conn, server)
+                if domain is not None and domain.isActive():
                     domain.shutdown()
-                except libvirt.libvirtError as error:
-                    log(f"shut down server {server}: {error}")
+        except Refused as refused:
+            log(refused.failure.message)
 
     def destroy(self, server: str) -> None:
         with self.link.acting(f"power off server {server}") as conn:
@@ -334,13 +241,12 @@ class LibvirtDriver:
         return self._logs.read(server, offset, max_bytes)
 
     def open_console(self, server: str, sink: Sink) -> Console:
-        with self.link.acting(f"open the console of server {server}") as conn:
+        what = f"open the console of server {server}"
+        with self.link.acting(what) as conn:
             domain = self._domain(conn, server)
             if domain is None or not domain.isActive():
                 raise Refused(Code.CONFLICT, f"server {server} does not run", hint="start it first")
-            stream = conn.newStream(libvirt.VIR_STREAM_NONBLOCK)
-            domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
-            return StreamConsole(self.link, stream, sink)
+        return StreamConsole.open(self.link, self.link.take(what), server, sink)
 
     # ------------------------------------------------------------ parts
 
@@ -448,13 +354,6 @@ def _state_of(known: Tuple[DomainSpec, Mark], power: str, leases: Mapping[str, T
     spec, mark = known
     addresses = leases.get(spec.mac, ()) if power == "RUNNING" else ()
     return DomainState(spec.server, spec.name, power, spec.epoch, spec.vcpus, spec.memory_mb, addresses, mark.operation)
-
-
-def _alive(conn: libvirt.virConnect) -> bool:
-    try:
-        return bool(conn.isAlive())
-    except libvirt.libvirtError:
-        return False
 
 
 _EVENTS = threading.Lock()

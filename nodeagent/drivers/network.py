@@ -1,4 +1,4 @@
-"""The NAT network through libvirt, and the addresses its DHCP gave. `link` is drivers/libvirt.py's."""
+"""The NAT network through libvirt, and the addresses its DHCP gave. `link` is drivers/link.py's."""
 
 from typing import Dict, Mapping, MutableMapping, Tuple
 

@@ -1,4 +1,4 @@
-"""The storage pool through libvirt: images become volumes, disks are overlays on them. `link` is drivers/libvirt.py's."""
+"""The storage pool through libvirt: images become volumes, disks are overlays on them. `link` is drivers/link.py's."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""A guest's live console over a libvirt stream, driven by libvirt's event loop. `link` is drivers/libvirt.py's."""
+"""A guest's live console over a libvirt stream, driven by libvirt's event loop. `link` is drivers/link.py's."""
 
 import threading
 
@@ -11,15 +11,28 @@ UNSENT_BYTES = 256 << 10
 
 
 class StreamConsole:
-    """Reads only as far as the sink has room, so that a slow caller slows the guest and fills no memory."""
+    """Has a connection of its own. Reads only as far as the sink has room, so that a slow caller slows the guest and
+    fills no memory."""
 
-    def __init__(self, link, stream, sink: Sink) -> None:
-        self._lib, self._stream, self._sink = link.lib, stream, sink
+    def __init__(self, link, conn, stream, sink: Sink) -> None:
+        self._link, self._lib, self._conn, self._stream, self._sink = link, link.lib, conn, stream, sink
         self._lock = threading.RLock()
         self._unsent = bytearray()
         self._open = True
-        self._watched = self._wanted()
-        stream.eventAddCallback(self._watched, self._on_event, None)
+        with self._lock:
+            self._watched = self._wanted()
+            stream.eventAddCallback(self._watched, self._on_event, None)
+
+    @classmethod
+    def open(cls, link, conn, server: str, sink: Sink) -> "StreamConsole":
+        """Takes `conn` over. Another user of the console is cut off. Raises Refused."""
+        try:
+            stream = conn.newStream(link.lib.VIR_STREAM_NONBLOCK)
+            conn.lookupByUUIDString(server).openConsole(None, stream, link.lib.VIR_DOMAIN_CONSOLE_FORCE)
+            return cls(link, conn, stream, sink)
+        except link.lib.libvirtError as error:
+            link.discard(conn)
+            raise Refused(Code.DRIVER, f"open the console of server {server}: {error}", elsewhere=False) from None
 
     def write(self, data: bytes) -> None:
         with self._lock:
@@ -94,5 +107,6 @@ class StreamConsole:
                 self._stream.abort()
             except self._lib.libvirtError:
                 pass
+        self._link.discard(self._conn)
         if reason is not None:
             self._sink.closed(reason)
