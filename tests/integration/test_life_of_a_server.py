@@ -50,6 +50,19 @@ def test_stop_start_and_reboot_keep_the_disk(fleet: Fleet) -> None:
         assert fleet.server("web1")["status"] == "ACTIVE" and host.domains() == {domain: "running"}
 
 
+def test_a_guest_that_shuts_itself_down(fleet: Fleet) -> None:
+    """A guest's own shutdown is seen when the server is looked at, and the server can be started again."""
+    server = fleet.create("web1")
+    fleet.await_ready("web1")
+    line = console(fleet, "web1")
+    line.send("poweroff\r")
+    line.expect(pexpect.EOF)
+    until(lambda: fleet.host_of(server).domains() == {f"novactl-{server['id']}": "shut off"}, "the guest is off")
+    fleet.novactl("server", "start", "web1")
+    fleet.await_ready("web1", boot=2)
+    assert "found_off" in fleet.novactl("server", "events", "web1").stdout
+
+
 def test_verbs_can_be_repeated(fleet: Fleet) -> None:
     """Starting what runs and stopping what is off succeed and change nothing; deleting twice says it is gone."""
     fleet.create("web1")
