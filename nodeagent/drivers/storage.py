@@ -10,6 +10,8 @@ from nodeagent.images import base_name
 from nodeagent.refusal import Refused
 from nodeagent.wire import DISK_FORMATS, Code, DiskSpec, ImageOffer
 
+_SEEN_AS = {"qcow2": ("qcow2",), "raw": ("raw", "iso")}
+"""What libvirt may see in the file of an image of that format: it tells an ISO 9660 image from other raw ones."""
 _REFRESH_TRIES, _REFRESH_WAIT_S = 40, 0.25
 
 
@@ -67,7 +69,7 @@ class Storage:
                 raise Refused(Code.DRIVER, f"libvirt does not see {name} in pool {self._name}", retryable=True)
             found, backing = domainxml.parse_volume(volume.XMLDesc(0))
             size = volume.info()[1]
-        if found != offer.disk_format:
+        if found not in _SEEN_AS[offer.disk_format]:
             raise Refused(Code.BAD_IMAGE, f"the image is of format {found}, not {offer.disk_format}")
         if backing:
             raise Refused(Code.BAD_IMAGE, "the image wants another file behind it")

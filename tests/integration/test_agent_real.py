@@ -1,0 +1,280 @@
+"""One agent on a real host with real QEMU guests: without root's rights, and with what it rests on failing under it."""
+
+import grp
+import json
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import zmq
+
+from nodeagent import wire
+from nodeagent.__main__ import ensure_keys
+from nodeagent.wire import Code, ConsoleRef, DomainRef, DomainSpec, Stop
+from novactl.agents.client import Agents, Answer, Fence
+from novactl.agents.keys import KeyPair
+from novactl.errors import AgentRefused, NovaError
+from tests.contract.kit import until
+from tests.lab import Lab
+from tests.lab.host import Host
+
+REPOSITORY = Path(__file__).parents[2]
+PORT, NOBODY = 7799, 65534
+POOL = "/var/lib/libvirt/images/novactl"
+READY = b"novactl-guest ready:"
+BOOT_S = 60.0
+
+
+class Peer(NamedTuple):
+    id: str
+    name: str
+    address: str
+    public_key: str
+
+
+class RealNode:
+    """The agent on a lab host, run as `nobody` in group libvirt with no capability, as the systemd unit runs it."""
+
+    def __init__(self, host: Host, image: Path) -> None:
+        self.host, self.image = host, image
+        self.state = host.dir / "var/lib/nodeagent"
+        public, secret = (key.decode() for key in zmq.curve_keypair())
+        self.client = Agents(lambda: KeyPair(public, secret), actor="tester", connect_s=10)
+        key = ensure_keys(str(self.state / "keys"))
+        self.peer = Peer("h1", "h1", f"tcp://{host.address}:{PORT}", key)
+        (self.state / "admins.json").write_text(json.dumps({"keys": {public: {"name": "tester", "role": wire.ADMIN}}}))
+        (self.state / "config.json").write_text(json.dumps({
+            "node_id": str(uuid.uuid4()), "cluster_id": str(uuid.uuid4()), "name": "h1", "listen": f"tcp://0.0.0.0:{PORT}",
+            "keys_dir": "/var/lib/nodeagent/keys", "admins_file": "/var/lib/nodeagent/admins.json",
+            "state_dir": "/var/lib/nodeagent/state", "pool_dir": POOL}))
+        (self.state / "state").mkdir()
+        for path in (self.state, *self.state.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        host.run("install", "-d", "-o", "nobody", "-m", "0711", POOL)
+        self.operation, self._count = str(uuid.uuid4()), 0
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        inner = self.host._inner_pid()
+        self.process = subprocess.Popen(
+            ["nsenter", "-t", str(inner), "-m", "-u", "-i", "-n", "-p", "setpriv", "--reuid", "nobody", "--regid", "nogroup",
+             "--groups", str(grp.getgrnam("libvirt").gr_gid), "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
+             "/usr/bin/python3", "-B", "-m", "nodeagent", "--config", "/var/lib/nodeagent/config.json"],
+            cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PATH": os.environ["PATH"]}, start_new_session=True,
+            stdin=subprocess.DEVNULL, stderr=(self.state / "log").open("a"))
+
+    def kill(self) -> None:
+        """SIGKILL, wherever it is."""
+        if self.process:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+        self.client.close()
+
+    def get(self, method: str, args: Any = None, timeout_s: float | None = None) -> Answer:
+        return self.client.call(self.peer, method, args, timeout_s=timeout_s)
+
+    def change(self, method: str, args: Any = None, payload: bytes | None = None, *, request: str = "") -> Any:
+        self._count += 1
+        fence = Fence(request or f"{self.operation}:{self._count}:1:do", self.operation, 1)
+        return self.client.call(self.peer, method, args or wire.Nothing(), payload, fence=fence).body
+
+    def put_image(self, content: bytes, disk_format: str, virtual_size: int) -> str:
+        import hashlib
+
+        sha256 = hashlib.sha256(content).hexdigest()
+        progress = self.change("image.begin", wire.ImageOffer(sha256, len(content), virtual_size, disk_format))
+        while not progress.present and progress.offset < len(content):
+            piece = content[progress.offset : progress.offset + wire.CHUNK_BYTES]
+            progress = self.change("image.chunk", wire.ImageChunk(sha256, progress.offset), piece)
+        self.change("image.finish", wire.ImageRef(sha256))
+        return sha256
+
+    def put_guest(self) -> str:
+        info = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", "-f", "qcow2", self.image]))
+        return self.put_image(self.image.read_bytes(), "qcow2", info["virtual-size"])
+
+    def boot(self, number: int = 1) -> DomainSpec:
+        """A running server of the small guest."""
+        spec = DomainSpec(
+            server=str(uuid.uuid4()), epoch=1, name=f"web{number}", vcpus=1, memory_mb=192, disk_gb=1, image_sha256=self.put_guest(),
+            mac=f"52:54:00:ac:ce:{number:02x}", has_seed=False)
+        self.change("disk.create", wire.DiskSpec(spec.server, 1, spec.image_sha256, 1))
+        self.change("domain.define", spec)
+        assert self.change("domain.start", DomainRef(spec.server, 1)).power_state == "RUNNING"
+        return spec
+
+    def log(self, spec: DomainSpec) -> bytes:
+        return self.get("console.log", wire.ConsoleLogRead(spec.server)).payload or b""
+
+    def await_ready(self, spec: DomainSpec) -> None:
+        until(lambda: READY in self.log(spec), BOOT_S)
+
+    def power(self, spec: DomainSpec) -> str:
+        return self.get("domain.state", DomainRef(spec.server)).body.power_state
+
+    def qemu(self, spec: DomainSpec) -> int:
+        """The pid of the guest's QEMU, in the host's own numbering of processes."""
+        return int(self.host.run("cat", f"/run/libvirt/qemu/novactl-{spec.server}.pid").stdout)
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        self.host.run("kill", f"-{number.value}", str(pid))
+
+    def delete(self, *specs: DomainSpec) -> None:
+        for spec in specs:
+            for method in ("domain.destroy", "domain.undefine", "disk.delete"):
+                self.change(method, DomainRef(spec.server, 1))
+
+    def answers(self) -> bool:
+        try:
+            self.get("domain.list", timeout_s=2)
+            return True
+        except NovaError:
+            return False
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """A host of our own, whose libvirtd lets group libvirt in without asking polkit, as there is none here."""
+    with Lab(count=1) as lab:
+        made = lab.hosts[0]
+        made.power_off()
+        with (made.dir / "etc/libvirt/libvirtd.conf").open("a") as conf:
+            conf.write('auth_unix_rw = "none"\nunix_sock_group = "libvirt"\nunix_sock_rw_perms = "0770"\n')
+        made.power_on()
+        yield made
+
+
+@pytest.fixture
+def node(host: Host, guest_image: Path) -> Iterator[RealNode]:
+    """A prepared node; afterwards nothing of it may be left on the host."""
+    networks = host.run("virsh", "net-list", "--all").stdout
+    made = RealNode(host, guest_image)
+    made.start()
+    made.change("node.prepare", wire.Prepare())
+    yield made
+    made.change("node.unprepare")
+    made.kill()
+    assert host.domains() == {} and host.pool_files() == set()
+    assert host.run("virsh", "net-list", "--all").stdout == networks
+    assert host.run("virsh", "pool-list", "--all", "--name").stdout.strip() == ""
+    assert not list((host.dir / "var/log/libvirt/qemu").glob("*console*"))
+    for path in sorted(made.state.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_guest_boots_without_root(node: RealNode) -> None:
+    """As an ordinary user in group libvirt: boot, address, log, live console, a shutdown by ACPI; the log and disk go with it."""
+    spec = node.boot()
+    node.await_ready(spec)
+    until(lambda: node.get("domain.state", DomainRef(spec.server)).body.addresses != (), BOOT_S)
+    size = node.get("console.log", wire.ConsoleLogRead(spec.server, -5)).body.size_bytes
+    assert size >= len(READY)
+    with node.client.stream(node.peer, "console.open", DomainRef(spec.server)) as console:
+        assert console.read(10) == ({}, b"")
+        node.client.call(node.peer, "console.input", ConsoleRef(console.id), b"\r echo said-$((6*7))\r")
+        seen, deadline = b"", time.monotonic() + 20
+        while b"said-42" not in seen and time.monotonic() < deadline:
+            seen += (console.read(1) or ({}, b""))[1] or b""
+        assert b"said-42" in seen
+        began = time.monotonic()
+        assert node.change("domain.stop", Stop(spec.server, 1, 30)).power_state == "SHUTDOWN"
+        assert time.monotonic() - began < 25
+        with pytest.raises(EOFError):
+            while time.monotonic() < began + 60:
+                console.read(1)
+    node.delete(spec)
+
+
+def test_a_killed_libvirtd_is_found_again(node: RealNode) -> None:
+    """The agent lives on while libvirtd is dead, and answers when it is back; the guest never noticed."""
+    spec = node.boot()
+    before = node.qemu(spec)
+    node.signal(int(node.host.run("cat", "/run/libvirtd.pid").stdout), signal.SIGKILL)
+    until(lambda: not node.answers())
+    node.get("agent.ping")
+    node.host.run("libvirtd", "-d")
+    until(node.answers, 30)
+    assert node.power(spec) == "RUNNING" and node.qemu(spec) == before
+    node.delete(spec)
+
+
+def test_a_frozen_guest_delays_itself_only(node: RealNode) -> None:
+    """With one QEMU frozen: reports and states come at once, other servers obey, and the frozen one is powered off in the end."""
+    frozen, other = node.boot(1), node.boot(2)
+    node.signal(node.qemu(frozen), signal.SIGSTOP)
+    began = time.monotonic()
+    assert {state.power_state for state in node.get("inventory.read", wire.InventoryRead(0)).body.domains} == {"RUNNING"}
+    assert node.power(frozen) == "RUNNING" and time.monotonic() - began < 1
+    assert node.change("domain.destroy", DomainRef(other.server, 1)).power_state == "SHUTDOWN"
+    assert time.monotonic() - began < 5
+    assert node.change("domain.stop", Stop(frozen.server, 1, 1)).power_state == "SHUTDOWN"
+    node.delete(frozen, other)
+
+
+def test_a_dead_guest_is_reported_at_once(node: RealNode) -> None:
+    """A watcher hears of a QEMU that was killed within a second or so, as crashed."""
+    spec = node.boot()
+    with node.client.stream(node.peer, "inventory.watch") as watch:
+        assert watch.read(10)
+        node.signal(node.qemu(spec), signal.SIGKILL)
+        began, seen = time.monotonic(), ""
+        while seen != "CRASHED" and time.monotonic() < began + 8:
+            body, _ = watch.read(8) or ({"domains": []}, None)
+            seen = next((domain["power_state"] for domain in body["domains"]), "")
+        assert seen == "CRASHED" and time.monotonic() - began < 5
+    node.delete(spec)
+
+
+def test_a_killed_agent_leaves_guests_running(node: RealNode) -> None:
+    """After SIGKILL and a restart the guest runs on, a repeated request gets its first answer, and the rest works."""
+    spec = node.boot()
+    first = node.change("domain.start", DomainRef(spec.server, 1), request="o:start:1:do")
+    before = node.qemu(spec)
+    node.kill()
+    node.start()
+    until(node.answers, 20)
+    assert node.change("domain.start", DomainRef(spec.server, 1), request="o:start:1:do") == first
+    assert node.power(spec) == "RUNNING" and node.qemu(spec) == before
+    node.delete(spec)
+
+
+def test_after_a_power_loss_it_is_ready_again(node: RealNode) -> None:
+    """Pool and network are active again without being asked for; the guest is off, and starts with the disk it had."""
+    spec = node.boot()
+    node.await_ready(spec)
+    node.kill()
+    node.host.power_off()
+    node.host.power_on()
+    node.start()
+    until(node.answers, 30)
+    assert node.power(spec) == "SHUTDOWN"
+    active = node.host.run("virsh", "net-list", "--name").stdout + node.host.run("virsh", "pool-list", "--name").stdout
+    assert {"default", "novactl"} <= set(active.split())
+    assert node.change("domain.start", DomainRef(spec.server, 1)).power_state == "RUNNING"
+    node.await_ready(spec)
+    node.delete(spec)
+
+
+def refused(act: Callable[[], Any]) -> str:
+    with pytest.raises(AgentRefused) as caught:
+        act()
+    return caught.value.details["code"]
+
+
+def test_an_image_that_is_not_what_was_offered_goes(node: RealNode, tmp_path: Path) -> None:
+    """Another format, a file behind it, another size: bad_image, and the file is gone."""
+    plain, behind = tmp_path / "plain.qcow2", tmp_path / "behind.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", plain, "8M"], check=True)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", behind, "8M"], check=True)
+    for content, disk_format, size in (
+        (bytes(1 << 20), "qcow2", 1 << 20), (plain.read_bytes(), "raw", 8 << 20), (behind.read_bytes(), "qcow2", 8 << 20),
+        (plain.read_bytes(), "qcow2", 16 << 20),
+    ):
+        assert refused(lambda c=content, f=disk_format, s=size: node.put_image(c, f, s)) == Code.BAD_IMAGE
+        assert node.host.pool_files() == set()
