@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import List, Optional
 
 from nodeagent import __version__
@@ -73,18 +74,19 @@ def run(config: Config) -> int:
     from nodeagent.clock import BootClock
     from nodeagent.drivers import driver_for
     from nodeagent.journal import log
-    from nodeagent.ledger import Ledger
+    from nodeagent.ledger import BadLedger, Ledger
     from nodeagent.loop import Loop, Unsafe, zmq_error
 
     try:
         os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
         secret, public = (_read(os.path.join(config.keys_dir, name)) for name in ("agent.key", "agent.pub"))
         ledger = Ledger(os.path.join(config.state_dir, "ledger.db"))
+        ledger.prune(time.time())
         agent = Agent(config, driver_for(config), BootClock(), ledger, Admins(config.admins_file))
         loop = Loop()
         endpoint = loop.add(agent, config.listen, secret, public)
         loop.self_test(endpoint)
-    except (OSError, Unsafe, zmq_error) as bad:
+    except (OSError, ValueError, BadLedger, Unsafe, zmq_error) as bad:
         print(f"nodeagent: {bad}", file=sys.stderr)
         return 1
     for number in (signal.SIGTERM, signal.SIGINT):

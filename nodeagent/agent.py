@@ -140,3 +140,5 @@ def _read_prepared(path: str) -> Prepared:
             return Prepared(**json.load(file))
     except FileNotFoundError:
         return Prepared()
+    except (ValueError, TypeError) as bad:
+        raise ValueError(f"{path}: {bad}") from None

@@ -1,7 +1,8 @@
 """The log that virtlogd keeps of a guest's console. `link` is drivers/link.py's.
 
-virtlogd writes as root, files of mode 0600. Where the agent may not open them, it reads them as volumes of a
-transient storage pool over the log directory: libvirtd opens them then, and the agent needs no more rights.
+virtlogd writes as root, files of mode 0600. What the agent may not open or delete (EACCES, or EROFS in its sandbox)
+it takes as a volume of a transient storage pool over the log directory: then libvirtd does it, and the agent needs
+no more rights.
 """
 
 import os
@@ -26,7 +27,7 @@ class ConsoleLogs:
                 return start, size, os.pread(file.fileno(), count, start)
         except FileNotFoundError:
             return 0, 0, b""
-        except PermissionError:
+        except OSError:
             return self._read_volume(server, offset, max_bytes)
 
     def delete(self, server: str) -> None:
@@ -37,7 +38,7 @@ class ConsoleLogs:
                 os.unlink(path)
             except FileNotFoundError:
                 continue
-            except PermissionError:
+            except OSError:
                 self._delete_volume(os.path.basename(path))
 
     def forget(self) -> None:

@@ -5,16 +5,16 @@ consoles come through it.
 """
 
 import os
-import socket
 import threading
 from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 import libvirt
 
-from nodeagent import domainxml, inventory
+from nodeagent import domainxml
 from nodeagent.config import Config
 from nodeagent.drivers.base import Console, Host, Mark, Sink
 from nodeagent.drivers.consolelog import ConsoleLogs
+from nodeagent.drivers.facts import Facts
 from nodeagent.drivers.link import LACKING, Link
 from nodeagent.drivers.network import Networks
 from nodeagent.drivers.storage import Storage
@@ -65,7 +65,7 @@ class LibvirtDriver:
 
     def _opened(self, conn: libvirt.virConnect) -> None:
         self._specs.clear()
-        self._facts = Facts.read(conn, self._config)
+        self._facts = Facts.read(libvirt, conn, self._config)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
 
     def _on_lifecycle(self, conn, domain, event: int, detail: int, opaque) -> None:
@@ -267,75 +267,6 @@ class LibvirtDriver:
             if known:
                 self._specs[server] = known
         return known
-
-
-class Facts:
-    """What does not change while a connection lasts."""
-
-    def __init__(self, caps: inventory.Capabilities, cpu: inventory.CpuInfo, platform: domainxml.Platform, versions) -> None:
-        self.caps, self.cpu, self.platform, self.versions = caps, cpu, platform, versions
-
-    @classmethod
-    def read(cls, conn: libvirt.virConnect, config: Config) -> "Facts":
-        caps = inventory.parse_capabilities(conn.getCapabilities())
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            cpu = inventory.parse_cpuinfo(file.read())
-        virt_type = inventory.choose_virt_type(config.virt_type, cpu.flags, _try_kvm(), tuple(caps.guests))
-        if virt_type not in caps.guests and caps.guests:
-            virt_type = virt_type if config.virt_type != "auto" else next(iter(caps.guests))
-        machine = inventory.choose_machine(caps.guests.get(virt_type, ()))
-        try:
-            cpu_mode = inventory.choose_cpu_mode(
-                virt_type, conn.getDomainCapabilities(None, caps.architecture, machine or None, virt_type, 0)
-            )
-        except libvirt.libvirtError as error:
-            log(f"domain capabilities of {virt_type}: {error}")
-            cpu_mode = ""
-        versions = {
-            "libvirt": inventory.version_text(conn.getLibVersion()),
-            "hypervisor": inventory.version_text(conn.getVersion()),
-            "kernel": os.uname().release,
-        }
-        return cls(caps, cpu, domainxml.Platform(virt_type, machine, cpu_mode, config.pool_dir, ConsoleLogs.DIRECTORY), versions)
-
-    def host(self, pool_dir: str) -> Host:
-        with open("/proc/meminfo", encoding="utf-8") as file:
-            memory_mb, available_mb = inventory.parse_meminfo(file.read())
-        disk_gb, disk_used_gb = _disk(pool_dir)
-        return Host(
-            hostname=socket.gethostname(),
-            architecture=self.caps.architecture,
-            cpu_model=self.caps.cpu_model or self.cpu.model,
-            cpu_features=self.cpu.flags,
-            virt_types=tuple(sorted(self.caps.guests)),
-            virt_type=self.platform.virt_type,
-            vcpus=self.cpu.count,
-            memory_mb=memory_mb,
-            memory_used_mb=memory_mb - available_mb,
-            disk_gb=disk_gb,
-            disk_used_gb=disk_used_gb,
-            load_1m=os.getloadavg()[0],
-            versions=self.versions,
-        )
-
-
-def _disk(path: str) -> Tuple[int, int]:
-    """(total, used) GiB of the file system `path` is or will be on."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    stat = os.statvfs(path)
-    total, free = stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
-    return total >> 30, (total - free) >> 30
-
-
-def _try_kvm() -> str:
-    try:
-        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
-        return inventory.OPENS
-    except (FileNotFoundError, PermissionError):
-        return inventory.HIDDEN
-    except OSError:
-        return inventory.BROKEN
 
 
 def _server_of(domain) -> str:

@@ -1,0 +1,80 @@
+"""What a host is: asked of libvirt once a connection, of /proc each time. The libvirt module is an argument."""
+
+import os
+import socket
+from typing import Any, Tuple
+
+from nodeagent import domainxml, inventory
+from nodeagent.config import Config
+from nodeagent.drivers.base import Host
+from nodeagent.drivers.consolelog import ConsoleLogs
+from nodeagent.journal import log
+
+
+class Facts:
+    """What does not change while a connection lasts."""
+
+    def __init__(self, caps: inventory.Capabilities, cpu: inventory.CpuInfo, platform: domainxml.Platform, versions) -> None:
+        self.caps, self.cpu, self.platform, self.versions = caps, cpu, platform, versions
+
+    @classmethod
+    def read(cls, lib: Any, conn: Any, config: Config) -> "Facts":
+        caps = inventory.parse_capabilities(conn.getCapabilities())
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            cpu = inventory.parse_cpuinfo(file.read())
+        virt_type = inventory.choose_virt_type(config.virt_type, cpu.flags, _try_kvm(), tuple(caps.guests))
+        if virt_type not in caps.guests and caps.guests:
+            virt_type = virt_type if config.virt_type != "auto" else next(iter(caps.guests))
+        machine = inventory.choose_machine(caps.guests.get(virt_type, ()))
+        try:
+            cpu_mode = inventory.choose_cpu_mode(
+                virt_type, conn.getDomainCapabilities(None, caps.architecture, machine or None, virt_type, 0)
+            )
+        except lib.libvirtError as error:
+            log(f"domain capabilities of {virt_type}: {error}")
+            cpu_mode = ""
+        versions = {
+            "libvirt": inventory.version_text(conn.getLibVersion()),
+            "hypervisor": inventory.version_text(conn.getVersion()),
+            "kernel": os.uname().release,
+        }
+        return cls(caps, cpu, domainxml.Platform(virt_type, machine, cpu_mode, config.pool_dir, ConsoleLogs.DIRECTORY), versions)
+
+    def host(self, pool_dir: str) -> Host:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            memory_mb, available_mb = inventory.parse_meminfo(file.read())
+        disk_gb, disk_used_gb = _disk(pool_dir)
+        return Host(
+            hostname=socket.gethostname(),
+            architecture=self.caps.architecture,
+            cpu_model=self.caps.cpu_model or self.cpu.model,
+            cpu_features=self.cpu.flags,
+            virt_types=tuple(sorted(self.caps.guests)),
+            virt_type=self.platform.virt_type,
+            vcpus=self.cpu.count,
+            memory_mb=memory_mb,
+            memory_used_mb=memory_mb - available_mb,
+            disk_gb=disk_gb,
+            disk_used_gb=disk_used_gb,
+            load_1m=os.getloadavg()[0],
+            versions=self.versions,
+        )
+
+
+def _disk(path: str) -> Tuple[int, int]:
+    """(total, used) GiB of the file system `path` is or will be on."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    stat = os.statvfs(path)
+    total, free = stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize
+    return total >> 30, (total - free) >> 30
+
+
+def _try_kvm() -> str:
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
+        return inventory.OPENS
+    except (FileNotFoundError, PermissionError):
+        return inventory.HIDDEN
+    except OSError:
+        return inventory.BROKEN
