@@ -33,37 +33,48 @@ Send = Callable[[bytes, List[bytes]], None]
 
 
 class Call:
-    """One request under way: what a handler may ask about it, and for streams, where to answer."""
+    """One request under way: what a handler may ask about it."""
 
-    __slots__ = ("agent", "request", "role", "caller", "peer", "_send", "_open", "_lock", "ends_s", "probed_s", "on_drop")
+    __slots__ = ("agent", "request", "role", "caller", "peer")
 
-    def __init__(self, agent: Agent, request: Request, role: str, caller: str, peer: bytes, send: Send) -> None:
-        self.agent, self.request, self.role, self.caller, self.peer, self._send = agent, request, role, caller, peer, send
-        self._open, self._lock = True, threading.Lock()
+    def __init__(self, agent: Agent, request: Request, role: str, caller: str, peer: bytes) -> None:
+        self.agent, self.request, self.role, self.caller, self.peer = agent, request, role, caller, peer
+
+
+class StreamCall(Call):
+    """A call whose answer goes on: `emit` and `finish` may come from any thread. `on_drop` is called when nobody listens."""
+
+    __slots__ = ("_send", "_lock", "is_open", "ends_s", "probed_s", "on_drop")
+
+    def __init__(self, agent: Agent, request: Request, role: str, caller: str, peer: bytes) -> None:
+        super().__init__(agent, request, role, caller, peer)
+        self._lock, self.is_open = threading.Lock(), True
+        self._send: Send = lambda peer, frames: None
         self.ends_s, self.probed_s = float("inf"), 0.0
         self.on_drop: Callable[[], None] = lambda: None
 
+    def opened(self, send: Send, lasts_s: float) -> None:
+        """From now on, for `lasts_s` at most, what it says goes out through `send`."""
+        self._send, self.probed_s = send, time.monotonic()
+        self.ends_s = self.probed_s + lasts_s
+
     def emit(self, body: Any, payload: Optional[bytes] = None) -> None:
-        """One `progress` reply of a stream; nothing after its end."""
+        """One `progress` reply; nothing after the end."""
         with self._lock:
-            if self._open:
+            if self.is_open:
                 self._send(self.peer, wire.encode(Reply(self.request.id, wire.PROGRESS, wire.to_plain(body)), payload))
 
     def finish(self, kind: str, body: Any) -> None:
-        """The one `result` or `error` a stream ends with. Only the first counts."""
+        """The one `result` or `error` it ends with. Only the first counts."""
         with self._lock:
-            if self._open:
-                self._open = False
+            if self.is_open:
+                self.is_open = False
                 self._send(self.peer, wire.encode(Reply(self.request.id, kind, wire.to_plain(body))))
 
     def silence(self) -> None:
         """The peer is gone: say nothing more."""
         with self._lock:
-            self._open = False
-
-    @property
-    def is_open(self) -> bool:
-        return self._open
+            self.is_open = False
 
 
 class Dispatcher:
@@ -73,7 +84,7 @@ class Dispatcher:
         self.agent, self._send = agent, send
         self._reads = Pool("read", READ_THREADS, WAITING_AT_MOST, WAITING_BYTES)
         self._writes = Pool("write", WRITE_THREADS, WAITING_AT_MOST, WAITING_BYTES)
-        self._streams: Dict[Tuple[bytes, str], Call] = {}
+        self._streams: Dict[Tuple[bytes, str], StreamCall] = {}
         self._streams_lock = threading.Lock()
         self._reporting = threading.Lock()
         self._next_report_s = self._next_prune_s = 0.0
@@ -103,7 +114,7 @@ class Dispatcher:
                 if len(text) > ID_CHARS or not text.isprintable():
                     raise Refused(Code.BAD_REQUEST, f"id, operation and actor are {ID_CHARS} printable characters at most")
             args = wire.from_plain(method.args, request.args)
-            call = Call(self.agent, request, role, key, peer, self._send)
+            call = (StreamCall if method.streams else Call)(self.agent, request, role, key, peer)
             if method.inline:
                 return self._answer(call, method, args, payload)
             self._submit(call, method, args, payload)
@@ -120,7 +131,7 @@ class Dispatcher:
         elif method.mutates:
             key = "node"
         size = len(payload) if payload else 0
-        if method.streams:
+        if isinstance(call, StreamCall):
             self._add_stream(call, method.timeout_s)
         if not pool.submit(key, lambda: self._work(call, method, args, payload), size):
             self._forget(call)
@@ -205,14 +216,13 @@ class Dispatcher:
 
     # ------------------------------------------------------------ streams
 
-    def _add_stream(self, call: Call, lasts_s: float) -> None:
+    def _add_stream(self, call: StreamCall, lasts_s: float) -> None:
         with self._streams_lock:
             if len(self._streams) >= STREAMS_AT_MOST:
                 raise Refused(Code.BUSY, f"{STREAMS_AT_MOST} streams are open already")
             if (call.peer, call.request.id) in self._streams:
                 raise Refused(Code.CONFLICT, f"request {call.request.id} is under way")
-            now = time.monotonic()
-            call.probed_s, call.ends_s = now, now + lasts_s
+            call.opened(self._send, lasts_s)
             self._streams[(call.peer, call.request.id)] = call
 
     def _forget(self, call: Call) -> None:
@@ -227,7 +237,7 @@ class Dispatcher:
             call.silence()
             self._drop(call)
 
-    def _drop(self, call: Call) -> None:
+    def _drop(self, call: StreamCall) -> None:
         self._forget(call)
         self._reads.submit("drop", call.on_drop)
 
@@ -246,7 +256,7 @@ class Dispatcher:
                 self._writes.submit("prune", lambda: self.agent.ledger.prune(time.time()))
             self._next_prune_s = now + PRUNE_EVERY_S
 
-    def _check_stream(self, call: Call, now: float) -> None:
+    def _check_stream(self, call: StreamCall, now: float) -> None:
         if not call.is_open:
             self._forget(call)
         elif not self.agent.admins.role(call.caller):
