@@ -2,7 +2,7 @@
 
 import ipaddress
 import xml.etree.ElementTree as ET
-from typing import Iterable, List, Optional, Sequence
+from typing import Iterable, List, Optional, Sequence, Set
 
 Net = ipaddress.IPv4Network
 
@@ -49,6 +49,12 @@ def moved(xml: str, subnet: Net) -> str:
             ET.SubElement(dhcp, "range", {"start": str(hosts[1]), "end": str(hosts[-1])})
             break
     return ET.tostring(network, encoding="unicode")
+
+
+def networks_of(domain_xml: str) -> Set[str]:
+    """A domain's XML -> the networks its interfaces are on."""
+    found = ET.fromstring(domain_xml).findall("devices/interface/source")
+    return {source.get("network", "") for source in found} - {""}
 
 
 def parse_routes(text: str) -> List[Net]:

@@ -5,7 +5,7 @@ A driver raises `Refused` and nothing else; it may be called from several thread
 """
 
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Mapping, Optional, Protocol, Tuple
+from typing import Callable, List, Mapping, MutableMapping, Optional, Protocol, Tuple
 
 from nodeagent.wire import DiskSpec, DomainSpec, DomainState, ImageOffer
 
@@ -71,16 +71,18 @@ class Driver(Protocol):
 
     def host(self) -> Host: ...
 
-    def prepare(self, network: str, made: Mapping[str, str]) -> Dict[str, str]:
-        """The storage pool and `network` exist, are active and start with the host. -> `made` and what was made now.
+    def prepare(self, network: str, made: MutableMapping[str, str]) -> None:
+        """The storage pool and `network` exist, are active and start with the host.
 
-        `made` is what earlier calls made: given to `unprepare`, only that is taken away again.
+        `made` is what earlier calls made; what is made now is added as soon as it is there, also when the rest then
+        fails. Given to `unprepare`, only that is taken away again.
         """
 
     def activate(self, network: str) -> None:
         """Before `start`: at each connection, make active again what `prepare` made. Faults are logged, not raised."""
 
-    def unprepare(self, network: str, made: Mapping[str, str]) -> None: ...
+    def unprepare(self, network: str, made: Mapping[str, str]) -> None:
+        """What `prepare` made is gone, but a network that other domains are on stays."""
 
     def add_image(self, offer: ImageOffer) -> None:
         """The base image's file is in the pool; make it usable. Raises Refused(BAD_IMAGE) where it is not as offered."""

@@ -8,7 +8,7 @@ do not go down by themselves); fail ({"start_domain": "message"}: that verb is r
 import json
 import os
 import threading
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional, Tuple
 
 from nodeagent import domainxml, wire
 from nodeagent.config import Config
@@ -48,7 +48,7 @@ class FakeDriver:
         self._path = os.path.join(config.state_dir, "fake.json")
         self._lock = threading.RLock()
         self._changed: Callable[[], None] = lambda: None
-        self._wait = threading.Event().wait
+        self._closing = threading.Event()
         self._guests: Dict[str, _Guest] = {}
         self._load()
 
@@ -56,7 +56,7 @@ class FakeDriver:
         self._changed = changed
 
     def close(self) -> None:
-        pass
+        self._closing.set()
 
     # ------------------------------------------------------------ the node
 
@@ -79,9 +79,10 @@ class FakeDriver:
             versions={"hypervisor": "fake"},
         )
 
-    def prepare(self, network: str, made: Mapping[str, str]) -> Dict[str, str]:
+    def prepare(self, network: str, made: MutableMapping[str, str]) -> None:
+        made["pool"] = self._config.pool_name
         self._may("prepare")
-        return {**made, "pool": self._config.pool_name, "network": network}
+        made["network"] = network
 
     def activate(self, network: str) -> None:
         pass
@@ -156,7 +157,7 @@ class FakeDriver:
             raise Refused(Code.DRIVER, f"start server {server}: its disk is missing", retryable=False, elsewhere=True)
         delay_s = self._fake.get("start_delay_s", 0)
         if delay_s:
-            self._wait(delay_s)
+            self._closing.wait(delay_s)
         with self._lock:
             guest.power, guest.runs = "RUNNING", guest.runs + 1
             guest.log[:] = f"fake guest {guest.spec.name} ready\n".encode()

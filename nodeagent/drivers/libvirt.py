@@ -6,7 +6,7 @@ consoles come through it.
 
 import os
 import threading
-from typing import Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, MutableMapping, Optional, Tuple
 
 import libvirt
 
@@ -80,12 +80,10 @@ class LibvirtDriver:
             facts = self._facts
         return facts.host(self._config.pool_dir)
 
-    def prepare(self, network: str, made: Mapping[str, str]) -> Dict[str, str]:
-        made = dict(made)
+    def prepare(self, network: str, made: MutableMapping[str, str]) -> None:
         self._storage.prepare(made)
         self._networks.prepare(network, made)
         self._network = network
-        return made
 
     def activate(self, network: str) -> None:
         self._network = network

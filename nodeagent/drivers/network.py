@@ -1,6 +1,6 @@
 """The NAT network through libvirt, and the addresses its DHCP gave. `link` is drivers/link.py's."""
 
-from typing import Dict, Mapping, MutableMapping, Tuple
+from typing import Dict, List, Mapping, MutableMapping, Tuple
 
 from nodeagent import networkxml
 from nodeagent.journal import log
@@ -44,17 +44,30 @@ class Networks:
             network = self._network(conn, name)
             if network is None:
                 return
-            if made.get("network") == name:
+            users = self._users(conn, name)
+            if users and name in (made.get("network"), made.get("network_started")):
+                log(f"network {name} stays: {', '.join(users)} use it")
+            elif made.get("network") == name:
                 if network.isActive():
                     network.destroy()
                 network.undefine()
-                return
-            if made.get("network_autostart") == name:
-                network.setAutostart(0)
-            if made.get("network_started") == name and network.isActive():
-                network.destroy()
-            if made.get("network_xml"):
-                conn.networkDefineXML(made["network_xml"])
+            else:
+                self._restore(conn, network, made)
+
+    def _restore(self, conn, network, made: Mapping[str, str]) -> None:
+        """A network that was there before us, as it was."""
+        name = network.name()
+        if made.get("network_autostart") == name:
+            network.setAutostart(0)
+        if made.get("network_started") == name and network.isActive():
+            network.destroy()
+        if made.get("network_xml"):
+            conn.networkDefineXML(made["network_xml"])
+
+    def _users(self, conn, name: str) -> List[str]:
+        """Running domains with an interface on the network."""
+        active = conn.listAllDomains(self._link.lib.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        return [domain.name() for domain in active if name in networkxml.networks_of(domain.XMLDesc(0))]
 
     def addresses(self, name: str) -> Dict[str, Tuple[str, ...]]:
         """MAC -> addresses leased on the network; empty where there is no such network or it is off."""
@@ -74,7 +87,7 @@ class Networks:
         return self._link.found(conn.networkLookupByName, name)
 
     def _moved(self, conn, network, made: MutableMapping[str, str]):
-        old = network.XMLDesc(self._link.lib.VIR_NETWORK_XML_INACTIVE)
+        old = network.XMLDesc(0)
         routes = _host_routes()
         if not any(networkxml.collides(subnet, routes) for subnet in networkxml.subnets(old)):
             return network

@@ -13,8 +13,11 @@ def prepare(call, args, payload):
     made = dict(agent.prepared.made)
     if _make_directory(agent.config.pool_dir):
         made["pool_dir"] = agent.config.pool_dir
+    try:
+        agent.driver.prepare(args.network, made)
+    except Refused:
         agent.set_prepared(Prepared(agent.prepared.network, agent.prepared.limits, made))
-    made = agent.driver.prepare(args.network, made)
+        raise
     agent.set_prepared(Prepared(args.network, args.limits, made))
     return Nothing(), None
 
