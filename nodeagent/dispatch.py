@@ -21,7 +21,7 @@ from nodeagent.refusal import Refused
 from nodeagent.wire import METHODS, Code, Failure, Method, Reply, Request
 from nodeagent.workers import Pool
 
-READ_THREADS, WRITE_THREADS = 4, 16
+READ_THREADS, WRITE_THREADS = 4, 32
 WAITING_AT_MOST, WAITING_BYTES = 256, 32 << 20
 STREAMS_AT_MOST = 256
 STREAM_PROBE_S = 15.0
@@ -123,6 +123,9 @@ class Dispatcher:
             return _failed(request_id, Failure(Code.BAD_REQUEST, str(bad)))
         except Refused as refused:
             return _failed(request_id, refused.failure)
+        except Exception as fault:  # noqa: BLE001 - nothing that a peer sends may end the loop
+            traceback.print_exc(file=sys.stderr)
+            return _failed("", Failure(Code.INTERNAL, type(fault).__name__))
 
     def _submit(self, call: Call, method: Method, args: Any, payload: Optional[bytes]) -> None:
         pool, key = (self._writes if method.mutates else self._reads), ""

@@ -213,9 +213,14 @@ def decode(cls: Type[T], frames: Any) -> Tuple[T, Optional[bytes]]:
     if len(frames[1]) > MAX_HEADER_BYTES:
         raise BadMessage(f"a header of {len(frames[1])} bytes is over {MAX_HEADER_BYTES}")
     try:
-        plain = loads(bytes(frames[1]).decode("utf-8"))
+        text = bytes(frames[1]).decode("utf-8")
+        plain = loads(text)
+        if "\\u" in text:
+            dumps(plain).encode()
     except BadMessage:
         raise
+    except UnicodeEncodeError:
+        raise BadMessage("the header holds half a surrogate pair") from None
     except (ValueError, RecursionError) as bad:
         raise BadMessage(f"the header is not JSON: {bad}") from None
     message = from_plain(cls, plain)

@@ -10,6 +10,9 @@ import traceback
 from collections import deque
 from typing import Callable, Deque, Dict, Tuple
 
+IDLE_S = 60.0
+"""A thread that had nothing to do for so long ends."""
+
 Job = Callable[[], None]
 
 
@@ -51,16 +54,16 @@ class Pool:
             self._condition.notify()
         elif self._started < self._threads:
             self._started += 1
-            threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True).start()
+            threading.Thread(target=self._work, name=self._name, daemon=True).start()
 
     def _work(self) -> None:
         while True:
             with self._condition:
                 self._idle += 1
-                while not self._ready and not self._closed:
-                    self._condition.wait()
+                self._condition.wait_for(lambda: self._ready or self._closed, IDLE_S)
                 self._idle -= 1
                 if not self._ready:
+                    self._started -= 1
                     return
                 key, job, size = self._ready.popleft()
                 self._waiting -= 1

@@ -16,7 +16,7 @@ from nodeagent.wire import Code
 KEEPALIVE_S, KEEPALIVE_COUNT = 5, 5
 CONNECT_WAIT_S = 4.0
 BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-IDLE_AT_MOST = 3
+IDLE_AT_MOST = 6
 LACKING = "Resource temporarily unavailable"
 
 

@@ -1,9 +1,12 @@
 """Whether a request is carried out at all: roles, epochs, expiry, boots, and the answers given before."""
 
+import json
 import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nodeagent import wire
 from nodeagent.wire import METHODS, Code, DomainRef
@@ -148,9 +151,30 @@ def test_reads_pass_writes(tmp_path: Path) -> None:
     node = Node(tmp_path, fake={"start_delay_s": 5})
     node.prepare()
     sha256 = node.put_image()
-    specs = [node.define(sha256, name=f"s{number}") for number in range(20)]
+    specs = [node.define(sha256, name=f"s{number}") for number in range(40)]
     for spec in specs:
         node.send(node.request("domain.start", DomainRef(spec.server, 1)))
-    assert len(node.ok("domain.list").domains) == 20
+    assert len(node.ok("domain.list").domains) == 40
     assert node.replies.empty()
+    node.agent.driver.close()
+    for _ in specs:
+        node.next()
     node.down()
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+def test_nothing_a_peer_sends_ends_the_loop(fake: Node, data: st.DataObject) -> None:
+    """Any JSON in any field of an envelope, from any role: an answer or none, and never an exception out of the dispatcher."""
+    junk = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=8)
+    plain = wire.to_plain(fake.request(data.draw(st.sampled_from(sorted(METHODS)))))
+    for field in data.draw(st.lists(st.sampled_from(sorted(plain)), max_size=3)):
+        plain[field] = data.draw(junk)
+    for field in data.draw(st.lists(st.sampled_from(("server", "sha256", "epoch", "console", "name", "offset")), max_size=3)):
+        if isinstance(plain["args"], dict):
+            plain["args"][field] = data.draw(junk)
+    header = json.dumps(plain, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass")
+    fake.send_frames([wire.PROTOCOL, header], role=data.draw(st.sampled_from(wire.ROLES)))
+    assert fake.ask(fake.request("agent.ping"))[0].kind == wire.RESULT

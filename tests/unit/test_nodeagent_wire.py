@@ -84,11 +84,12 @@ def test_whatever_comes_is_a_message_or_bad(frames: list[bytes]) -> None:
         b'{"id":"a","method":"m","args":{},"timeout_s":NaN}', b'{"id":"a","method":"m","args":{},"timeout_s":1e999}',
         b'{"id":"a","method":"m","args":{},"epoch":9223372036854775808}', b'{"id":"a","method":"m","args":{},"epoch":true}',
         b'{"id":"a","method":"m","args":{},"epoch":' + b"9" * 5000 + b"}", b"[" * 100_000, b'{"a":' * 50_000,
+        b'{"id":"\\ud800","method":"m","args":{}}', b'{"id":"a","method":"m","args":{"\\uDFFF":1}}',
         b'{"id":"a","method":"m"}', b" " * (wire.MAX_HEADER_BYTES + 1),
     ],
 )
 def test_a_header_that_is_none_is_refused(header: bytes) -> None:
-    """Not JSON, twice the same key, NaN, infinite, out of range, too deep, too long, of another type: BadMessage."""
+    """Not JSON, half a surrogate pair, twice the same key, NaN, infinite, out of range, too deep, too long, of another type: BadMessage."""
     with pytest.raises(BadMessage):
         wire.decode(Request, [wire.PROTOCOL, header])
 
