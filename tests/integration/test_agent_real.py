@@ -3,6 +3,7 @@
 import grp
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -56,6 +57,8 @@ class RealNode:
         (self.state / "state").mkdir()
         for path in (self.state, *self.state.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
+        # The checkout may be where `nobody` cannot read, or the host does not look (/root).
+        shutil.copytree(REPOSITORY / "nodeagent", host.dir / "opt/nodeagent", dirs_exist_ok=True)
         host.run("install", "-d", "-o", "nobody", "-m", "0711", POOL)
         self.operation, self._count = str(uuid.uuid4()), 0
         self.process: subprocess.Popen | None = None
@@ -66,7 +69,7 @@ class RealNode:
             ["nsenter", "-t", str(inner), "-m", "-u", "-i", "-n", "-p", "setpriv", "--reuid", "nobody", "--regid", "nogroup",
              "--groups", str(grp.getgrnam("libvirt").gr_gid), "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
              "/usr/bin/python3", "-B", "-m", "nodeagent", "--config", "/var/lib/nodeagent/config.json"],
-            cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "PATH": os.environ["PATH"]}, start_new_session=True,
+            cwd="/", env={"PYTHONPATH": "/opt", "PATH": os.environ["PATH"]}, start_new_session=True,
             stdin=subprocess.DEVNULL, stderr=(self.state / "log").open("a"))
 
     def kill(self) -> None:
