@@ -4,9 +4,6 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Mapping, Sequence, Tuple
 
-OPENS, HIDDEN, BROKEN = "opens", "hidden", "broken"
-"""What became of opening /dev/kvm: it opened; it cannot be seen or not by this user; it is there and useless."""
-
 
 def parse_meminfo(text: str) -> Tuple[int, int]:
     """/proc/meminfo -> (MemTotal, MemAvailable) in MiB. Raises ValueError where they are missing."""
@@ -67,16 +64,13 @@ def parse_capabilities(xml: str) -> Capabilities:
     return Capabilities(architecture, root.findtext("host/cpu/model") or "", guests)
 
 
-def choose_virt_type(wanted: str, flags: Sequence[str], kvm: str, offered: Sequence[str]) -> str:
-    """'kvm' or 'qemu'. `wanted` 'auto': KVM when the processor shows vmx or svm and /dev/kvm can be opened.
-
-    libvirt offers 'kvm' only where QEMU itself could open it, so a /dev/kvm that is HIDDEN from this user (as the
-    service's sandbox hides it) counts as open where libvirt offers kvm; one that is BROKEN for us never does.
-    """
+def choose_virt_type(wanted: str, flags: Sequence[str], kvm_opens: bool, offered: Sequence[str]) -> str:
+    """'kvm' or 'qemu'. `wanted` 'auto': KVM when the processor shows vmx or svm, /dev/kvm opens for this user (the
+    service is in group kvm) and libvirt offers it; a device without the flags runs paravirtual guests at best."""
     if wanted != "auto":
         return wanted
     by_flags = "vmx" in flags or "svm" in flags
-    return "kvm" if by_flags and kvm != BROKEN and "kvm" in offered else "qemu"
+    return "kvm" if by_flags and kvm_opens and "kvm" in offered else "qemu"
 
 
 def choose_machine(machines: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ class Facts:
         caps = inventory.parse_capabilities(conn.getCapabilities())
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             cpu = inventory.parse_cpuinfo(file.read())
-        virt_type = inventory.choose_virt_type(config.virt_type, cpu.flags, _try_kvm(), tuple(caps.guests))
+        virt_type = inventory.choose_virt_type(config.virt_type, cpu.flags, _kvm_opens(), tuple(caps.guests))
         if virt_type not in caps.guests and caps.guests:
             virt_type = virt_type if config.virt_type != "auto" else next(iter(caps.guests))
         machine = inventory.choose_machine(caps.guests.get(virt_type, ()))
@@ -70,11 +70,9 @@ def _disk(path: str) -> Tuple[int, int]:
     return total >> 30, (total - free) >> 30
 
 
-def _try_kvm() -> str:
+def _kvm_opens() -> bool:
     try:
         os.close(os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC))
-        return inventory.OPENS
-    except (FileNotFoundError, PermissionError):
-        return inventory.HIDDEN
     except OSError:
-        return inventory.BROKEN
+        return False
+    return True
