@@ -101,7 +101,8 @@ def private_host_key(host: Host) -> str:
 
 def _offered(host: Host) -> str:
     done = subprocess.run(["ssh-keyscan", "-t", "ed25519", host.address], capture_output=True, text=True, timeout=10, env=dict(os.environ))
-    return " ".join(done.stdout.split()[1:3])
+    keys = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    return " ".join(keys[0].split()[1:3]) if keys else ""
 
 
 def home_of(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
