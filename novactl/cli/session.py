@@ -104,7 +104,7 @@ class Session:
     def note(self, text: str) -> None:
         """A line for the person, never data, on stderr."""
         if self.chatty:
-            print(text, file=self.stderr, flush=True)
+            print(f"{text}\n", end="", file=self.stderr, flush=True)      # one write: threads do not mix their lines
 
     def now(self) -> float:
         return time.time()
