@@ -36,6 +36,20 @@ def test_a_server_that_fits_nowhere(fleet: Fleet) -> None:
         fleet.novactl("flavor", "delete", "huge", "--yes")
 
 
+def test_one_of_two_fits(fleet: Fleet) -> None:
+    """Of two servers for which a node has room for one, one runs; exit 7 says what the other lacked, and where."""
+    room = next(node for node in fleet.novactl("node", "list", "-o", "json").items if node["name"] == "h1")["disk_capacity_gb"]
+    fleet.novactl("flavor", "create", "wide", "--ram", "192M", "--disk", f"{room * 6 // 10}G")
+    try:
+        partial = fleet.novactl(
+            "server", "create", "web", "--count", "2", "--node", "h1", "--flavor", "wide", "--image", "guest", status=7).stderr
+        assert any("h1: disk: needs" in line for line in partial.splitlines()), partial
+        assert len(fleet.lab.host("h1").domains()) == 1
+    finally:
+        fleet.novactl("server", "delete", "--yes", *fleet.novactl("server", "list", "-o", "name").stdout.split())
+        fleet.novactl("flavor", "delete", "wide", "--yes")
+
+
 def test_disabled_nodes_take_nothing(fleet: Fleet) -> None:
     """With every node disabled a create is refused with each node's reason, and works again once one is enabled."""
     names = [host.name for host in fleet.lab.hosts]
