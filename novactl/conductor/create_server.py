@@ -156,11 +156,15 @@ def not_built(run: Run, tx: Tx, record: CreateServer, error: NovaError) -> None:
     note(run, tx, Event.BUILD_FAILED, error.message)
 
 
-def another_node(record: CreateServer, error: NovaError) -> CreateServer | None:
-    """The next node, unless the fault is the request's own, no node was chosen, or one node was asked for."""
+def another_node(run: Run, record: CreateServer, error: NovaError) -> CreateServer | None:
+    """The next node, unless the fault is the request's own, no node was chosen, one node was asked for, or
+    `placement.max_attempts` have been tried."""
     if not error.elsewhere or isinstance(error, NoValidHost) or not record.node or record.only_node:
         return None
-    return dataclasses.replace(record, node="", epoch=0, tried=(*record.tried, record.node))
+    tried = (*record.tried, record.node)
+    if len(tried) >= run.cluster.config["placement.max_attempts"]:
+        return None
+    return dataclasses.replace(record, node="", epoch=0, tried=tried)
 
 
 CREATE: Saga[CreateServer] = Saga(

@@ -48,7 +48,7 @@ def _no_effect(run: Run, tx: Tx, record: Any) -> None:
     """A saga without database changes of its own at this point."""
 
 
-def _give_up(record: Any, error: NovaError) -> None:
+def _give_up(run: Run, record: Any, error: NovaError) -> None:
     """A saga that tries once."""
 
 
@@ -63,7 +63,7 @@ class Saga(Generic[R]):
     steps: tuple[Step[R], ...]
     finish: Callable[[Run, Tx, R], None] = _no_effect
     fail: Callable[[Run, Tx, R, NovaError], None] = lambda run, tx, record, error: None
-    next_attempt: Callable[[R, NovaError], R | None] = _give_up
+    next_attempt: Callable[[Run, R, NovaError], R | None] = _give_up
     point_of_no_return: str = ""
     resumes: bool = False
 
@@ -207,7 +207,7 @@ class Driver(Generic[R]):
             raise self._stuck(error, "can only go forward from here")
         self._raise_epoch(OperationState.UNWINDING, error)
         self._unwind()
-        following = self.saga.next_attempt(self.record, error)
+        following = self.saga.next_attempt(self.run, self.record, error)
         if following is None:
             self._fail(error)
             error.operation = self.run.operation.id

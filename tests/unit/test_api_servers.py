@@ -282,10 +282,11 @@ def test_a_stuck_operation_ends_when_its_node_comes_back(world: World) -> None:
     assert world.leftovers() == []
 
 
-def test_a_fault_of_every_node_is_undone_on_each(tmp_path: Path) -> None:
-    """When no node can start it, each is tried (placement.max_attempts at most) and nothing stays on any."""
+@pytest.mark.parametrize(("count", "tried"), [(2, 2), (5, 3)])
+def test_a_fault_of_every_node_is_undone_on_each(tmp_path: Path, count: int, tried: int) -> None:
+    """When no node can start it, each is tried (placement.max_attempts, 3, at most) and nothing stays on any."""
     world = World(tmp_path)
-    for number in (1, 2):
+    for number in range(1, count + 1):
         world.add_node(f"n{number}", fake={"fail": {"start_domain": "out of order"}})
     world.add_flavor()
     world.add_image()
@@ -294,6 +295,9 @@ def test_a_fault_of_every_node_is_undone_on_each(tmp_path: Path) -> None:
         with pytest.raises((AgentRefused, NoValidHost)):
             api.create(world.cluster, wanted())
         assert world.leftovers() == []
+        (operation,) = api_operations.list_operations(world.cluster, all=True)
+        _, steps = api_operations.show(world.cluster, operation.id)
+        assert len({step.attempt for step in steps if step.name == "start"}) == tried
     finally:
         world.stop()
 
