@@ -51,7 +51,7 @@ def fan_out(agents: Agents, peers: Sequence[Peer], method: str, args: Any, timeo
             if not waiting or left_s <= 0:
                 break
             ready = [fd for fd, _ in epoll.poll(left_s)]
-    for fd, (link, request) in waiting.items():
+    for fd, (link, _) in waiting.items():
         name = link.peer.name
         found[link.peer.id] = AgentTimeout(name, method, timeout_s) if fd not in unsent else Unreachable(
             f"node {name} ({link.peer.address}) does not answer", command=f"novactl node check {name}")

@@ -38,4 +38,5 @@ def side_by_side(cluster: Cluster, targets: Sequence[Any], act: Callable[[Any], 
         raise failed[0]
     raise Partial(
         f"{len(found) - len(failed)} of {len(found)} {noun}s done, {len(failed)} failed",
-        reasons=[line for error in failed for line in (error.message, *(f"  {reason}" for reason in error.reasons))], hint=failed[0].hint, command=failed[0].command)
+        reasons=[line for error in failed for line in (error.message, *(f"  {reason}" for reason in error.reasons))],
+        hint=failed[0].hint, command=failed[0].command)
