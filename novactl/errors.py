@@ -23,7 +23,6 @@ class ExitStatus(enum.IntEnum):
     UNREACHABLE = 6
     PARTIAL = 7
     DENIED = 8
-    CHANGES = 10
     TIMEOUT = 124
     INTERRUPTED = 130
 
@@ -38,7 +37,6 @@ EXIT_STATUS_HELP: Mapping[ExitStatus, str] = {
     ExitStatus.UNREACHABLE: "a node, its agent or a URL did not answer in time",
     ExitStatus.PARTIAL: "some of the targets succeeded, some failed",
     ExitStatus.DENIED: "not permitted: a key, a role, a password or a quota",
-    ExitStatus.CHANGES: "with --detailed-exitcode: there is something to do",
     ExitStatus.TIMEOUT: "--timeout passed; the operation goes on",
     ExitStatus.INTERRUPTED: "interrupted; the operation can be resumed",
 }
@@ -48,13 +46,12 @@ class NovaError(Exception):
     """A refusal or a failure that a user can act on.
 
     `reasons` are further lines (one per node, per field …); `hint` says what to do, `command` is a command to copy.
-    `operation` is the id of the operation that failed, where there is one. `retryable`: the same may succeed here
-    later; `elsewhere`: another node may succeed where this one failed.
+    `operation` is the id of the operation that failed, where there is one. `elsewhere`: another node may succeed where
+    this one failed.
     """
 
     code = "failed"
     exit_status = ExitStatus.FAILED
-    retryable = False
     elsewhere = False
 
     def __init__(
@@ -111,11 +108,11 @@ class BadConfig(UsageError):
 class NotFound(NovaError):
     code, exit_status = "not_found", ExitStatus.NOT_FOUND
 
-    def __init__(self, noun: str, ref: str, *, similar: Sequence[str] = ()) -> None:
+    def __init__(self, noun: str, ref: str, *, similar: Sequence[str] = (), command: str = "") -> None:
         super().__init__(
             f"no {noun} {ref!r}",
             hint=f"did you mean {', '.join(similar)}?" if similar else "",
-            command=f"novactl {noun} list",
+            command=command or f"novactl {noun} list",
         )
 
 
@@ -194,7 +191,7 @@ class NoValidHost(NovaError):
 class Unreachable(NovaError):
     """A node, its agent or a URL did not answer. What was asked may still happen there."""
 
-    code, exit_status, retryable, elsewhere = "unreachable", ExitStatus.UNREACHABLE, True, True
+    code, exit_status, elsewhere = "unreachable", ExitStatus.UNREACHABLE, True
 
 
 class AgentTimeout(Unreachable):
@@ -214,7 +211,6 @@ class AgentRefused(NovaError):
             f"{method} on node {node}: {failure.get('message', '')}", hint=failure.get("hint", ""),
             details={"code": failure.get("code", ""), "node": node, "method": method},
         )
-        self.retryable = bool(failure.get("retryable"))
         self.elsewhere = bool(failure.get("elsewhere"))
 
 

@@ -157,7 +157,7 @@ def why(cluster: Cluster, ref: str) -> Explanation:
         server = _any(tx, ref)
         stored = operations.decision_of(tx, server.id)
     if stored is None:
-        raise NotFound("decision for server", server.name)
+        raise NotFound("decision on where to place", server.name, command=f"novactl server events {server.id}")
     return explained(Decision.from_plain(stored[1]), operation=stored[0])
 
 

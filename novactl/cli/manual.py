@@ -52,7 +52,7 @@ def command_help(root: Any, words: list[str]) -> str:
         known = getattr(context.command, "commands", {})
         if word not in known:
             similar = get_close_matches(word, [*known, *(TOPICS if not done else ())])
-            raise NotFound("help", " ".join(words), similar=similar)
+            raise NotFound("topic or command", " ".join(words), similar=similar, command="novactl help")
         _, command, _ = context.command.resolve_command(context, [word])
         context = type(context)(command, info_name=word, parent=context, obj=root.obj)
     return context.get_help()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from novactl.agents import wire
 from novactl.conductor.saga import Run
-from novactl.errors import NotFound, NovaError
+from novactl.errors import NovaError
 from novactl.model.node import Node
 
 _LOCKS: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
@@ -37,7 +37,9 @@ def _send(run: Run, node: Node, offer: wire.ImageOffer) -> None:
         if state.present:
             return
         if not path.is_file():
-            raise NotFound("image", offer.sha256)
+            raise NovaError(
+                f"the file of image {offer.sha256[:12]} is not on this machine: {path}",
+                hint="it lies where `novactl image create` was run; take the same file in here, under another name")
         reached = state.offset
         results = run.cluster.agents.pipeline(
             node, "image.chunk", _chunks(path, offer.sha256, state.offset), fence=run.fence("image.chunk"), window=wire.IMAGE_WINDOW)
