@@ -9,6 +9,7 @@ from novactl.db import meta, nodes, operations
 from novactl.errors import Conflict, NovaError, SchemaNewer, SchemaOlder
 from novactl.model.finding import Finding
 from novactl.model.node import Node
+from novactl.model.operation import Operation
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def init(cluster: Cluster, *, upgrade: bool = False, dry_run: bool = False) -> I
 
 
 def doctor(cluster: Cluster) -> tuple[Finding, ...]:
-    """Database, keys, agents, clocks, versions, operations: everything that can be wrong, each with its mend."""
+    """Database, key, operations, and each agent: what is right and what is wrong, each fault with its mend."""
     findings: list[Finding] = []
     try:
         with cluster.db.read() as tx:
@@ -81,7 +82,7 @@ def _keys(cluster: Cluster) -> Finding:
     return Finding("admin key", "ok", pair.public)
 
 
-def _operations(cluster: Cluster, found: tuple[object, ...]) -> list[Finding]:
+def _operations(cluster: Cluster, found: tuple[Operation, ...]) -> list[Finding]:
     from novactl.conductor.saga import owned_by_the_living
 
     now = cluster.clock.now()
@@ -96,7 +97,7 @@ def _operations(cluster: Cluster, found: tuple[object, ...]) -> list[Finding]:
 
 
 def _nodes(cluster: Cluster, everyone: tuple[Node, ...]) -> list[Finding]:
-    """Each agent: does it answer, is its clock of today, does it speak our version."""
+    """Each agent: does it answer, is it of this cluster, is it of our version."""
     from novactl import __version__
 
     asked_at = cluster.clock.now()
@@ -110,11 +111,11 @@ def _nodes(cluster: Cluster, everyone: tuple[Node, ...]) -> list[Finding]:
             findings.append(Finding(f"node {node.name}", "fail", answer.message, f"novactl node check {node.name}"))
         elif answer.body.cluster_id != cluster_id or answer.body.node_id != node.id:
             findings.append(Finding(
-                f"node {node.name}", "fail", "its agent belongs to another cluster", f"novactl node enroll {node.ssh}"))
+                f"node {node.name}", "fail", "its agent belongs to another cluster", node.enroll_again))
         elif answer.body.agent_version != __version__:
             findings.append(Finding(
                 f"node {node.name}", "warn",
-                f"agent {answer.body.agent_version}, novactl {__version__}", f"novactl node enroll {node.ssh}"))
+                f"agent {answer.body.agent_version}, novactl {__version__}", node.enroll_again))
         else:
             took_ms = (cluster.clock.now() - asked_at) * 1000
             findings.append(Finding(f"node {node.name}", "ok", f"agent {answer.body.agent_version}, answered within {took_ms:.0f} ms"))

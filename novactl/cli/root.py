@@ -21,7 +21,7 @@ _START, _FLEET, _SERVERS, _MORE = "Start here", "The fleet", "Virtual machines",
 
 NOUNS: Mapping[str, Entry] = {
     "init": Entry("novactl.cli.setup", _START, "Make a cluster: its database and this admin's key."),
-    "doctor": Entry("novactl.cli.setup", _START, "Check database, keys, agents and clocks."),
+    "doctor": Entry("novactl.cli.setup", _START, "Check database, key, operations and agents."),
     "node": Entry("novactl.cli.node", _FLEET, "Hypervisor hosts: enroll, list, check, enable, disable, remove."),
     "placement": Entry("novactl.cli.placement", _FLEET, "Where servers can go, why, and what is claimed."),
     "operation": Entry("novactl.cli.operation", _FLEET, "Changes under way: list, show, resume, undo."),

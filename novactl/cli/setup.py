@@ -32,7 +32,7 @@ def init(
 
 @NOUN.verb("doctor", columns.FINDINGS)
 def doctor(ctx: typer.Context) -> Any:
-    """Check database, keys, agents and clocks; exit 1 if anything fails.
+    """Check database, key, operations and agents; exit 1 if anything fails.
 
     novactl doctor
     novactl doctor -o json

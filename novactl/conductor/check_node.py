@@ -30,7 +30,7 @@ def _agent(cluster: Cluster, node: Node) -> tuple[Finding, ...]:
         check_hello(hello, node.name, node.id, node.undo["goal"]["cluster_id"])
         report = cluster.agents.call(node, "inventory.read", wire.InventoryRead(0.0), timeout_s=15).body
     except NovaError as error:
-        fix = error.hint or f"on the machine: the agent's log; from here: novactl node enroll {node.ssh} --name {node.name}"
+        fix = error.hint or f"on the machine: the agent's log; from here: {node.enroll_again}"
         return (Finding("agent", FAIL, error.message, fix),)
     virt = Finding("guests run by", OK if report.virt_type == "kvm" else WARN, report.virt_type,
                    "" if report.virt_type == "kvm" else "emulation is slow: see the findings on kvm")
@@ -60,7 +60,6 @@ def _machine(cluster: Cluster, node: Node, sudo_password: SudoPassword | None) -
         )
     plan = make_plan(facts, goal, cluster.clock.now(), others)
     drift = [
-        Finding("enrolment", WARN, f"{change.step}: {change.text}", f"novactl node enroll {node.ssh} --name {node.name}")
-        for change in plan.changes
+        Finding("enrolment", WARN, f"{change.step}: {change.text}", node.enroll_again) for change in plan.changes
     ]
     return (*plan.findings, *(drift or [Finding("enrolment", OK, "nothing on the machine differs from what it should be")]))

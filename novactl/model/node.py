@@ -46,6 +46,11 @@ class Node:
     silent_since: float | None = None
     undo: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def enroll_again(self) -> str:
+        """The command that brings its machine to what enrolment makes of it."""
+        return f"novactl node enroll {'--local' if self.ssh == 'local' else self.ssh} --name {self.name}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class NodeUsage:
