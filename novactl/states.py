@@ -60,6 +60,7 @@ class Event(enum.StrEnum):
     """A begun change was undone: the server is again what it was."""
     FOUND_OFF = "found_off"
     FOUND_ON = "found_on"
+    FOUND_GONE = "found_gone"
     """The node says otherwise than the record: the guest shut itself down, the host lost power, somebody used virsh."""
 
 
@@ -129,6 +130,8 @@ TRANSITIONS: Mapping[Event, Transition] = {
         _ANY_VM, _ANY_TASK, VmState.DELETED, TaskState.NONE, PowerState.NOSTATE),
     Event.ABORTED: Transition(_ANY_VM, _ANY_TASK - _IDLE, None, TaskState.NONE),
     Event.FOUND_OFF: Transition(frozenset({VmState.ACTIVE}), _IDLE, VmState.STOPPED, None, PowerState.SHUTDOWN),
+    Event.FOUND_GONE: Transition(
+        frozenset({VmState.ACTIVE, VmState.STOPPED}), _IDLE, VmState.ERROR, None, PowerState.NOSTATE),
     Event.FOUND_ON: Transition(frozenset({VmState.STOPPED}), _IDLE, VmState.ACTIVE, None, PowerState.RUNNING),
 }
 """What may follow what. A server that is busy (task_state set) accepts nothing new: its operation ends first."""

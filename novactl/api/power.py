@@ -10,10 +10,11 @@ from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import delete_server as deletion
 from novactl.conductor import power
+from novactl.conductor.create_server import CREATE
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import Saga, begin, busy
-from novactl.db import events, operations, servers
-from novactl.errors import Conflict, NovaError
+from novactl.db import events, nodes, operations, servers
+from novactl.errors import Conflict, NovaError, Unreachable
 from novactl.model.operation import EventRecord, OperationState
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
@@ -51,23 +52,47 @@ def reboot(
 
 def delete(
     cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True, timeout_s: float | None = None,
+    lost: bool = False,
 ) -> Server | str:
     server = _find(cluster, ref)
-    if not dry_run and server.operation_id and _undone_creation(cluster, server):
-        return _find_past(cluster, server)
+    if lost:
+        _refuse_living(cluster, server)
+    if not dry_run and server.operation_id:
+        _end_stuck(cluster, server, lost)
+        server = _find_past(cluster, server)
+        if server.deleted_at is not None:
+            return server
     record = deletion.DeleteServer(
-        server=server.id, node=server.node_id, epoch=server.epoch, grace_s=cluster.config["server.delete_grace_s"])
+        server=server.id, node=server.node_id, epoch=server.epoch, grace_s=cluster.config["server.delete_grace_s"],
+        lost=lost)
     return _change(cluster, server, deletion.DELETE, Event.BEGIN_DELETE, record, watch, (dry_run, wait, timeout_s))
 
 
-def _undone_creation(cluster: Cluster, server: Server) -> bool:
-    """A creation that got stuck, or whose process died, is undone: then there is nothing left to delete."""
-    from novactl.conductor.recover import find, resume
+def _refuse_living(cluster: Cluster, server: Server) -> None:
+    """Only a server whose node does not answer can be deleted as lost: otherwise its guest would run on, unknown."""
+    with cluster.db.read() as tx:
+        node = nodes.by_id(tx, server.node_id)
+    if node is None:
+        return
+    try:
+        cluster.agents.call(node, "agent.ping")
+    except Unreachable:
+        return
+    raise Conflict(f"node {node.name} answers: server {server.name} is not lost", command=f"novactl server delete {server.name}")
 
-    operation = find(cluster, server.operation_id)
-    if operation.kind != "server.create" or operation.state is not OperationState.STUCK:
-        return False
-    return resume(cluster, operation.id, forward=False).state is OperationState.FAILED
+
+def _end_stuck(cluster: Cluster, server: Server, lost: bool) -> None:
+    """What is stuck on the server must not keep it from being deleted: a creation is undone (then nothing is left to
+    delete), a deletion is gone on with, and a change of power, or anything on a lost node, is given up."""
+    from novactl.conductor import recover
+
+    operation = recover.find(cluster, server.operation_id)
+    if operation.state is not OperationState.STUCK:
+        return
+    if operation.kind in (CREATE.kind, deletion.DELETE.kind) and not lost:
+        recover.resume(cluster, recover.take_over(cluster, operation, forward=None), forward=False)
+    else:
+        recover.give_up(cluster, operation, Conflict(f"server {server.name} is being deleted"))
 
 
 def _find(cluster: Cluster, ref: str) -> Server:

@@ -44,12 +44,15 @@ def _powered(cluster: Cluster, server: Server, seen: wire.DomainState) -> Server
         event = Event.FOUND_OFF
     elif server.vm_state is VmState.STOPPED and seen.power_state == PowerState.RUNNING:
         event = Event.FOUND_ON
+    elif seen.power_state == "ABSENT" and server.vm_state in (VmState.ACTIVE, VmState.STOPPED):
+        event = Event.FOUND_GONE
     else:
         return server
+    fault = f"node {server.node_name} has no domain of it any more" if event is Event.FOUND_GONE else ""
     now = cluster.clock.now()
     try:
         with cluster.db.write() as tx:
-            servers.move_state(tx, server, advance(server.state, event, server.name), operation_id="", at=now)
+            servers.move_state(tx, server, advance(server.state, event, server.name), operation_id="", at=now, fault=fault)
             events.record(tx, EventRecord(
                 at=now, object_kind="server", object_id=server.id, object_name=server.name, operation_id="", event=str(event),
                 actor=cluster.actor, detail=f"on {server.node_name}"))

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from novactl.cluster import Cluster
+from novactl.conductor.background import hand_over, let_go
 from novactl.conductor.crew import side_by_side
+from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Driver, Saga
-from novactl.db import operations
-from novactl.errors import Superseded, WaitTimeout
+from novactl.errors import WaitTimeout
 from novactl.model.operation import Operation
 
 
@@ -27,14 +28,15 @@ def run_all(cluster: Cluster, begun: Sequence[Begun], watch: Watch | None, *, wa
     """
     ids = [operation.id for _, operation in begun]
     if not wait:
-        _hand_over(cluster, ids)
+        hand_over(cluster, ids)
         return
 
     def drive_one(one: Begun) -> None:
         Driver(cluster, one.saga, one.operation, watch or unwatched).drive()
 
     def drive() -> None:
-        side_by_side(cluster, begun, drive_one, begun[0].operation.object_kind)
+        with keeping(cluster, ids):
+            side_by_side(cluster, begun, drive_one, begun[0].operation.object_kind)
 
     if timeout_s is None:
         drive()
@@ -51,32 +53,10 @@ def run_all(cluster: Cluster, begun: Sequence[Begun], watch: Watch | None, *, wa
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
-        _let_go(cluster, ids)
+        let_go(cluster, ids)
         short = ids[0][:8]
         raise WaitTimeout(
             f"not done after {timeout_s:g} s; operation {short} goes on in the background", command=f"novactl operation show {short}",
             operation=ids[0])
     if failed:
         raise failed[0]
-
-
-def _let_go(cluster: Cluster, ids: Sequence[str]) -> None:
-    """Give the operations up with a new epoch, so that this process changes nothing more, and hand them over."""
-    left = []
-    with cluster.db.write() as tx:
-        for id_ in ids:
-            operation = operations.by_id(tx, id_)
-            if operation is None or operation.state.ended:
-                continue
-            until = cluster.clock.now() + cluster.config["operation.lease_s"]
-            if not operations.take(tx, operation, state=operation.state, owner="", lease_until=until):
-                raise Superseded(f"operation {id_[:8]} was taken over")
-            left.append(id_)
-    if left:
-        _hand_over(cluster, left)
-
-
-def _hand_over(cluster: Cluster, ids: Sequence[str]) -> None:
-    from novactl.conductor.background import hand_over
-
-    hand_over(cluster, ids)

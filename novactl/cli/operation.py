@@ -11,7 +11,7 @@ from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
 from novactl.cli.tree import Noun
 
-NOUN = Noun("operation", "Changes under way: list, show, resume, undo.", settles=False)
+NOUN = Noun("operation", settles=False)
 
 
 @NOUN.verb("list", columns.OPERATIONS)
@@ -52,7 +52,7 @@ def resume(ctx: typer.Context, operations: OperationRefs, quiet: Quiet = False) 
 
     session = session_of(ctx)
     with watching(session, quiet=quiet) as watch:
-        ended = api.resume_all(session.cluster, operations, watch=watch)
+        ended = api.resume(session.cluster, operations, watch=watch)
     return Shown(ended[0] if len(ended) == 1 else ended, rows=ended)
 
 

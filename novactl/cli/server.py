@@ -21,6 +21,7 @@ from novactl.cli.options import (
     Timeout,
     Yes,
     duration,
+    text_of,
 )
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
@@ -29,7 +30,7 @@ from novactl.cli.targets import each
 from novactl.cli.tree import Noun
 from novactl.errors import UsageError
 
-NOUN = Noun("server", "Virtual machines: create, list, start, stop, reboot, console, delete.")
+NOUN = Noun("server")
 
 Count = Annotated[int, typer.Option(
     min=1, max=1000, metavar="N", help="How many; from 2 on they are called NAME-1, NAME-2, ...")]
@@ -56,7 +57,7 @@ def create(
     session = session_of(ctx)
     wanted = api.CreateServer(
         name=name, flavor=flavor, image=image, key=key, count=count, node=node, zone=zone,
-        user_data=_text_of(session, user_data),
+        user_data=text_of(session, user_data, "the user data") or "",
     )
     timeout_s = duration(timeout)
     with watching(session, quiet=quiet) as watch:
@@ -68,15 +69,6 @@ def create(
         session.note("dry run: nothing was changed")
         document["decisions"] = tuple(decision.to_plain() for decision in made.decisions)
     return Shown(document, rows=made.servers)
-
-
-def _text_of(session: Session, file: Path | None) -> str:
-    if file is None:
-        return ""
-    try:
-        return session.stdin.read() if str(file) == "-" else file.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the user data from {file}: {error}") from error
 
 
 def begun(operations: Any) -> Shown:
@@ -175,19 +167,21 @@ def reboot(
 
 @NOUN.verb("delete", columns.SERVERS)
 def delete(
-    ctx: typer.Context, servers: ServerRefs, async_: Async = False, timeout: Timeout = "", yes: Yes = False,
-    quiet: Quiet = False, dry_run: DryRun = False,
+    ctx: typer.Context, servers: ServerRefs,
+    lost: Annotated[bool, typer.Option("--lost", help="Their node is gone for good: forget them without reaching it.")] = False,
+    async_: Async = False, timeout: Timeout = "", yes: Yes = False, quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Delete servers and their disks. Asks first; where nobody can answer it needs --yes.
 
     novactl server delete web1
     novactl server delete web1 web2 --yes
+    novactl server delete web1 --lost
     """
     from novactl.api import servers as api
 
     session = session_of(ctx)
     ask.confirm_act(session, "delete", "server", servers, yes=yes or dry_run, destroys=True)
-    return _change(session, servers, api.delete, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout))
+    return _change(session, servers, api.delete, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout), lost=lost)
 
 
 def _change(session: Session, servers: list[str], act: Any, quiet: bool, **how: Any) -> Shown:

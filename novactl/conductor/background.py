@@ -8,6 +8,23 @@ import sys
 from collections.abc import Sequence
 
 from novactl.cluster import Cluster
+from novactl.db import operations
+from novactl.model.operation import OperationState
+
+
+def let_go(cluster: Cluster, operation_ids: Sequence[str]) -> None:
+    """Give operations up with a new epoch, so that this process changes nothing more, and hand them over."""
+    left = []
+    with cluster.db.write() as tx:
+        until = cluster.clock.now() + cluster.config["operation.lease_s"]
+        for id_ in operation_ids:
+            operation = operations.by_id(tx, id_)
+            if operation is None or operation.state.ended or operation.state is OperationState.STUCK:
+                continue
+            if operations.take(tx, operation, state=operation.state, owner="", lease_until=until):
+                left.append(id_)
+    if left:
+        hand_over(cluster, left)
 
 
 def hand_over(cluster: Cluster, operation_ids: Sequence[str]) -> None:

@@ -150,6 +150,8 @@ def built(run: Run, tx: Tx, record: CreateServer) -> None:
 def not_built(run: Run, tx: Tx, record: CreateServer, error: NovaError) -> None:
     """The server never was: its row becomes history and its name is free again."""
     server, now = server_in(tx, record.server), run.cluster.clock.now()
+    if server.node_id:                                        # only where it is given up without being undone
+        placement.release(tx, server.id, server.node_id)
     servers.move_state(
         tx, server, advance(server.state, Event.BUILD_FAILED, server.name), operation_id="", at=now, fault=error.message)
     servers.gone(tx, server.id, now)

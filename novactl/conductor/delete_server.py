@@ -16,23 +16,29 @@ from novactl.states import Event, advance
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteServer:
-    """`node` is "" for a server that never got one."""
+    """`node` is "" for a server that never got one. `lost`: the node is gone for good and is not asked."""
 
     server: str
     node: str
     epoch: int
     grace_s: float = 0.0
+    lost: bool = False
+
+    @property
+    def has_domain(self) -> bool:
+        """Whether there is something on a node to remove."""
+        return bool(self.node) and not self.lost
 
 
 def reach(run: Run, record: DeleteServer) -> DeleteServer:
     """The node answers: otherwise the server stays as it is, rather than half gone."""
-    if record.node:
+    if record.has_domain:
         run.call(domain.node_of(run, record.node), "domain.state", domain.ref(record))
     return record
 
 
 def destroy(run: Run, record: DeleteServer) -> DeleteServer:
-    if record.node:
+    if record.has_domain:
         if record.grace_s:
             stop = wire.Stop(record.server, record.epoch, record.grace_s)
             run.call(domain.node_of(run, record.node), "domain.stop", stop, timeout_s=record.grace_s + 60)
@@ -41,13 +47,13 @@ def destroy(run: Run, record: DeleteServer) -> DeleteServer:
 
 
 def undefine(run: Run, record: DeleteServer) -> DeleteServer:
-    if record.node:
+    if record.has_domain:
         domain.undefine(run, record)
     return record
 
 
 def delete_disks(run: Run, record: DeleteServer) -> DeleteServer:
-    if record.node:
+    if record.has_domain:
         domain.delete_seed(run, record)
         domain.delete_disk(run, record)
     return record

@@ -12,12 +12,13 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
-def _start_time(pid: int) -> str:
-    """When a process started, in clock ticks since boot: field 22 of proc_pid_stat(5). "" when there is none."""
+def _stat(pid: int) -> tuple[str, str]:
+    """A process's state and start time (clock ticks since boot): fields 3 and 22 of proc_pid_stat(5). "" when there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return fields[0], fields[19]
     except (OSError, IndexError):
-        return ""
+        return "", ""
 
 
 def _pid_namespace() -> str:
@@ -30,18 +31,24 @@ def _pid_namespace() -> str:
 def this_process() -> str:
     """`host pid start-time boot-id pid-namespace`."""
     pid = os.getpid()
-    return f"{os.uname().nodename} {pid} {_start_time(pid)} {boot_id()} {_pid_namespace()}"
+    return f"{os.uname().nodename} {pid} {_stat(pid)[1]} {boot_id()} {_pid_namespace()}"
 
 
 def is_alive(owner: str) -> bool | None:
-    """True or False for a process of this machine; None when it is another's and only its lease can tell."""
+    """True or False for a process of this machine; None when only its lease can tell: it is another's, or it is stopped.
+
+    One that was killed and not yet reaped is dead.
+    """
     try:
         _host, pid, started, boot, namespace = owner.split(" ")
     except ValueError:
         return None
     if boot != boot_id() or namespace != _pid_namespace():
         return None
-    return _start_time(int(pid)) == started
+    state, since = _stat(int(pid))
+    if since != started or state in "ZX":
+        return False
+    return None if state in "Tt" else True
 
 
 def shown(owner: str) -> str:

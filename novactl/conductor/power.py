@@ -11,7 +11,7 @@ from novactl.conductor.history import note
 from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import servers
 from novactl.db.statements import Tx
-from novactl.errors import NovaError
+from novactl.errors import AgentRefused, NovaError
 from novactl.states import Event, advance
 
 
@@ -33,6 +33,15 @@ def stop(run: Run, record: Power) -> Power:
     args = wire.Stop(record.server, record.epoch, record.grace_s)
     run.call(node_of(run, record.node), "domain.stop", args, timeout_s=record.grace_s + 60)
     return record
+
+
+def power_on_again(run: Run, record: Power) -> None:
+    """A domain that is no longer there has no power to give back."""
+    try:
+        power_on(run, record)
+    except AgentRefused as refused:
+        if refused.details["code"] != wire.Code.NOT_FOUND:
+            raise
 
 
 def reboot(run: Run, record: Power) -> Power:
@@ -67,6 +76,6 @@ def _saga(kind: str, step: Step[Power], ends: Event) -> Saga[Power]:
 
 
 START = _saga("server.start", Step("start", do=start, undo=power_off), Event.STARTED)
-STOP = _saga("server.stop", Step("stop", do=stop, undo=power_on), Event.STOPPED)
+STOP = _saga("server.stop", Step("stop", do=stop, undo=power_on_again), Event.STOPPED)
 REBOOT = _saga("server.reboot", Step("reboot", do=reboot, undo=nothing("a reboot leaves what was running running")), Event.REBOOTED)
 SAGAS = {saga.kind: saga for saga in (START, STOP, REBOOT)}

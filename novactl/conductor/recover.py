@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from novactl.agents import wire
 from novactl.cluster import Cluster
+from novactl.conductor.background import let_go
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, Saga, busy, owned_by_the_living, taken
+from novactl.conductor.saga import Driver, Run, Saga, busy, owned_by_the_living, taken
 from novactl.conductor.sagas import SAGAS
 from novactl.db import nodes, operations
-from novactl.errors import Conflict, NotFound, NovaError, Superseded
+from novactl.errors import Conflict, NotFound, NovaError, Superseded, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 ABANDONED = NovaError("the process that ran it died")
-
-
 PROBE_S = 0.3
 """What the node of a stuck operation gets to show that trying again is worth it."""
 
 
-def recover(cluster: Cluster, *, budget_s: float = 10.0, watch: Watch = unwatched) -> tuple[tuple[Operation, NovaError | None], ...]:
-    """End every operation that nobody drives any more, oldest first, while `budget_s` lasts: each with the error that
-    keeps it from ending.
+def recover(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[tuple[Operation, NovaError | None], ...]:
+    """End every operation that nobody drives any more, oldest first: each with the error that keeps it from ending.
 
-    A stuck one is tried when the node it waits for answers again, or, where it waits for something else, once a lease's
-    length; otherwise the error it is stuck with stands.
+    What is not done after `budget_s` goes on in a process of its own. A stuck operation is tried when the node it waits
+    for answers again, or, where it waits for something else, once a lease's length; otherwise its error stands.
     """
     now = cluster.clock.now()
     with cluster.db.read() as tx:
-        left = [op for op in operations.recent(tx, ended=False) if not owned_by_the_living(op, now)]
+        left = [op for op in reversed(operations.recent(tx, ended=False)) if not owned_by_the_living(op, now)]
     hopeless = _hopeless(cluster, [op for op in left if op.state is OperationState.STUCK], now)
     found: list[tuple[Operation, NovaError | None]] = [
         (op, NovaError.from_dict(op.error or ABANDONED.as_dict())) for op in left if op.id in hopeless]
-    deadline = cluster.clock.monotonic() + budget_s
-    for operation in reversed([op for op in left if op.id not in hopeless]):
-        if cluster.clock.monotonic() > deadline:
-            break
+    todo, done = [op for op in left if op.id not in hopeless], list[tuple[Operation, NovaError | None]]()
+    worker = threading.Thread(target=_end_all, args=(cluster, todo, done), name="recover", daemon=True)
+    worker.start()
+    worker.join(budget_s)
+    done = list(done)
+    if worker.is_alive():
+        late = [op for op in todo if op.id not in {ended.id for ended, _ in done}]
+        let_go(cluster, [op.id for op in late])
+        done += [(op, WaitTimeout("it goes on in the background")) for op in late]
+    return (*found, *done)
+
+
+def _end_all(cluster: Cluster, todo: Sequence[Operation], done: list[tuple[Operation, NovaError | None]]) -> None:
+    for operation in todo:
         try:
-            found.append((_ended(cluster, operation, watch), None))
+            done.append((_ended(cluster, operation), None))
         except Superseded:
-            continue                                          # another command was faster
+            continue                                          # another command was faster, or this one let go
         except NovaError as error:
-            found.append((operation, error))
-    return tuple(found)
+            done.append((operation, error))
+    cluster.db.close()
 
 
 def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
@@ -61,10 +71,9 @@ def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
     }
 
 
-def _ended(cluster: Cluster, operation: Operation, watch: Watch) -> Operation:
+def _ended(cluster: Cluster, operation: Operation) -> Operation:
     """Drive an abandoned operation the way its saga says. Raises when it cannot be ended now; being undone is an end."""
-    saga = SAGAS[operation.kind]
-    driver = _take(cluster, saga, operation, forward=saga.resumes or None, watch=watch)
+    driver = take_over(cluster, operation, forward=SAGAS[operation.kind].resumes or None)
     try:
         driver.drive()
     except NovaError:
@@ -75,24 +84,15 @@ def _ended(cluster: Cluster, operation: Operation, watch: Watch) -> Operation:
     return find(cluster, operation.id)
 
 
-def resume(
-    cluster: Cluster, operation_id: str, *, forward: bool = True, watch: Watch = unwatched, extras: Mapping[str, Any] | None = None,
-) -> Operation:
-    """Take the operation over and end it: forward, or back with `forward=False`.
-
-    Raises Busy while its owner lives, Conflict when it has ended or can only go forward, and what the saga raises.
-    """
-    operation = find(cluster, operation_id)
-    if operation.state.ended:
-        raise Conflict(
-            f"operation {operation.id[:8]} has ended: {operation.state.value}", command=f"novactl operation show {operation.id[:8]}")
-    driver = _take(cluster, SAGAS[operation.kind], operation, forward=forward, watch=watch, extras=extras)
+def resume(cluster: Cluster, driver: Driver[Any], *, forward: bool = True) -> Operation:
+    """End an operation that was taken over. Raises what the saga raises; with `forward=False` being undone is success."""
+    id_ = driver.run.operation.id
     try:
         driver.drive()
     except NovaError:
-        if forward or find(cluster, operation.id).state is not OperationState.FAILED:
+        if forward or find(cluster, id_).state is not OperationState.FAILED:
             raise
-    return find(cluster, operation.id)
+    return find(cluster, id_)
 
 
 def find(cluster: Cluster, operation_id: str) -> Operation:
@@ -103,27 +103,37 @@ def find(cluster: Cluster, operation_id: str) -> Operation:
     return found
 
 
-def _take(
-    cluster: Cluster, saga: Saga[Any], operation: Operation, *, forward: bool | None, watch: Watch, extras: Mapping[str, Any] | None = None,
+def take_over(
+    cluster: Cluster, operation: Operation, *, forward: bool | None, watch: Watch = unwatched, extras: Mapping[str, Any] | None = None,
 ) -> Driver[Any]:
-    """`forward` None: back where that is possible, else forward."""
-    now = cluster.clock.now()
+    """Become the owner, to go on (`forward`), to undo (False), or (None) to undo where that is possible and else go on.
+
+    Raises Busy while its owner lives, Conflict when it has ended or can only go forward, Superseded in a lost race.
+    """
+    saga = SAGAS[operation.kind]
     with cluster.db.write() as tx:
-        fresh = operations.by_id(tx, operation.id)
-        if fresh is None or fresh.state.ended:
-            raise operations.superseded(operation)
-        if owned_by_the_living(fresh, now) and fresh.owner:
+        fresh = operations.by_id(tx, operation.id) or operation
+        short = fresh.id[:8]
+        if fresh.state.ended:
+            raise Conflict(f"operation {short} has ended: {fresh.state.value}", command=f"novactl operation show {short}")
+        if owned_by_the_living(fresh, cluster.clock.now()) and fresh.owner:
             raise busy(cluster, fresh)
-        steps = operations.steps(tx, fresh.id)
-        state = _direction(saga, fresh, steps, forward)
-        took = taken(cluster, tx, fresh, state)
+        state, attempt = _direction(saga, fresh, operations.steps(tx, fresh.id), forward)
+        took = dataclasses.replace(taken(cluster, tx, fresh, state), attempt=attempt)
         if state is OperationState.UNWINDING and took.error is None:
-            operations.write(tx, took := dataclasses.replace(took, error=ABANDONED.as_dict()))
+            took = dataclasses.replace(took, error=ABANDONED.as_dict())
+        operations.write(tx, took)
     return Driver(cluster, saga, took, watch, extras)
 
 
-def _direction(saga: Saga[Any], operation: Operation, steps: tuple[OperationStep, ...], forward: bool | None) -> OperationState:
-    """Past the point of no return there is only forward; once turned back (or stuck turning) only back."""
+def _direction(
+    saga: Saga[Any], operation: Operation, steps: tuple[OperationStep, ...], forward: bool | None,
+) -> tuple[OperationState, int]:
+    """Where it goes, and under which attempt.
+
+    Past the point of no return there is only forward. What has turned back, or is stuck turning, goes on going back,
+    unless its saga can simply be done again: then that is a new attempt, with request ids of its own.
+    """
     here = [step for step in steps if step.attempt == operation.attempt]
     newest = max((step.position for step in here), default=-1)
     if saga.no_way_back(newest):
@@ -131,8 +141,20 @@ def _direction(saga: Saga[Any], operation: Operation, steps: tuple[OperationStep
             raise Conflict(
                 f"operation {operation.id[:8]} ({operation.kind}) is past the point where it can be undone",
                 command=f"novactl operation resume {operation.id[:8]}")
-        return OperationState.RUNNING
-    turned = operation.state is OperationState.UNWINDING or any(step.state is StepState.UNDONE for step in here)
-    if turned or operation.state is OperationState.STUCK or not forward:
-        return OperationState.UNWINDING
-    return OperationState.RUNNING
+        return OperationState.RUNNING, operation.attempt
+    turned = operation.state is not OperationState.RUNNING or any(step.state is StepState.UNDONE for step in here)
+    if not forward or (turned and not (saga.resumes and operation.state is OperationState.STUCK)):
+        return OperationState.UNWINDING, operation.attempt
+    return OperationState.RUNNING, operation.attempt + turned
+
+
+def give_up(cluster: Cluster, operation: Operation, because: NovaError) -> None:
+    """End a stuck operation as failed without undoing it, because what follows makes its effects not matter."""
+    saga = SAGAS[operation.kind]
+    with cluster.db.write() as tx:
+        fresh = operations.by_id(tx, operation.id) or operation
+        if fresh.state is not OperationState.STUCK:
+            raise busy(cluster, fresh)
+        took = taken(cluster, tx, fresh, OperationState.FAILED)
+        saga.fail(Run(cluster, took), tx, wire.from_plain(saga.record, dict(took.record)), because)
+        operations.write(tx, dataclasses.replace(took, error=because.as_dict(), ended_at=cluster.clock.now()))

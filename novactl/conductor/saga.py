@@ -102,7 +102,10 @@ class Run:
         return self.cluster.agents.call(peer, method, args, payload, fence=fence, timeout_s=timeout_s).body
 
     def progress(self, done: int = 0, total: int = 0, detail: str = "", *, state: str = "running") -> None:
-        self.watch(Progress(self.operation.id, self.operation.object_name, self.step, state, done, total, detail))
+        try:
+            self.watch(Progress(self.operation.id, self.operation.object_name, self.step, state, done, total, detail))
+        except Exception:  # noqa: BLE001 - whoever watches, and breaks, must not break what is watched
+            self.watch = unwatched
 
 
 def begin(cluster: Cluster, tx: Tx, saga: Saga[R], record: R, subject: tuple[str, str, str], *, detached: bool = False) -> Operation:
@@ -157,7 +160,7 @@ class Driver(Generic[R]):
 
     def drive(self) -> R:
         """Forward to the end and return the record; or back, and raise what went wrong. Raises Stuck, Superseded."""
-        with keeping(self.cluster, self.run.operation.id):
+        with keeping(self.cluster, [self.run.operation.id]):
             while True:
                 if self.run.operation.state is OperationState.UNWINDING:
                     self._unwind()

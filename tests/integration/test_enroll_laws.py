@@ -103,7 +103,7 @@ def test_a_removal_that_fails(world: World, monkeypatch: pytest.MonkeyPatch, nam
         assert world.slate() == enrolled
         world.remove()
     else:
-        recover.resume(world.cluster, failed.value.operation)
+        recover.resume(world.cluster, recover.take_over(world.cluster, recover.find(world.cluster, failed.value.operation), forward=True))
     assert world.slate() == bare
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from novactl.conductor.recover import recover, resume
+from novactl.conductor.recover import find, recover, resume, take_over
 from novactl.conductor.saga import Driver, Saga, Step
 from novactl.conductor.sagas import SAGAS
 from novactl.db import operations
@@ -102,7 +102,7 @@ def test_a_failure_at_any_step_unwinds_to_a_clean_slate(world: World, tmp_path: 
         Driver(world.cluster, broken, operation).drive()
     if scenario.saga.no_way_back(position):
         assert ended(world, operation) is OperationState.STUCK
-        resume(world.cluster, operation.id)
+        resume(world.cluster, take_over(world.cluster, find(world.cluster, operation.id), forward=True))
         assert slate(world) == done_slate(scenario, tmp_path)
     else:
         assert ended(world, operation) is OperationState.FAILED

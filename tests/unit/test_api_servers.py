@@ -336,3 +336,132 @@ def test_node_list_shows_used_allocated_and_capacity(world: World) -> None:
     assert (view.memory_allocated_mb, view.memory_capacity_mb) == (512, 16384 - 512)
     assert (view.disk_allocated_gb, view.disk_capacity_gb) == (1, 100)
     assert view.status == "up" and view.servers == 1 and view.report_age_s is not None and view.report_age_s < 60
+
+
+def test_a_domain_that_is_gone_is_said_so_and_can_be_deleted(world: World) -> None:
+    """Undefined behind our back: the server shows ERROR with the reason; stop fails and ends; hard reboot defines it anew."""
+    made = api.create(world.cluster, wanted(node="n1")).servers[0]
+    world.agents["n1"].driver._guests.clear()
+    shown = api.show(world.cluster, "web")
+    assert shown.status == "ERROR" and "no domain" in shown.fault
+    with pytest.raises(AgentRefused):
+        api.stop(world.cluster, "web")
+    assert api_operations.list_operations(world.cluster) == ()
+    assert api.reboot(world.cluster, "web", hard=True).status == "ACTIVE"  # type: ignore[union-attr]
+    assert world.domains() == {made.id: "RUNNING"}
+    api.delete(world.cluster, "web")
+    assert world.leftovers() == []
+
+
+def test_what_is_stuck_does_not_keep_a_server_from_being_deleted(world: World) -> None:
+    """A change of power that can go neither on nor back is given up when the server is deleted."""
+    from novactl.conductor.saga import Driver
+    from novactl.errors import NovaError, Stuck
+    from tests.sagas.scenarios import SCENARIOS
+    from tests.sagas.test_laws import altered
+
+    def failing(inner, run, record):
+        raise NovaError("as the test wants it")
+
+    scenario = SCENARIOS["server.stop"]
+    operation = scenario.start(world, scenario.prepare(world))
+    with pytest.raises(Stuck):
+        Driver(world.cluster, altered(scenario.saga, 0, do=failing, undo=failing), operation).drive()
+    api.delete(world.cluster, "web")
+    assert world.leftovers() == []
+    assert {o.kind: o.state for o in api_operations.list_operations(world.cluster, all=True)}["server.stop"] == "failed"
+
+
+def test_a_stuck_change_of_power_can_simply_be_done_again(world: World) -> None:
+    """`operation resume` of a stop that got stuck turning back stops the server, under a new attempt."""
+    from novactl.conductor.saga import Driver
+    from novactl.errors import NovaError, Stuck
+    from tests.sagas.scenarios import SCENARIOS
+    from tests.sagas.test_laws import altered
+
+    def failing(inner, run, record):
+        raise NovaError("as the test wants it")
+
+    scenario = SCENARIOS["server.stop"]
+    operation = scenario.start(world, scenario.prepare(world))
+    with pytest.raises(Stuck):
+        Driver(world.cluster, altered(scenario.saga, 0, do=failing, undo=failing), operation).drive()
+    (ended,) = api_operations.resume(world.cluster, [operation.id])
+    assert (ended.state, ended.attempt) == ("ok", 1)
+    assert api.show(world.cluster, "web").status == "SHUTOFF"
+
+
+def test_servers_of_a_lost_node_can_be_forgotten(world: World) -> None:
+    """`--lost` is refused while the node answers; once it is silent the server, its claim and its name are free."""
+    import dataclasses
+
+    from novactl.db import nodes
+
+    api.create(world.cluster, wanted(node="n1"))
+    with pytest.raises(Conflict, match="answers"):
+        api.delete(world.cluster, "web", lost=True)
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None
+        nodes.update(tx, dataclasses.replace(node, address="tcp://127.0.0.1:9"))
+    with pytest.raises(Unreachable):
+        api.delete(world.cluster, "web")
+    api.delete(world.cluster, "web", lost=True)
+    assert api.list_servers(world.cluster) == () and api_placement.list_claims(world.cluster) == ()
+
+
+def test_a_watcher_that_breaks_does_not_break_the_act(world: World) -> None:
+    """Whoever looks on may go away (a closed pipe): the server is created all the same."""
+
+    def broken(progress: object) -> None:
+        raise BrokenPipeError
+
+    assert api.create(world.cluster, wanted(), watch=broken).servers[0].status == "ACTIVE"
+
+
+def test_what_waits_its_turn_keeps_its_lease(tmp_path: Path) -> None:
+    """Of six creations driven four at a time, the two that wait longer than a lease are not taken for abandoned."""
+    from novactl.db import operations
+
+    world = World(tmp_path)
+    world.config = world.cluster.config = world.config.replace(operation__lease_s=2.0, operation__parallel=1)
+    world.add_node("n1", fake={"start_delay_s": 1.5})
+    world.add_flavor()
+    world.add_image()
+    world.start()
+    seen: list[bool] = []
+    try:
+        def look(progress: object) -> None:
+            with world.cluster.db.read() as tx:
+                seen.extend(op.lease_until > world.cluster.clock.now() for op in operations.recent(tx, ended=False))
+
+        made = api.create(world.cluster, wanted(count=3), watch=look)
+        assert {server.status for server in made.servers} == {"ACTIVE"}
+        assert seen and all(seen)
+    finally:
+        world.stop()
+
+
+def test_a_node_that_hangs_costs_a_command_its_budget_only(world: World) -> None:
+    """Recovery of an operation whose node answers pings but not the call is handed to the background after the budget."""
+    import threading as th
+
+    from novactl.conductor import background
+    from tests.sagas.scenarios import SCENARIOS
+
+    scenario = SCENARIOS["server.delete"]
+    server = scenario.prepare(world)
+    operation = scenario.start(world, server)
+    world.abandon(operation)
+    freed, handed = th.Event(), []
+    for agent in world.agents.values():
+        agent.driver.destroy = lambda _server: freed.wait(20)
+    original, background.hand_over = background.hand_over, lambda cluster, ids: handed.extend(ids)
+    try:
+        began = world.cluster.clock.monotonic()
+        (said,) = settle(world.cluster, budget_s=0.5)
+        assert world.cluster.clock.monotonic() - began < 2 and "background" in said
+        assert handed == [operation.id]
+    finally:
+        background.hand_over = original
+        freed.set()
