@@ -14,7 +14,7 @@ from novactl.cli.session import Session, session_of
 from novactl.cli.tree import Noun
 from novactl.errors import ExitStatus, NovaError, UsageError
 
-NOUN = Noun("", "")
+NOUN = Noun()
 
 
 @NOUN.verb("batch")

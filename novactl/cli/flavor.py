@@ -11,7 +11,7 @@ from novactl.cli.session import cluster_of, session_of
 from novactl.cli.targets import each
 from novactl.cli.tree import Noun
 
-NOUN = Noun("flavor", "Sizes of servers: processors, memory, disk.")
+NOUN = Noun("flavor")
 
 
 @NOUN.verb("create", columns.FLAVORS)

@@ -12,7 +12,7 @@ from novactl.cli.session import cluster_of, session_of
 from novactl.cli.targets import each
 from novactl.cli.tree import Noun
 
-NOUN = Noun("image", "Bootable disks that servers are made from.")
+NOUN = Noun("image")
 
 
 @NOUN.verb("create", columns.IMAGES)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import DryRun, KeypairRef, KeypairRefs, NewName, Yes
+from novactl.cli.options import DryRun, KeypairRef, KeypairRefs, NewName, Yes, text_of
 from novactl.cli.plain import fields_of
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
@@ -14,7 +14,7 @@ from novactl.cli.targets import each
 from novactl.cli.tree import Noun
 from novactl.errors import UsageError
 
-NOUN = Noun("keypair", "SSH keys that servers are given.")
+NOUN = Noun("keypair")
 
 
 @NOUN.verb("create", columns.KEYPAIRS)
@@ -39,20 +39,13 @@ def create(
     if public_key and private_key:
         raise UsageError(
             "--public-key and --private-key exclude each other", hint="an imported key's private half stays with you")
-    text = None if public_key is None else _read(session.stdin if str(public_key) == "-" else public_key)
+    text = text_of(session, public_key, "the public key")
     path = None if public_key else private_key or Path(name)
     made = api.create(session.cluster, name=name, public_key=text, private_key_path=path, dry_run=dry_run)
     if made.private_key_path and not dry_run:
         session.note(f"private key written to {made.private_key_path}")
     document = {**(fields_of(made.keypair) or {}), "private_key_path": made.private_key_path}
     return Shown(document, rows=(made.keypair,))
-
-
-def _read(source: Any) -> str:
-    try:
-        return source.read() if hasattr(source, "read") else source.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the public key from {source}: {error}") from error
 
 
 @NOUN.verb("list", columns.KEYPAIRS)

@@ -8,7 +8,7 @@ from novactl.cli.session import session_of
 from novactl.cli.tree import Noun
 from novactl.errors import NotFound, UsageError
 
-NOUN = Noun("", "")
+NOUN = Noun()
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -74,5 +74,7 @@ def completion(
         raise UsageError(f"no completion for shell {shell!r}", hint="one of " + ", ".join(SHELLS))
     from typer.completion import get_completion_script
 
-    script = get_completion_script(prog_name="novactl", complete_var="_NOVACTL_COMPLETE", shell=shell)
+    from novactl.cli.run import COMPLETE, PROGRAM
+
+    script = get_completion_script(prog_name=PROGRAM, complete_var=COMPLETE, shell=shell)
     session_of(ctx).stdout.write(script + "\n")

@@ -16,7 +16,7 @@ from novactl.cli.targets import each
 from novactl.cli.tree import Noun
 from novactl.errors import UsageError
 
-NOUN = Noun("node", "Hypervisor hosts: enroll, list, check, enable, disable, remove.")
+NOUN = Noun("node")
 
 Target = Annotated[str, typer.Argument(metavar="[USER@]HOST", show_default=False, help="Where to log in by SSH.")]
 Local = Annotated[bool, typer.Option("--local", help="Enrol this machine, without SSH.")]
@@ -33,7 +33,8 @@ AcceptNew = Annotated[bool, typer.Option(
     "--accept-new", help="Trust an SSH host key that is not known yet, unseen. A changed one is refused all the same.")]
 Address = Annotated[str | None, typer.Option(
     metavar="HOST", show_default=False, help="Where the agent is reached, if not at the SSH host.")]
-AgentPort = Annotated[int | None, typer.Option(metavar="PORT", show_default=False, help="The agent's port (default: 7766).")]
+AgentPort = Annotated[int | None, typer.Option(
+    metavar="PORT", show_default=False, help="The agent's port (default: the setting agent.port).")]
 NoPackages = Annotated[bool, typer.Option("--no-packages", help="Install no packages; fail if some are missing.")]
 AskSudo = Annotated[bool, typer.Option("--ask-sudo-pass", "-K", help="Ask for the password that sudo wants on the host.")]
 Keep = Annotated[bool, typer.Option("--keep-on-failure", help="Leave a failed attempt as it is, to look at.")]
@@ -58,7 +59,7 @@ def enroll(
         raise UsageError("name one host, or this machine with --local", command="novactl node enroll --help")
     session = session_of(ctx)
     wanted = api.EnrollNode(
-        target=target, local=local, name=name, zone=zone, labels=pairs(label or []), port=ssh_port, identity=identity,
+        target=target, local=local, name=name, zone=zone, labels=pairs(label), port=ssh_port, identity=identity,
         host_key=host_key, accept_new=accept_new, address=address, agent_port=agent_port, packages=not no_packages,
         sudo_password=_sudo(session, ask_sudo_pass),
         confirm_host_key=(lambda key: _trusts(session, key)) if session.can_ask else None, keep_on_failure=keep_on_failure,

@@ -1,13 +1,15 @@
 """The flags and arguments that several commands share, and the completion of live names."""
 
 import inspect
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from novactl.cli.render import FORMATS
+from novactl.cli.session import Session
 from novactl.cli.tree import OUTPUT_PANEL
-
-FORMATS = ("auto", "table", "wide", "json", "yaml", "csv", "tsv", "name", "grid", "github", "plain")
+from novactl.errors import UsageError
 
 
 def live_names(noun: str) -> Any:
@@ -62,7 +64,7 @@ Timeout = Annotated[str, typer.Option(
 
 _Output = Annotated[str, typer.Option(
     "--output", "-o", metavar="FORMAT", envvar="NOVACTL_OUTPUT", show_envvar=False, rich_help_panel=OUTPUT_PANEL,
-    autocompletion=_formats, help="auto, table, wide, json, yaml, csv, tsv, name, grid, github or plain"
+    autocompletion=_formats, help=f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
     " (auto: a table on a terminal, tab-separated in a pipe).")]
 _Columns = Annotated[str, typer.Option(
     "--columns", "-c", metavar="NAMES", show_default=False, rich_help_panel=OUTPUT_PANEL,
@@ -83,6 +85,16 @@ VIEW_PARAMETERS = (
 """What every verb that shows something takes beside its own flags."""
 
 
+def text_of(session: Session, file: Path | None, what: str) -> str | None:
+    """The text of `file`, '-' being standard input; None where there is none. Raises UsageError saying `what` it is."""
+    if file is None:
+        return None
+    try:
+        return session.stdin.read() if str(file) == "-" else file.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {what} from {file}: {error}") from error
+
+
 def duration(text: str) -> float | None:
     """A --timeout as seconds; "" is None. Raises UsageError."""
     from novactl.model.units import duration_s
@@ -92,8 +104,6 @@ def duration(text: str) -> float | None:
 
 def pairs(texts: list[str]) -> dict[str, str]:
     """['rack=r2'] -> {'rack': 'r2'}. Raises UsageError."""
-    from novactl.errors import UsageError
-
     found = {}
     for text in texts:
         key, equals, value = text.partition("=")

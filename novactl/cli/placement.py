@@ -11,7 +11,7 @@ from novactl.cli.session import cluster_of
 from novactl.cli.tree import Noun
 from novactl.errors import ExitStatus
 
-NOUN = Noun("placement", "Where servers can go, why, and what is claimed.")
+NOUN = Noun("placement")
 
 
 def explained(explanation: Any) -> Shown:
@@ -32,7 +32,7 @@ def explain(
     from novactl.api import placement as api
     from novactl.api.servers import CreateServer
 
-    wanted = CreateServer(name="explain", flavor=flavor, image=image, key=None, count=1, node=node, zone=zone, user_data="")
+    wanted = CreateServer(name="explain", flavor=flavor, image=image, node=node, zone=zone)
     return explained(api.explain(cluster_of(ctx), wanted))
 
 

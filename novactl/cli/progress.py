@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from novactl.conductor.progress import Progress, Watch
 
 STEPS = {
-    "place": "scheduling", "image": "image transfer", "disk": "disk", "network": "network", "define": "definition",
+    "place": "scheduling", "image": "image transfer", "disk": "disk", "define": "definition",
     "start": "starting", "reach": "reaching its node",
 }
 """What a step is called for people; others go by their own name."""

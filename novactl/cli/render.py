@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STRUCTURED = ("json", "yaml")
 MACHINE = ("csv", "tsv", "name")
-PEOPLE = ("table", "wide", "grid", "github", "plain")
+FORMATS = ("auto", "table", "wide", *STRUCTURED, *MACHINE, "grid", "github", "plain")
 
 
 class Shown(NamedTuple):
@@ -44,9 +44,8 @@ class View(NamedTuple):
     @classmethod
     def of(cls, table: Table, *, output: str, columns: str, no_headers: bool, sort: str) -> View:
         """Raises UsageError for a format or a column that is not there."""
-        if output not in ("auto", *STRUCTURED, *MACHINE, *PEOPLE):
-            raise UsageError(
-                f"there is no output format {output!r}", hint="one of " + ", ".join(("auto", *PEOPLE, *STRUCTURED, *MACHINE)))
+        if output not in FORMATS:
+            raise UsageError(f"there is no output format {output!r}", hint="one of " + ", ".join(FORMATS))
         view = cls(output, _names(columns), no_headers, _names(sort))
         known = {column.key for column in table.columns}
         wrong = [name for name in (*view.columns, *view.sort) if name.lstrip("+-") not in known]

@@ -25,7 +25,7 @@ NOUNS: Mapping[str, Entry] = {
     "node": Entry("novactl.cli.node", _FLEET, "Hypervisor hosts: enroll, list, check, enable, disable, remove."),
     "placement": Entry("novactl.cli.placement", _FLEET, "Where servers can go, why, and what is claimed."),
     "operation": Entry("novactl.cli.operation", _FLEET, "Changes under way: list, show, resume, undo."),
-    "server": Entry("novactl.cli.server", _SERVERS, "Virtual machines: create, list, start, stop, console, delete."),
+    "server": Entry("novactl.cli.server", _SERVERS, "Virtual machines: create, list, start, stop, reboot, console, delete."),
     "flavor": Entry("novactl.cli.flavor", _SERVERS, "Sizes of servers: processors, memory, disk."),
     "image": Entry("novactl.cli.image", _SERVERS, "Bootable disks that servers are made from."),
     "keypair": Entry("novactl.cli.keypair", _SERVERS, "SSH keys that servers are given."),

@@ -12,7 +12,7 @@ from novactl.cli.session import Session
 from novactl.errors import ExitStatus, NovaError, UsageError
 
 PROGRAM = "novactl"
-_COMPLETE = "_NOVACTL_COMPLETE"
+COMPLETE = "_NOVACTL_COMPLETE"
 _ClickError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
 """ClickException: Typer ships click inside it or depends on it, by version, and exports only its leaves."""
 
@@ -20,7 +20,7 @@ _ClickError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
 def run(argv: list[str]) -> int:
     session = Session(argv)
     try:
-        if _COMPLETE in os.environ:
+        if COMPLETE in os.environ:
             return complete(session)
         status, error = attempt(session, argv)
         if error is not None:
@@ -69,7 +69,7 @@ def complete(session: Session) -> int:
     from novactl.cli.root import root
 
     try:
-        root().main(args=session.argv, prog_name=PROGRAM, complete_var=_COMPLETE, obj=session)
+        root().main(args=session.argv, prog_name=PROGRAM, complete_var=COMPLETE, obj=session)
     except SystemExit as leaving:
         return int(leaving.code or 0)
     except Exception:  # noqa: BLE001 - the process meets the world here

@@ -11,7 +11,7 @@ from novactl.cli.session import cluster_of
 from novactl.cli.tree import Noun
 from novactl.errors import ExitStatus
 
-NOUN = Noun("", "")
+NOUN = Noun()
 
 
 @NOUN.verb("init", columns.RECORD)

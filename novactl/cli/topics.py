@@ -71,15 +71,12 @@ and --yes is not given, nothing is changed and the exit status is 2. --dry-run n
 def _configuration() -> str:
     from novactl.config import SETTINGS
 
-    rows = "".join(f"  {row.name:<28} {row.help} (default: {row.default!r})\n" for row in _rows(SETTINGS))
+    rows = "".join(f"  {row.name:<28} {row.help} (default: {row.default!r})\n" for row in SETTINGS)
     return f"""The configuration file is $NOVACTL_CONFIG, or novactl/config.toml in $XDG_CONFIG_HOME (~/.config).
 Data is kept in $NOVACTL_DATA_DIR, or novactl in $XDG_DATA_HOME (~/.local/share). An unknown key is an error.
+The environment goes before the file: database.url is NOVACTL_DATABASE_URL there.
 
 {rows}"""
-
-
-def _rows(settings: object) -> list:
-    return list(settings.values() if isinstance(settings, Mapping) else settings)  # type: ignore[call-overload]
 
 
 def _batch() -> str:

@@ -30,12 +30,7 @@ class Verb(TyperCommand):
     """A command whose help begins with what it does and its examples."""
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:
-        text, examples = split_examples(self.help or "")
-        formatter.write_text(text)
-        if examples:
-            write_lines(formatter, "Examples", examples)
-        formatter.write_paragraph()
-        self.format_usage(ctx, formatter)
+        write_head(self, ctx, formatter)
         self.format_options(ctx, formatter)
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:
@@ -79,12 +74,7 @@ class LazyGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:
-        text, examples = split_examples(self.help or "")
-        formatter.write_text(text)
-        if examples:
-            write_lines(formatter, "Examples", examples)
-        formatter.write_paragraph()
-        self.format_usage(ctx, formatter)
+        write_head(self, ctx, formatter)
         sections: dict[str, list[tuple[str, str]]] = {}
         for command in self.commands.values():
             sections.setdefault(getattr(command, "section", "Commands"), []).append((command.name, command.short_help))
@@ -106,10 +96,16 @@ def split_examples(text: str) -> tuple[str, list[str]]:
     return "\n\n".join(prose), examples
 
 
-def write_lines(formatter: Any, title: str, lines: list[str]) -> None:
-    with formatter.section(title):
-        for line in lines:
-            formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+def write_head(command: Any, ctx: typer.Context, formatter: Any) -> None:
+    """What a command does, its examples, and its usage."""
+    text, examples = split_examples(command.help or "")
+    formatter.write_text(text)
+    if examples:
+        with formatter.section("Examples"):
+            for line in examples:
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+    formatter.write_paragraph()
+    command.format_usage(ctx, formatter)
 
 
 @dataclass(frozen=True)
@@ -139,11 +135,10 @@ class Spec:
 
 
 class Noun:
-    """The verbs of one noun; with an empty name, commands of the top level. `settles` is what its verbs do first."""
+    """The verbs of one noun; without a name, commands of the top level. `settles` is what its verbs do first."""
 
-    def __init__(self, name: str, line: str, *, settles: bool = True) -> None:
+    def __init__(self, name: str = "", *, settles: bool = True) -> None:
         self.name = name
-        self.line = line
         self.settles = settles and bool(name)
         self.verbs: dict[str, Spec] = {}
 
@@ -156,12 +151,9 @@ class Noun:
 
         return declare
 
-    def group(self) -> LazyGroup:
+    def group(self, line: str) -> LazyGroup:
         commands = {spec.name: Lazy(spec.name, spec.line, spec.build) for spec in self.verbs.values()}
-        return LazyGroup(
-            name=self.name, commands=commands, help=self.line, short_help=self.line, rich_markup_mode=None,
-            context_settings=dict(SETTINGS),
-        )
+        return LazyGroup(name=self.name, commands=commands, help=line, rich_markup_mode=None, context_settings=dict(SETTINGS))
 
 
 def lazy_noun(name: str, module: str, line: str, section: str) -> Lazy:
@@ -169,7 +161,7 @@ def lazy_noun(name: str, module: str, line: str, section: str) -> Lazy:
 
     def load() -> Any:
         noun: Noun = importlib.import_module(module).NOUN
-        return noun.group() if noun.name else noun.verbs[name].build()
+        return noun.group(line) if noun.name else noun.verbs[name].build()
 
     return Lazy(name, line, load, section)
 
@@ -201,4 +193,3 @@ def _presenting(function: Callable[..., Any], table: Table) -> Callable[..., Any
     call.__name__, call.__doc__ = function.__name__, function.__doc__
     call.__signature__ = own.replace(parameters=[*own.parameters.values(), *VIEW_PARAMETERS])  # type: ignore[attr-defined]
     return call
-
