@@ -10,14 +10,15 @@ from novactl.scheduler.request import Decision
 
 @dataclass(frozen=True)
 class Explanation:
-    """Every node with its verdict. `operation` is "" and `decided_at` now for a question that changed nothing."""
+    """Every node with its verdict. `operation` is "" for a question that changed nothing."""
 
     request: str
     rows: tuple[ExplainRow, ...]
     summary: str
-    decided_at: float | None
+    decided_at: float
     operation: str
 
 
 def explained(decision: Decision, *, operation: str = "") -> Explanation:
-    return Explanation(request_line(decision.request), explain_rows(decision), summary_line(decision), decision.decided_at, operation)
+    request = decision.request
+    return Explanation(request_line(request), explain_rows(decision), summary_line(decision), request.now, operation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from novactl.model.resources import spoken
 from novactl.scheduler.filters import requested
@@ -12,18 +12,12 @@ from novactl.scheduler.request import Candidate, Decision, NodeView, Reject, Req
 from novactl.scheduler.weighers import normalise
 
 
-def place(
-    request: Request, nodes: Iterable[NodeView], profile: Profile = DEFAULT, *,
-    seed: int | None = None, fresh_s: float | None = None,
-) -> Decision:
-    """Decide for `request` among `nodes` (each id once). `seed` and `fresh_s` replace the request's where given.
+def place(request: Request, nodes: Iterable[NodeView], profile: Profile = DEFAULT) -> Decision:
+    """Decide for `request` among `nodes` (each id once).
 
     Every filter looks at every node, so that a node's reasons are all known. The answer does not depend on the order
     of `nodes`: equal scores go by id. Nothing is claimed.
     """
-    if seed is not None or fresh_s is not None:
-        request = replace(
-            request, seed=request.seed if seed is None else seed, fresh_s=request.fresh_s if fresh_s is None else fresh_s)
     ordered = sorted(nodes, key=lambda node: node.id)
     filters = (requested, *profile.filters)
     rejected: dict[str, tuple[Reject, ...]] = {}
@@ -37,7 +31,7 @@ def place(
     ranked = _rank(request, passed, profile)
     return Decision(
         request=request, chosen=ranked[0] if ranked else None, alternates=tuple(ranked[1:]), rejected=rejected,
-        names={node.id: node.name for node in ordered}, profile=profile.name, decided_at=request.now,
+        names={node.id: node.name for node in ordered}, profile=profile.name,
     )
 
 

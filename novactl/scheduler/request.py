@@ -15,7 +15,7 @@ class Request:
     """One server that needs a node.
 
     `server` is its name, for sentences. `zone` "" means any. `node` is the id of the only node that will do, ""
-    means any; `exclude` are ids of nodes that failed this operation before. `now` is seconds since the epoch; a
+    means any; `exclude` maps ids of nodes that failed this operation before to how. `now` is seconds since the epoch; a
     report older than `fresh_s` is not believed. `seed` is all the chance there is.
     """
 
@@ -24,7 +24,7 @@ class Request:
     architecture: str
     zone: str = ""
     node: str = ""
-    exclude: frozenset[str] = frozenset()
+    exclude: Mapping[str, str] = field(default_factory=dict)
     now: float = 0.0
     fresh_s: float = 60.0
     seed: int = 0
@@ -83,7 +83,6 @@ class Decision:
     rejected: Mapping[str, tuple[Reject, ...]]
     names: Mapping[str, str]
     profile: str
-    decided_at: float
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -95,7 +94,7 @@ class Decision:
         return {
             "request": {
                 "server": request.server, "amounts": dict(request.amounts), "architecture": request.architecture,
-                "zone": request.zone, "node": request.node, "exclude": sorted(request.exclude), "now": request.now,
+                "zone": request.zone, "node": request.node, "exclude": dict(request.exclude), "now": request.now,
                 "fresh_s": request.fresh_s, "seed": request.seed,
             },
             "candidates": [{"node": c.node, "score": c.score, "weights": dict(c.weights)} for c in self.candidates],
@@ -103,18 +102,17 @@ class Decision:
                 node: [{"code": r.code, "text": r.text, "needs": dict(r.needs), "has": dict(r.has)} for r in rejects]
                 for node, rejects in self.rejected.items()
             },
-            "names": dict(self.names), "profile": self.profile, "decided_at": self.decided_at,
+            "names": dict(self.names), "profile": self.profile,
         }
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> Decision:
         candidates = tuple(Candidate(**c) for c in plain["candidates"])
         return Decision(
-            request=Request(**{**plain["request"], "exclude": frozenset(plain["request"]["exclude"])}),
+            request=Request(**plain["request"]),
             chosen=candidates[0] if candidates else None,
             alternates=candidates[1:],
             rejected={node: tuple(Reject(**r) for r in rejects) for node, rejects in plain["rejected"].items()},
             names=dict(plain["names"]),
             profile=plain["profile"],
-            decided_at=plain["decided_at"],
         )

@@ -78,8 +78,8 @@ def test_a_forced_node_is_still_filtered() -> None:
 
 
 def test_fresh_s_and_seed_are_part_of_the_decision() -> None:
-    """What `place` was given in place of the request's own is what the decision says."""
-    decision = place(REQUEST, [node("1", reported_at=990.0)], seed=7, fresh_s=5.0)
+    """A decision says by which freshness and which chance it was taken."""
+    decision = place(replace(REQUEST, seed=7, fresh_s=5.0), [node("1", reported_at=990.0)])
     assert (decision.request.seed, decision.request.fresh_s) == (7, 5.0)
     assert decision.rejected["1"][0].text == "report: 10 s old, at most 5 s"
 
