@@ -7,11 +7,9 @@ import importlib
 from novactl.cluster import Cluster
 from novactl.errors import NovaError
 
-NOUNS = ("server", "node", "flavor", "image", "keypair", "operation")
-
 
 def names(cluster: Cluster, noun: str, prefix: str) -> list[str]:
-    """At most 200; none where there is no cluster."""
+    """At most 200 names of `noun` (a file `<noun>s` of novactl.db has them); none where there is no cluster."""
     home = importlib.import_module(f"novactl.db.{noun}s")
     try:
         with cluster.db.read() as tx:

@@ -80,12 +80,6 @@ def list_servers(
     return tuple(rows)
 
 
-def server_names(cluster: Cluster, prefix: str) -> list[str]:
-    from novactl.api.names import names
-
-    return names(cluster, "server", prefix)
-
-
 def show(cluster: Cluster, ref: str, *, refresh: bool = True) -> Server:
     """The server; with `refresh` its node is asked for the guest's addresses first (a silent node is no error)."""
     server = _find(cluster, ref)
@@ -104,7 +98,7 @@ def start(cluster: Cluster, ref: str, **how: Any) -> Server | str:
 
 
 def stop(cluster: Cluster, ref: str, **how: Any) -> Server | str:
-    """Shut a server down, asking the guest for `grace_s` (30) seconds; one that is shut off is left alone."""
+    """Shut a server down, asking the guest for `grace_s` (setting server.stop_grace_s) seconds; one that is shut off is left alone."""
     from novactl.api.power import stop as act
 
     return act(cluster, ref, **how)

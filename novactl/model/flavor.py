@@ -2,8 +2,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
-
 
 @dataclass(frozen=True, kw_only=True)
 class Flavor:
@@ -15,7 +13,3 @@ class Flavor:
     memory_mb: int
     disk_gb: int
     created_at: float
-
-    @property
-    def amounts(self) -> Amounts:
-        return {VCPU: self.vcpus, MEMORY_MB: self.memory_mb, DISK_GB: self.disk_gb}

@@ -58,7 +58,7 @@ def spoken(resource_class: str, amount: int) -> str:
 
 
 def shortage(inventory: Inventory | None, resource_class: str, used: int, amount: int) -> Shortage | None:
-    """None when `amount` more fits; otherwise why not. The one capacity rule (DESIGN: placement ledger):
+    """None when `amount` more fits; otherwise why not. The one capacity rule:
 
         used + amount <= (total - reserved) * ratio,  min <= amount <= max,  amount % step == 0
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
 from novactl.states import PowerState, ServerState, TaskState, VmState
 
 
@@ -11,7 +10,7 @@ class Server:
     """A virtual machine as its user sees it. The flavor's and image's facts are copied in at creation.
 
     `epoch` is raised whenever `node_id` changes. `operation_id` is the operation under way, "" when idle.
-    `disk_gb` is the root disk as claimed. `fault` is why it is in ERROR.
+    `disk_gb` is the root disk as claimed. `fault` is why it is in ERROR, or was never built.
     """
 
     id: str
@@ -50,7 +49,3 @@ class Server:
     @property
     def status(self) -> str:
         return self.state.status
-
-    @property
-    def amounts(self) -> Amounts:
-        return {VCPU: self.vcpus, MEMORY_MB: self.memory_mb, DISK_GB: self.disk_gb}
