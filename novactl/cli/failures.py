@@ -25,6 +25,20 @@ class Crashed(NovaError):
     code = "internal"
 
 
+class Unwritten(NovaError):
+    code = "output"
+
+
+def unwritten(session: Session) -> Unwritten | None:
+    """None where everything is out, or its reader has gone (`| head`): that is no failure."""
+    session.stdout.flush()
+    lost = session.stdout.lost
+    if lost is None or isinstance(lost, ConnectionError):
+        return None
+    reason = getattr(lost, "strerror", None) or str(lost)
+    return Unwritten(f"cannot write the output: {reason}", hint="the command itself has been carried out")
+
+
 def report(session: Session, error: NovaError) -> None:
     """The error on stderr, in the form the command line asked for."""
     from novactl.cli.formats import as_json

@@ -19,30 +19,29 @@ _ClickError: type[Exception] = typer.BadParameter.__bases__[0].__bases__[0]
 
 def run(argv: list[str]) -> int:
     session = Session(argv)
+    sys.stdout, sys.stderr = session.stdout, session.stderr      # typer prints to them, the interpreter flushes them last
     try:
         if COMPLETE in os.environ:
             return complete(session)
         status, error = attempt(session, argv)
+        error = error or failures.unwritten(session)
         if error is not None:
             failures.report(session, error)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        return _reader_left()
+        return status or (int(error.exit_status) if error else 0)
+    except KeyboardInterrupt:
+        return int(ExitStatus.INTERRUPTED)
     finally:
         session.close()
 
 
 def attempt(session: Session, argv: list[str]) -> tuple[int, NovaError | None]:
-    """Run one command line. What went wrong is returned, not raised; BrokenPipeError alone passes."""
+    """Run one command line. What went wrong is returned, not raised."""
     try:
         return perform(session, argv), None
     except NovaError as error:
         return int(error.exit_status), error
     except (KeyboardInterrupt, typer.Abort, EOFError):
         return int(ExitStatus.INTERRUPTED), failures.interrupted(session)
-    except BrokenPipeError:
-        raise
     except Exception as fault:  # noqa: BLE001 - the process meets the world here
         return int(ExitStatus.FAILED), failures.crashed(session, fault)
 
@@ -75,9 +74,3 @@ def complete(session: Session) -> int:
     except Exception:  # noqa: BLE001 - the process meets the world here
         return int(ExitStatus.FAILED)
     return 0
-
-
-def _reader_left() -> int:
-    """The reader of our output has gone (`| head`): that is no failure, and nothing more can be printed."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return int(ExitStatus.OK)

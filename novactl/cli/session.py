@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from novactl.cli.streams import Output
+
 if TYPE_CHECKING:
     import typer
 
@@ -34,8 +36,8 @@ class Session:
         self.argv = argv
         self.env = os.environ if env is None else env
         self.stdin = stdin or sys.stdin
-        self.stdout = stdout or sys.stdout
-        self.stderr = stderr or sys.stderr
+        self.stdout = Output(stdout or sys.stdout)
+        self.stderr = Output(stderr or sys.stderr)
         self.debug = "--debug" in argv
         self.assume_yes = self.env.get("NOVACTL_YES", "").lower() not in _FALSE
         self.config_file: Path | None = None

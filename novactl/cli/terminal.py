@@ -22,27 +22,28 @@ _WAIT_S = 0.02
 
 
 def pour(session: Session, chunks: Iterable[bytes]) -> None:
-    """Write bytes to standard output as they come; in a batch, keep them as text."""
+    """Write bytes to standard output as they come, while somebody reads; in a batch, keep them as text."""
     if session.captured is not None:
         session.captured.append({"schema_version": 1, "text": b"".join(chunks).decode("utf-8", "replace")})
         return
     session.stdout.flush()
-    out = session.stdout.buffer
     for chunk in chunks:
-        out.write(chunk)
-        out.flush()
+        session.stdout.send(chunk)
+        if session.stdout.lost:
+            return
 
 
 def attach(session: Session, console: Console, *, linger_s: float) -> None:
-    """Copy both ways until Ctrl-], until the console closes, or, with piped input, until `linger_s` of silence after its end.
+    """Copy both ways until Ctrl-], until the console or the screen closes, or, with piped input, until `linger_s` of
+    silence after its end.
 
     The terminal is in raw mode meanwhile and is restored whatever happens.
     """
-    keyboard, screen = session.stdin.fileno(), session.stdout.buffer
+    keyboard, screen = session.stdin.fileno(), session.stdout
     session.stdout.flush()
     with _raw(keyboard) if is_terminal(session.stdin) else _as_it_is():
         ended_at: float | None = None
-        while ended_at is None or time.monotonic() - ended_at < linger_s:
+        while not screen.lost and (ended_at is None or time.monotonic() - ended_at < linger_s):
             if ended_at is None and select.select([keyboard], [], [], 0)[0]:
                 typed = os.read(keyboard, 4096)
                 before, leave, _ = typed.partition(LEAVE) if is_terminal(session.stdin) else (typed, b"", b"")
@@ -55,8 +56,7 @@ def attach(session: Session, console: Console, *, linger_s: float) -> None:
             if heard is None:
                 return
             if heard:
-                screen.write(heard)
-                screen.flush()
+                screen.send(heard)
                 ended_at = None if ended_at is None else time.monotonic()
 
 
