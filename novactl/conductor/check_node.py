@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor.enrolment import check_hello
+from novactl.conductor.enrolment import check_hello, others
 from novactl.db import nodes
 from novactl.enroll.access import Access, Trust, open_shell
 from novactl.enroll.checks import FAIL, OK, WARN
 from novactl.enroll.facts import gather
-from novactl.enroll.goal import Goal, Others
+from novactl.enroll.goal import Goal
 from novactl.enroll.plan import make_plan
 from novactl.enroll.request import SudoPassword
 from novactl.errors import NovaError
@@ -54,11 +54,8 @@ def _machine(cluster: Cluster, node: Node, sudo_password: SudoPassword | None) -
     finally:
         shell.close()
     with cluster.db.read() as tx:
-        others = Others(
-            machine_ids={n.undo.get("machine_id", ""): n.name for n in nodes.all_(tx) if n.id != node.id},
-            ids={n.id: n.name for n in nodes.all_(tx)},
-        )
-    plan = make_plan(facts, goal, cluster.clock.now(), others)
+        known = nodes.all_(tx)
+    plan = make_plan(facts, goal, cluster.clock.now(), others([n for n in known if n.id != node.id]))
     drift = [
         Finding("enrolment", WARN, f"{change.step}: {change.text}", node.enroll_again) for change in plan.changes
     ]

@@ -18,7 +18,7 @@ from novactl.enroll.access import Access, Trust, open_shell, requested
 from novactl.enroll.checks import OK, WARN
 from novactl.enroll.distro import family_of, missing, packages
 from novactl.enroll.facts import Facts, gather
-from novactl.enroll.goal import Goal, Others, admins_text, read_config
+from novactl.enroll.goal import Goal, admins_text, read_config
 from novactl.enroll.log import EnrolLog
 from novactl.enroll.plan import Plan, make_plan
 from novactl.enroll.request import EnrollNode, EnrolPlan
@@ -56,7 +56,7 @@ def enroll(cluster: Cluster, request: EnrollNode, *, watch: Watch | None = None,
         log.named(name)
         existing = next((n for n in known if n.name == name), None)
         goal = _goal(cluster, request, facts, shell.peer, name, known)
-        plan = make_plan(facts, goal, cluster.clock.now(), _others(known))
+        plan = make_plan(facts, goal, cluster.clock.now(), enrolment.others(known))
         record = _record(request, existing, access, goal, facts, plan)
         _tell(watch, name, plan)
         shown = EnrolPlan(name, plan.findings, (*(f"{c.step}: {c.text}" for c in plan.changes), *_row_changes(existing, record)))
@@ -89,14 +89,6 @@ def _hostname(facts: Facts) -> str:
     if facts.hostname in ("", "localhost"):
         raise UsageError(f"the machine has no name of its own ({facts.hostname or 'none'})", hint="give one with --name")
     return facts.hostname
-
-
-def _others(known: tuple[Node, ...]) -> Others:
-    return Others(
-        machine_ids={n.undo["machine_id"]: n.name for n in known if n.undo.get("machine_id")},
-        hostnames={n.report["hostname"].split(".")[0]: n.name for n in known if n.report and n.report.get("hostname")},
-        ids={n.id: n.name for n in known},
-    )
 
 
 def _goal(cluster: Cluster, request: EnrollNode, facts: Facts, peer: str, name: str, known: tuple[Node, ...]) -> Goal:

@@ -7,7 +7,7 @@ that a later process needs for that.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from novactl.db import nodes
 from novactl.db.statements import Tx
 from novactl.enroll import service, steps
 from novactl.enroll.access import Access, Trust, open_shell
-from novactl.enroll.goal import Goal
+from novactl.enroll.goal import Goal, Others
 from novactl.enroll.log import EnrolLog
 from novactl.enroll.shell import Shell
 from novactl.enroll.site import Before, Site
@@ -68,6 +68,15 @@ class Peer:
     name: str
     address: str
     public_key: str
+
+
+def others(known: Sequence[Node]) -> Others:
+    """What preflight has to know of the nodes there are."""
+    return Others(
+        machine_ids={n.undo["machine_id"]: n.name for n in known if n.undo.get("machine_id")},
+        hostnames={n.report["hostname"].split(".")[0]: n.name for n in known if n.report and n.report.get("hostname")},
+        ids={n.id: n.name for n in known},
+    )
 
 
 # ---------------------------------------------------------------- the machine
