@@ -17,8 +17,6 @@ MAX_SKEW_S = 30.0
 MIN_FREE_MB: Mapping[str, int] = {paths.POOL_PARENT: 1024, "/opt": 200, "/etc": 200, "/var/lib": 200}
 PACKAGES_FREE_MB = 1024
 """Needed in /usr when packages are to be installed."""
-MIN_MODULAR_UNIT = "virtqemud.socket"
-
 
 
 def find(facts: Facts, goal: Goal, now: float, others: Others = Others()) -> tuple[Finding, ...]:
@@ -115,7 +113,7 @@ def _kvm_mode(facts: Facts, goal: Goal) -> Finding:
 def _libvirt(facts: Facts, goal: Goal) -> Finding:
     if missing(facts.machine, facts.programs, {"libvirt": "", "zmq": ""}):
         return Finding("libvirt", OK, "to be installed")
-    flavour = "virtqemud" if facts.daemons & {"virtqemud"} or MIN_MODULAR_UNIT in facts.active_units else "libvirtd"
+    flavour = "virtqemud" if facts.daemons & {"virtqemud"} or "virtqemud.socket" in facts.active_units else "libvirtd"
     return Finding("libvirt", OK, f"{flavour} runs" if facts.libvirt_running else f"{flavour} will be started")
 
 

@@ -34,7 +34,6 @@ class Before:
     unit: str = ""
     supervisor: str = ""
     running: bool = False
-    at_boot: bool = False
     firewall: str = ""
     firewall_peer: str = ""
     firewall_port: int = 0
@@ -63,7 +62,7 @@ def before_of(facts: Facts, goal: Goal) -> Before:
         systemd=facts.systemd, kvm_closed=kvm_closed(facts), kvm_device=facts.kvm_device, user_groups=installed.user_groups,
         state_dir=installed.state_dir, pool=installed.pool, libvirt_running=facts.libvirt_running, daemons=tuple(sorted(facts.daemons)),
         current=installed.current, config=installed.config, admins=installed.admins, public_key=installed.public_key,
-        unit=installed.unit, supervisor=installed.supervisor, running=installed.running, at_boot=installed.at_boot,
+        unit=installed.unit, supervisor=installed.supervisor, running=installed.running,
         firewall=facts.firewall, firewall_peer=goal.peer, firewall_port=goal.port,
     )
 
@@ -73,9 +72,7 @@ def origin_of(before: Before) -> Before:
     left perhaps by an enrolment that the database has forgotten."""
     if before.config:
         before = replace(before, user_groups=(), state_dir="", pool="")
-    return replace(
-        before, current="", config="", admins="", public_key="", unit="", supervisor="", running=False, at_boot=False,
-    )
+    return replace(before, current="", config="", admins="", public_key="", unit="", supervisor="", running=False)
 
 
 def earliest(first: Before, second: Before) -> Before:

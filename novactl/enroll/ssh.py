@@ -334,4 +334,3 @@ def _load(file: Path) -> paramiko.PKey:
         raise SshDenied(f"the private key {file} has a passphrase", command=f"ssh-add {file}") from None
     except (paramiko.SSHException, OSError, ValueError) as bad:
         raise UsageError(f"{file} is not a private key that can be used: {bad}") from None
-
