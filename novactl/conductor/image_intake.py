@@ -7,7 +7,7 @@ import re
 from novactl.cluster import Cluster
 from novactl.conductor.image_inspection import inspect
 from novactl.conductor.image_source import Source, open_source
-from novactl.conductor.image_store import ImageStore, Part
+from novactl.conductor.image_store import ImageStore, Part, store_of
 from novactl.conductor.progress import Progress, Watch
 from novactl.db import images as db_images
 from novactl.db import servers as db_servers
@@ -18,10 +18,6 @@ from novactl.model.units import human_bytes
 
 TELL_EVERY_BYTES = 4 << 20
 _CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})\Z")
-
-
-def store_of(cluster: Cluster) -> ImageStore:
-    return ImageStore(cluster.config.data_dir / "images")
 
 
 def take_in(cluster: Cluster, wanted: CreateImage, *, watch: Watch, dry_run: bool = False) -> Image:

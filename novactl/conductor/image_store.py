@@ -12,10 +12,10 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
+from novactl.cluster import Cluster
 from novactl.errors import BadImage, NovaError
 from novactl.model.units import human_bytes
 
@@ -26,6 +26,10 @@ SPARE_BYTES = 64 << 20
 
 class NoSpace(NovaError):
     code = "no_space"
+
+
+def store_of(cluster: Cluster) -> ImageStore:
+    return ImageStore(cluster.config.data_dir / "images")
 
 
 class ImageStore:
@@ -80,7 +84,8 @@ class ImageStore:
 
     def check_space(self, wanted_bytes: int) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.directory).free
+        stat = os.statvfs(self.directory)
+        free = stat.f_bavail * stat.f_frsize
         if wanted_bytes + SPARE_BYTES > free:
             raise NoSpace(f"{self.directory} has {human_bytes(free)} free; the image needs {human_bytes(wanted_bytes)}")
 

@@ -8,17 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from novactl.agents import wire
+from novactl.conductor.image_store import store_of
 from novactl.conductor.saga import Run
 from novactl.errors import NovaError
 from novactl.model.node import Node
 
 _LOCKS: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
 """Within one process a node gets an image once; another process that sends the same only skips ahead."""
-
-
-def image_path(data_dir: Path, sha256: str) -> Path:
-    """Where intake put the checked file."""
-    return data_dir / "images" / sha256
 
 
 def ensure_image(run: Run, node: Node, offer: wire.ImageOffer) -> None:
@@ -31,7 +27,7 @@ def ensure_image(run: Run, node: Node, offer: wire.ImageOffer) -> None:
 
 
 def _send(run: Run, node: Node, offer: wire.ImageOffer) -> None:
-    path = image_path(run.cluster.config.data_dir, offer.sha256)
+    path = store_of(run.cluster).path(offer.sha256)
     for _ in range(3):                                        # another sender may have got ahead of, or reset, the file
         state: wire.ImageProgress = run.call(node, "image.begin", offer)
         if state.present:
