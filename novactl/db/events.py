@@ -7,7 +7,7 @@ from typing import Any
 from novactl.db.statements import Tx, statement
 from novactl.model.operation import EventRecord
 
-_COLUMNS = ("at", "object_kind", "object_id", "object_name", "operation_id", "event", "actor", "detail")
+_COLUMNS = tuple(EventRecord.__dataclass_fields__)
 
 
 @statement
