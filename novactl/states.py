@@ -1,7 +1,7 @@
 """The server state machine: Nova's vm_state, task_state and power_state, and the only rules about them.
 
-Source: reference table of nova/compute/{vm_states,task_states,power_state}.py and the decorators of
-nova/compute/api.py. Pure: nothing here reads a clock or a database.
+Source: nova/compute/{vm_states,task_states,power_state}.py and the decorators of nova/compute/api.py. Pure: nothing
+here reads a clock or a database.
 """
 
 from __future__ import annotations
