@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import threading
 import time
 from collections import deque
@@ -21,6 +22,9 @@ from nodeagent import wire
 from novactl.agents.diagnose import why_silent
 from novactl.agents.keys import KeyPair
 from novactl.errors import AgentRefused, AgentTimeout, NovaError, Unreachable
+
+ASK_AGAIN_S = 3.0
+"""After so long without an answer a request is sent again; then after twice as long, and so on."""
 
 
 class Peer(Protocol):
@@ -80,11 +84,22 @@ class Agents:
     def _asked(
         self, link: Link, method: str, args: Any, payload: bytes | None, fence: Fence | None, deadline: float,
     ) -> tuple[wire.Reply, bytes | None]:
+        """The final reply. While none comes the same request is sent again, ever more rarely: a connection that broke took
+        the answer with it, and the agent answers a repeated id from its ledger, or goes on with what it is doing."""
         request = link.request(method, args, fence, deadline)
         link.send(request, payload, deadline)
+        patience_s = ASK_AGAIN_S
         while True:
-            reply, body = link.receive(request, deadline)
+            try:
+                reply, body = link.receive(request, min(deadline, time.monotonic() + patience_s))
+            except AgentTimeout:
+                if time.monotonic() >= deadline:
+                    raise
+                patience_s *= 2
+                link.send(request, payload, deadline)
+                continue
             if reply.kind != wire.PROGRESS:
+                link.forget(request)
                 return reply, body
 
     def stream(self, peer: Peer, method: str, args: Any = None) -> Stream:
@@ -117,13 +132,19 @@ class Agents:
 
     def _pipelined(self, link: Link, peer: Peer, request: wire.Request) -> Any:
         reply, _ = link.receive(request, time.monotonic() + request.timeout_s)
+        link.forget(request)
         return result_of(peer, request.method, reply)
 
-    def fan_out(self, peers: Sequence[Peer], method: str, args: Any = None, *, timeout_s: float) -> dict[str, Answer | NovaError]:
-        """Ask all at once (a read); peer id -> answer, or the error it gave. Takes `timeout_s` at most."""
+    def fan_out(
+        self, peers: Sequence[Peer], method: str, args: Any = None, *, timeout_s: float, hurry: Mapping[str, float] | None = None,
+    ) -> dict[str, Answer | NovaError]:
+        """Ask all at once (a read); peer id -> answer, or the error it gave. Takes `timeout_s` at most.
+
+        `hurry` maps the ids of those who are hardly expected to answer to the seconds they alone may take.
+        """
         from novactl.agents.fanout import fan_out
 
-        return fan_out(self, peers, method, args, timeout_s)
+        return fan_out(self, peers, method, args, timeout_s, hurry or {})
 
     def close(self) -> None:
         with self._lock:
@@ -134,6 +155,7 @@ class Agents:
     def context(self) -> zmq.Context:
         with self._lock:
             if self._context is None:
+                _allow_many_files()
                 self._context = zmq.Context()
                 self._context.set(zmq.MAX_SOCKETS, 16384)
             return self._context
@@ -169,6 +191,7 @@ class Link:
         self.socket.connect(peer.address)
         self._boot: tuple[str, float] | None = None
         self._early: dict[str, deque[tuple[wire.Reply, bytes | None]]] = {}
+        self._asked: set[str] = set()
 
     def request(self, method: str, args: Any, fence: Fence | None, deadline: float) -> wire.Request:
         """The envelope; for a mutation with the agent's boot and the moment it expires there (asked for once)."""
@@ -188,6 +211,7 @@ class Link:
         request = self.request("agent.hello", None, None, deadline)
         self.send(request, None, deadline)
         reply, _ = self.receive(request, deadline)
+        self.forget(request)
         hello: wire.Hello = result_of(self.peer, "agent.hello", reply)
         # measured after the answer came: the command expires a little early rather than late
         self._boot = hello.boot_id, hello.boottime_s - time.monotonic()
@@ -205,6 +229,12 @@ class Link:
             self.close()
             raise self._agents.diagnose(self.peer)
         self.socket.send_multipart(wire.encode(request, payload), flags=zmq.NOBLOCK, copy=payload is None)
+        self._asked.add(request.id)
+
+    def forget(self, request: wire.Request) -> None:
+        """It has been answered: what else comes for it (it was asked twice) is passed over."""
+        self._asked.discard(request.id)
+        self._early.pop(request.id, None)
 
     def receive(self, request: wire.Request, deadline: float) -> tuple[wire.Reply, bytes | None]:
         """The next reply to `request`; replies to others wait their turn. Raises AgentTimeout."""
@@ -218,7 +248,7 @@ class Link:
             reply, payload = self._decode(self.socket.recv_multipart())
             if reply.id == request.id:
                 return reply, payload
-            if reply.id:
+            if reply.id in self._asked:
                 self._early.setdefault(reply.id, deque(maxlen=64)).append((reply, payload))
 
     def _decode(self, frames: list[bytes]) -> tuple[wire.Reply, bytes | None]:
@@ -258,6 +288,13 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _allow_many_files() -> None:
+    """A connection takes three descriptors; the soft limit (1,024) is for programs that use select(2), which we do not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def dealer(context: zmq.Context, keys: KeyPair, server_key: str) -> zmq.Socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
     from novactl.agents.client import Agents
 
 
-def fan_out(agents: Agents, peers: Sequence[Peer], method: str, args: Any, timeout_s: float) -> dict[str, Answer | NovaError]:
-    """Peer id -> answer or error. Sends to whoever is connected, then to the others as they come up, until the deadline."""
-    deadline = time.monotonic() + timeout_s
+def fan_out(
+    agents: Agents, peers: Sequence[Peer], method: str, args: Any, timeout_s: float, hurry: Mapping[str, float],
+) -> dict[str, Answer | NovaError]:
+    """Peer id -> answer or error. Sends to whoever is connected, then to the others as they come up, until the deadline.
+
+    `hurry` gives some peers (by id) less time: they are waited for alone no longer than that.
+    """
+    began = time.monotonic()
+    deadline, hurried = began + timeout_s, began + max(hurry.values(), default=0.0)
+    patient = sum(peer.id not in hurry for peer in peers)
     found: dict[str, Answer | NovaError] = {}
     waiting: dict[int, tuple[Link, wire.Request]] = {}
     unsent: set[int] = set()
@@ -40,14 +47,16 @@ def fan_out(agents: Agents, peers: Sequence[Peer], method: str, args: Any, timeo
                 link, request = waiting.get(fd, (None, None))
                 if link is None:
                     continue
-                if fd in unsent and _sent(link, request):
+                # EVENTS takes in what was signalled; a send alone may leave it for later, and it is signalled once
+                if fd in unsent and link.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT and _sent(link, request):
                     unsent.discard(fd)
                 answer = _answer(link, request, method)
                 if answer is not None:
                     found[link.peer.id] = answer
+                    patient -= link.peer.id not in hurry
                     epoll.unregister(fd)
                     del waiting[fd]
-            left_s = deadline - time.monotonic()
+            left_s = (deadline if patient else hurried) - time.monotonic()
             if not waiting or left_s <= 0:
                 break
             ready = [fd for fd, _ in epoll.poll(left_s)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from novactl.agents import wire
 from novactl.conductor import fleet
@@ -50,7 +51,8 @@ class CreateServer:
     only_node: str
     node: str = ""
     epoch: int = 0
-    tried: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Node id -> what went wrong there."""
 
     @property
     def amounts(self) -> Amounts:
@@ -59,7 +61,7 @@ class CreateServer:
     def request(self, *, now: float, fresh_s: float) -> Request:
         return Request(
             server=self.name, amounts=self.amounts, architecture=self.architecture, zone=self.zone, node=self.only_node,
-            exclude=frozenset(self.tried), now=now, fresh_s=fresh_s)
+            exclude=self.failed, now=now, fresh_s=fresh_s)
 
 
 PLACE_TRIES = 10
@@ -163,10 +165,10 @@ def another_node(run: Run, record: CreateServer, error: NovaError) -> CreateServ
     `placement.max_attempts` have been tried."""
     if not error.elsewhere or isinstance(error, NoValidHost) or not record.node or record.only_node:
         return None
-    tried = (*record.tried, record.node)
-    if len(tried) >= run.cluster.config["placement.max_attempts"]:
+    failed = {**record.failed, record.node: error.message}
+    if len(failed) >= run.cluster.config["placement.max_attempts"]:
         return None
-    return dataclasses.replace(record, node="", epoch=0, tried=tried)
+    return dataclasses.replace(record, node="", epoch=0, failed=failed)
 
 
 CREATE: Saga[CreateServer] = Saga(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,9 +44,17 @@ def views(tx: Tx) -> list[NodeView]:
 def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node] | None = None) -> dict[str, NovaError]:
     """Ask every node (or `only` these) whose report is older than `max_age_s` for a new one, all at once, and store the answers.
 
-    Returns the errors by node id; a node that gives none is marked silent. Takes at most REFRESH_DEADLINE_S, and
-    SILENT_DEADLINE_S when all that is left to ask were silent already.
+    Returns the errors by node id; a node that gives none is marked silent. Takes at most REFRESH_DEADLINE_S, and only
+    SILENT_DEADLINE_S for those that were silent already.
     """
+    with _ASKING:                                             # of several threads one asks; the others find fresh reports
+        return _refresh(cluster, max_age_s, only)
+
+
+_ASKING = threading.Lock()
+
+
+def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node] | None) -> dict[str, NovaError]:
     now = cluster.clock.now()
     if only is None:
         with cluster.db.read() as tx:
@@ -54,9 +63,9 @@ def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node] | None =
         node.silent_since is not None or node.reported_at is None or now - node.reported_at > max_age_s)]
     if not stale:
         return {}
-    hopeful = any(node.silent_since is None for node in stale)
-    deadline_s = min(cluster.config["agent.connect_s"], REFRESH_DEADLINE_S if hopeful else SILENT_DEADLINE_S)
-    answers = cluster.agents.fan_out(stale, "inventory.read", wire.InventoryRead(max_age_s), timeout_s=deadline_s)
+    hurry = {node.id: SILENT_DEADLINE_S for node in stale if node.silent_since is not None}
+    deadline_s = min(cluster.config["agent.connect_s"], REFRESH_DEADLINE_S)
+    answers = cluster.agents.fan_out(stale, "inventory.read", wire.InventoryRead(max_age_s), timeout_s=deadline_s, hurry=hurry)
     now = cluster.clock.now()
     errors: dict[str, NovaError] = {}
     with cluster.db.write() as tx:

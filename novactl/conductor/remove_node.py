@@ -140,6 +140,7 @@ def _undo(cluster: Cluster, node: Node, trust: Trust, watch: Watch, dry_run: boo
         if dry_run:
             return ()
         with cluster.db.write() as tx:
+            nodes.lock(tx, node.id)                           # claims wait: none comes between the look and the change
             fresh = nodes.by_id(tx, node.id)
             if fresh is None:
                 raise NotFound("node", node.name)

@@ -97,34 +97,35 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
                    'ssh=:new_ssh, host_key=:new_host_key, zone=:new_zone, architecture=:new_architecture, '
                    'agent_version=:new_agent_version, labels=:new_labels, undo=:new_undo WHERE node.id = :by_id',
  'operations.q_by_id': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
-                       'operation.object_name, operation.state, operation.epoch, operation.attempt, operation.owner, '
-                       'operation.lease_until, operation.actor, operation.record, operation.error, operation.decision, '
-                       'operation.created_at, operation.ended_at FROM operation WHERE operation.id = :by_id',
+                       'operation.open_object_id, operation.object_name, operation.state, operation.epoch, operation.attempt, '
+                       'operation.owner, operation.lease_until, operation.actor, operation.record, operation.error, '
+                       'operation.decision, operation.created_at, operation.ended_at FROM operation WHERE operation.id = '
+                       ':by_id',
  'operations.q_by_id_prefix': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
-                              'operation.object_name, operation.state, operation.epoch, operation.attempt, operation.owner, '
-                              'operation.lease_until, operation.actor, operation.record, operation.error, operation.decision, '
-                              'operation.created_at, operation.ended_at FROM operation WHERE substr(operation.id, 1, '
-                              'length(:by_prefix)) = :by_prefix ORDER BY operation.created_at',
+                              'operation.open_object_id, operation.object_name, operation.state, operation.epoch, '
+                              'operation.attempt, operation.owner, operation.lease_until, operation.actor, operation.record, '
+                              'operation.error, operation.decision, operation.created_at, operation.ended_at FROM operation '
+                              'WHERE substr(operation.id, 1, length(:by_prefix)) = :by_prefix ORDER BY operation.created_at',
  'operations.q_decide': 'UPDATE operation SET decision=:new_decision WHERE operation.id = :by_id',
  'operations.q_decision_of': 'SELECT operation.id, operation.decision FROM operation WHERE operation.object_id = :by_object_id '
                              'AND operation.decision IS NOT NULL ORDER BY operation.created_at DESC LIMIT 1 OFFSET 0',
  'operations.q_fenced': 'SELECT operation.id FROM operation WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
  'operations.q_ids': 'SELECT operation.id FROM operation WHERE substr(operation.id, 1, length(:by_prefix)) = :by_prefix ORDER '
                      'BY operation.created_at DESC LIMIT 200 OFFSET 0',
- 'operations.q_insert': 'INSERT INTO operation (id, kind, object_kind, object_id, object_name, state, epoch, attempt, owner, '
-                        'lease_until, actor, record, error, decision, created_at, ended_at) VALUES (:id, :kind, :object_kind, '
-                        ':object_id, :object_name, :state, :epoch, :attempt, :owner, :lease_until, :actor, :record, :error, '
-                        ':decision, :created_at, :ended_at)',
+ 'operations.q_insert': 'INSERT INTO operation (id, kind, object_kind, object_id, open_object_id, object_name, state, epoch, '
+                        'attempt, owner, lease_until, actor, record, error, decision, created_at, ended_at) VALUES (:id, '
+                        ':kind, :object_kind, :object_id, :open_object_id, :object_name, :state, :epoch, :attempt, :owner, '
+                        ':lease_until, :actor, :record, :error, :decision, :created_at, :ended_at)',
  'operations.q_open_of': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
-                         'operation.object_name, operation.state, operation.epoch, operation.attempt, operation.owner, '
-                         'operation.lease_until, operation.actor, operation.record, operation.error, operation.decision, '
-                         'operation.created_at, operation.ended_at FROM operation WHERE operation.object_id = :by_object_id '
-                         'AND operation.ended_at IS NULL',
+                         'operation.open_object_id, operation.object_name, operation.state, operation.epoch, '
+                         'operation.attempt, operation.owner, operation.lease_until, operation.actor, operation.record, '
+                         'operation.error, operation.decision, operation.created_at, operation.ended_at FROM operation WHERE '
+                         'operation.object_id = :by_object_id AND operation.ended_at IS NULL',
  'operations.q_recent': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
-                        'operation.object_name, operation.state, operation.epoch, operation.attempt, operation.owner, '
-                        'operation.lease_until, operation.actor, operation.record, operation.error, operation.decision, '
-                        'operation.created_at, operation.ended_at FROM operation WHERE :with_ended = 1 OR operation.ended_at '
-                        'IS NULL ORDER BY operation.created_at DESC, operation.id LIMIT :limit OFFSET 0',
+                        'operation.open_object_id, operation.object_name, operation.state, operation.epoch, operation.attempt, '
+                        'operation.owner, operation.lease_until, operation.actor, operation.record, operation.error, '
+                        'operation.decision, operation.created_at, operation.ended_at FROM operation WHERE :with_ended = 1 OR '
+                        'operation.ended_at IS NULL ORDER BY operation.created_at DESC, operation.id LIMIT :limit OFFSET 0',
  'operations.q_renew': 'UPDATE operation SET lease_until=:new_lease_until WHERE operation.id = :by_id AND operation.epoch = '
                        ':by_epoch',
  'operations.q_step_insert': 'INSERT INTO operation_step (operation_id, attempt, position, name, state, started_at, ended_at, '
@@ -139,9 +140,9 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
                        'operation_step.attempt, operation_step.position',
  'operations.q_take': 'UPDATE operation SET state=:new_state, epoch=:new_epoch, owner=:new_owner, lease_until=:new_lease_until '
                       'WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
- 'operations.q_write': 'UPDATE operation SET state=:new_state, attempt=:new_attempt, lease_until=:new_lease_until, '
-                       'record=:new_record, error=:new_error, ended_at=:new_ended_at WHERE operation.id = :by_id AND '
-                       'operation.epoch = :by_epoch',
+ 'operations.q_write': 'UPDATE operation SET open_object_id=:new_open_object_id, state=:new_state, attempt=:new_attempt, '
+                       'lease_until=:new_lease_until, record=:new_record, error=:new_error, ended_at=:new_ended_at WHERE '
+                       'operation.id = :by_id AND operation.epoch = :by_epoch',
  'placement.q_all': 'SELECT claim.consumer_kind, claim.consumer_id, claim.node_id, claim.resource_class, claim.amount FROM '
                     'claim ORDER BY claim.node_id, claim.consumer_id, claim.resource_class',
  'placement.q_consumers': 'SELECT claim.node_id, count(DISTINCT claim.consumer_id) AS count_1 FROM claim GROUP BY '

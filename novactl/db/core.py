@@ -54,16 +54,21 @@ class CoreDatabase(Database):
         self._built: dict[str, Any] = {}
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Tx]:
+    def _connected(self) -> Iterator[sqlalchemy.Connection]:
         try:
             with self.engine.begin() as connection:
-                yield CoreTx(connection, self._built)
+                yield connection
         except IntegrityError as failed:
             raise raced(str(failed.orig).strip().splitlines()[0]) from failed
         except DBAPIError as failed:
             raise DatabaseFailed(f"database {self.where}: {str(failed.orig).strip()}") from failed
         except SQLAlchemyError as failed:
             raise DatabaseFailed(f"database {self.where}: {failed}") from failed
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Tx]:
+        with self._connected() as connection:
+            yield CoreTx(connection, self._built)
 
     def read(self) -> contextlib.AbstractContextManager[Tx]:
         return self._transaction()
@@ -72,11 +77,10 @@ class CoreDatabase(Database):
         return self._transaction()
 
     def schema(self) -> int:
-        with self.engine.connect() as connection:
+        with self._connected() as connection:
             if not sqlalchemy.inspect(connection).has_table("meta"):
                 return 0
-        with self.read() as tx:
-            return meta.schema_number(tx)
+            return meta.schema_number(CoreTx(connection, self._built))
 
     def close(self) -> None:
         self.engine.dispose()

@@ -60,6 +60,8 @@ def open_database(url: str, *, busy_timeout_s: float = 60.0) -> Database:
     """The database at `url`; nothing is opened before the first transaction. Raises DatabaseFailed for a bad URL."""
     if url.startswith("sqlite:///"):
         return SqliteDatabase(Path(url.removeprefix("sqlite:///")), busy_timeout_s)
+    if url.startswith("sqlite"):
+        raise DatabaseFailed(f"database.url: {url!r} names no file", hint="sqlite:////absolute/path, or leave it empty")
     from novactl.db.core import CoreDatabase
 
     return CoreDatabase(url)
@@ -170,6 +172,15 @@ def raced(text: str) -> Conflict:
     return Conflict(f"another command changed the same thing at this moment: {text}", hint="look again, then try again")
 
 
+def _is_full(where: str) -> bool:
+    """SQLite calls a full disk an I/O error where it happens beside the database itself (the log, the index of the log)."""
+    try:
+        stat = os.statvfs(os.path.dirname(where))
+    except OSError:
+        return False
+    return stat.f_bavail * stat.f_frsize < 1 << 20
+
+
 def _explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -> NovaError:
     text = str(failed)
     if isinstance(failed, sqlite3.IntegrityError):
@@ -179,6 +190,6 @@ def _explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -> Nova
             f"another process has held the database {where} for {busy_timeout_s:g} s", hint="`novactl operation list` shows who is at work")
     if "readonly" in text or "unable to open" in text:
         return DatabaseFailed(f"cannot write the database {where}: {text}", hint="check its owner, mode and file system")
-    if "full" in text:
+    if "full" in text or ("disk I/O" in text and _is_full(where)):
         return DatabaseFailed(f"no space left for the database {where}: {text}", hint="free some space; nothing was changed")
     return DatabaseFailed(f"database {where}: {text}")

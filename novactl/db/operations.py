@@ -12,7 +12,7 @@ from novactl.model.operation import Operation, OperationState, OperationStep, St
 
 def _record(row: Row) -> Operation:
     plain = dict(row)
-    del plain["decision"]
+    del plain["decision"], plain["open_object_id"]
     plain["state"] = OperationState(plain["state"])
     plain["record"], plain["error"] = from_json(plain["record"]), from_json(plain["error"])
     return Operation(**plain)
@@ -24,6 +24,7 @@ def _row(operation: Operation) -> dict[str, Any]:
     plain["record"] = to_json(operation.record)
     plain["error"] = None if operation.error is None else to_json(operation.error)
     plain["decision"] = None
+    plain["open_object_id"] = operation.object_id if operation.ended_at is None else None
     return plain
 
 
@@ -60,7 +61,8 @@ def q_insert(sa: Any, t: Any) -> Any:
 @statement
 def q_write(sa: Any, t: Any) -> Any:
     o = t.operation.c
-    return updates(sa, t.operation, "state", "attempt", "record", "error", "ended_at", "lease_until").where(
+    return updates(
+        sa, t.operation, "state", "attempt", "record", "error", "ended_at", "lease_until", "open_object_id").where(
         o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"))
 
 
@@ -156,6 +158,7 @@ def write(tx: Tx, operation: Operation) -> None:
         q_write, by_id=operation.id, by_epoch=operation.epoch, new_state=operation.state.value, new_attempt=operation.attempt,
         new_record=to_json(operation.record), new_error=None if operation.error is None else to_json(operation.error),
         new_ended_at=operation.ended_at, new_lease_until=operation.lease_until,
+        new_open_object_id=operation.object_id if operation.ended_at is None else None,
     )
     if changed != 1:
         raise superseded(operation)

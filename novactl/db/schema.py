@@ -1,7 +1,8 @@
 """The tables. Imported only where SQLAlchemy is: by other databases, by migrations and by the generator of `compiled.py`.
 
 Times are seconds since the epoch in UTC. JSON is text of our own making. A name that must be unique among the
-living is kept twice: `name`, and `live_name`, which becomes NULL when the row's object is deleted.
+living is kept twice: `name`, and `live_name`, which becomes NULL when the row's object is deleted; in the same way
+`open_object_id` lets an object have one operation that has not ended.
 """
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
@@ -129,6 +130,7 @@ operation = Table(
     Column("kind", _NAME, nullable=False),
     Column("object_kind", String(16), nullable=False),
     Column("object_id", _ID, nullable=False, index=True),
+    Column("open_object_id", _ID, unique=True),
     Column("object_name", _NAME, nullable=False),
     Column("state", String(16), nullable=False),
     Column("epoch", BigInteger, nullable=False),

@@ -36,7 +36,7 @@ class Requested:
         if request.node and node.id != request.node:
             return Reject(self.name, "another node was asked for")
         if node.id in request.exclude:
-            return Reject(self.name, "was tried by this operation and failed")
+            return Reject(self.name, f"was tried and failed: {request.exclude[node.id]}")
         return None
 
 

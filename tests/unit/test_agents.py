@@ -120,6 +120,36 @@ def test_a_slow_answer_is_a_timeout_not_a_failure(tmp_path: Path) -> None:
         assert again.server == made.id
 
 
+def test_an_answer_lost_with_its_connection_is_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reply never arrives: the same request id is sent again, the agent answers from its ledger, and did it once."""
+    from novactl.agents import client
+
+    agents, there, server, lost = world.cluster.agents, node(world), world.cluster.ids.uuid(), []
+    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.2)
+    dispatcher = world.endpoints["n1"].dispatcher
+    send = dispatcher._send
+
+    def losing(peer: bytes, frames: list[bytes]) -> None:
+        if b'"r1"' in frames[1] and not lost:
+            lost.append(frames)
+        else:
+            send(peer, frames)
+
+    dispatcher._send = losing
+    agents.call(there, "disk.delete", wire.DomainRef(server, 1), fence=Fence("r1", "op", 1))
+    assert len(lost) == 1
+    assert world.agents["n1"].ledger.answer("r1") is not None
+
+
+def test_the_silent_are_not_waited_for_once_the_others_have_answered(world: World) -> None:
+    """`hurry` bounds what a peer that is hardly expected to answer costs the rest."""
+    dead = dataclasses.replace(node(world), id="dead", name="dead", address="tcp://127.0.0.1:9")
+    began = world.cluster.clock.monotonic()
+    found = world.cluster.agents.fan_out([node(world), dead], "agent.ping", timeout_s=5, hurry={"dead": 0.2})
+    assert world.cluster.clock.monotonic() - began < 1.5
+    assert isinstance(found["dead"], Unreachable) and not isinstance(found[node(world).id], NovaError)
+
+
 def test_threads_have_connections_of_their_own(world: World) -> None:
     """Eight threads calling at once each get their own answers."""
     failed: list[object] = []

@@ -16,7 +16,7 @@ from novactl.api import servers as api
 from novactl.api.recovery import settle
 from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
-from novactl.db import placement
+from novactl.db import meta, placement
 from novactl.errors import (
     AgentRefused,
     AlreadyExists,
@@ -102,6 +102,34 @@ def test_concurrent_claims_on_postgresql_never_overfill(tmp_path: Path) -> None:
         assert outcome.count("ACTIVE") == 8, outcome
         with world.cluster.db.read() as tx:
             assert {node: used["VCPU"] for node, used in placement.used(tx).items()} == dict.fromkeys(placement.used(tx), 32)
+
+
+def test_one_object_has_one_open_operation_on_postgresql(tmp_path: Path) -> None:
+    """Two transactions that both saw the node free: the second to write is refused, whatever it checked before."""
+    from novactl.conductor.saga import begin
+    from tests.sagas.scenarios import SCENARIOS
+
+    with postgres.server() as url, small_world(tmp_path, url=url, count=1) as world:
+        saga, outcome = SCENARIOS["server.stop"].saga, list[object]()
+        gate = threading.Barrier(2)
+
+        def start() -> None:
+            record = saga.record(server=world.cluster.ids.uuid(), node="", epoch=1)
+            try:
+                with world.cluster.db.write() as tx:
+                    tx.all(meta.value, by_key="schema")
+                    gate.wait(10)
+                    begin(world.cluster, tx, saga, record, ("server", "11111111-1111-4111-8111-111111111111", "x"))
+                outcome.append("begun")
+            except Conflict:
+                outcome.append("refused")
+
+        threads = [threading.Thread(target=start) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert sorted(map(str, outcome)) == ["begun", "refused"]
 
 
 def test_a_server_that_fits_nowhere_leaves_nothing(world: World) -> None:
@@ -298,6 +326,7 @@ def test_a_fault_of_every_node_is_undone_on_each(tmp_path: Path, count: int, tri
         (operation,) = api_operations.list_operations(world.cluster, all=True)
         _, steps = api_operations.show(world.cluster, operation.id)
         assert len({step.attempt for step in steps if step.name == "start"}) == tried
+        assert operation.error is not None and "out of order" in str(operation.error)
     finally:
         world.stop()
 

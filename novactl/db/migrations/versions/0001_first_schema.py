@@ -89,6 +89,7 @@ def upgrade() -> None:
     sa.Column('kind', sa.String(length=64), nullable=False),
     sa.Column('object_kind', sa.String(length=16), nullable=False),
     sa.Column('object_id', sa.String(length=36), nullable=False),
+    sa.Column('open_object_id', sa.String(length=36), nullable=True),
     sa.Column('object_name', sa.String(length=64), nullable=False),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('epoch', sa.BigInteger(), nullable=False),
@@ -101,7 +102,8 @@ def upgrade() -> None:
     sa.Column('decision', sa.Text(), nullable=True),
     sa.Column('created_at', sa.Double(), nullable=False),
     sa.Column('ended_at', sa.Double(), nullable=True),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_operation'))
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_operation')),
+    sa.UniqueConstraint('open_object_id', name=op.f('uq_operation_open_object_id'))
     )
     with op.batch_alter_table('operation', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_operation_ended_at'), ['ended_at'], unique=False)
