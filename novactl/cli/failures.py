@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from novactl.cli.session import Session
 from novactl.errors import ExitStatus, NovaError
+from novactl.model.operation import OperationState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from novactl.model.operation import Operation
 
 
 class Interrupted(NovaError):
@@ -70,14 +73,39 @@ def lines(error: NovaError, colour: bool = False) -> Iterator[str]:
 
 
 def interrupted(session: Session) -> Interrupted:
-    """Names the operation under way, if there is one, and how to go on with it."""
-    if not session.operation:
+    """Counts what this command has ended, names what it leaves open, and how to go on with that."""
+    if not session.operations:
         return Interrupted("interrupted")
+    try:
+        ended, left = _read_back(session)
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the journal cannot be read now: no reason to say nothing
+        return Interrupted("interrupted; what this command began may be left open", command="novactl operation list")
+    if not left:
+        return Interrupted("interrupted")
+    ok = sum(operation.state is OperationState.OK for operation in ended)
+    counts = [f"{ok} ended ok"] * bool(ok) + [f"{len(ended) - ok} failed"] * (ok < len(ended))
+    ids = [operation.id[:8] for operation in left]
+    names = [f"{operation.id[:8]} ({operation.kind} {operation.object_name})" for operation in left]
+    them, one = ("it", "it") if len(left) == 1 else ("them", "one")
+    rest = f"operation {names[0]} is left as it was" if len(left) == 1 else f"{len(left)} operations are left as they were"
     return Interrupted(
-        f"interrupted; operation {session.operation} is left as it was",
-        hint="the next novactl command takes it over; or turn it back with: novactl operation undo " + session.operation,
-        command=f"novactl operation resume {session.operation}", operation=session.operation,
-    )
+        f"interrupted; {', '.join([*counts, rest])}", reasons=names if len(left) > 1 else (),
+        hint=f"the next novactl command takes {them} over; or turn {one} back with: novactl operation undo {ids[0]}",
+        command=f"novactl operation resume {' '.join(ids)}", operation=left[0].id if len(left) == 1 else "")
+
+
+def _read_back(session: Session) -> tuple[list[Operation], list[Operation]]:
+    """This command's operations, (ended, left open): those that reported progress, and those begun with them that had not yet."""
+    from novactl.api import operations as api
+
+    under_way = {operation.id: operation for operation in api.list_operations(session.cluster)}
+    named = [under_way.get(id_) or api.show(session.cluster, id_)[0] for id_ in session.operations]
+    owners = {operation.owner for operation in named if operation.owner}
+    waiting = [
+        operation for id_, operation in under_way.items()
+        if id_ not in session.operations and operation.owner in owners and operation.state is not OperationState.STUCK]
+    left = [operation for operation in (*named, *waiting) if not operation.state.ended]
+    return [operation for operation in named if operation.state.ended], sorted(left, key=lambda operation: operation.created_at)
 
 
 def crashed(session: Session, fault: Exception) -> Crashed:

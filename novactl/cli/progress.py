@@ -22,7 +22,7 @@ STEPS = {
 
 @contextmanager
 def watching(session: Session, *, quiet: bool) -> Iterator[Watch]:
-    """A watch for one command. It always remembers the operation, which an interruption must be able to name."""
+    """A watch for one command. It always remembers the operations, which an interruption must be able to name."""
     if quiet or not session.chatty:
         yield lambda progress: _remember(session, progress)
         return
@@ -39,7 +39,7 @@ def watching(session: Session, *, quiet: bool) -> Iterator[Watch]:
 
 def _remember(session: Session, progress: Progress) -> None:
     if progress.operation:
-        session.operation = progress.operation
+        session.operations[progress.operation] = None
 
 
 class Steps:

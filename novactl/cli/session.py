@@ -24,8 +24,8 @@ _FALSE = ("", "0", "false", "no", "off")
 class Session:
     """Made once by `run`, handed to every command as `ctx.obj`.
 
-    `captured` is None, or a list that takes what would be printed as a JSON object (`novactl batch`). `operation` is the
-    id of the last operation that reported progress. `argv` is what the user typed. `settles`: opening the cluster first ends
+    `captured` is None, or a list that takes what would be printed as a JSON object (`novactl batch`). `operations` are
+    the ids of those that reported progress, in order. `argv` is what the user typed. `settles`: opening the cluster first ends
     what a dead process left behind.
     """
 
@@ -42,7 +42,7 @@ class Session:
         self.assume_yes = self.env.get("NOVACTL_YES", "").lower() not in _FALSE
         self.config_file: Path | None = None
         self.captured: list[dict[str, Any]] | None = None
-        self.operation = ""
+        self.operations: dict[str, None] = {}
         self.settles = False
         self._cluster: Cluster | None = None
         self._lender: Session | None = None

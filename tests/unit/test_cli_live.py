@@ -1,5 +1,9 @@
 """The whole way from a command line to agents that answer: what each verb asks for, and what comes back."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +11,7 @@ import pytest
 
 from novactl.errors import ExitStatus
 from tests.unit.cli_world import Prompt
-from tests.world import small_world
+from tests.world import World, small_world
 
 WANTED = ("--flavor", "small", "--image", "guest")
 
@@ -46,6 +50,32 @@ def test_several_at_once(prompt: Prompt) -> None:
     ran = prompt.run("server", "delete", "web-1", "nobody", "web-2", "--yes", "-o", "json")
     assert ran.status == ExitStatus.PARTIAL
     assert [item["ok"] for item in ran.json["items"]] == [True, False, True]
+
+
+def test_what_an_interruption_names_ends_the_rest(tmp_path: Path) -> None:
+    """After Ctrl-C on --count the command it names brings all that is left to its end, and nothing else was left."""
+    world = World(tmp_path)
+    world.add_node("n1", fake={"start_delay_s": 0.5})
+    world.add_flavor()
+    world.add_image()
+    world.start()
+    try:
+        novactl, env = [sys.executable, "-m", "novactl"], {**os.environ, **world.env, "NOVACTL_OPERATION_PARALLEL": "2"}
+        creating = subprocess.Popen(
+            [*novactl, "server", "create", "web", "--count", "6", *WANTED], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True)
+        while "starting done" not in creating.stderr.readline():
+            pass
+        creating.send_signal(signal.SIGINT)
+        said = creating.communicate(timeout=60)[1]
+        assert creating.returncode == ExitStatus.INTERRUPTED and "ended ok" in said
+        (command,) = [line.removeprefix("try: novactl ") for line in said.splitlines() if line.startswith("try: ")]
+        ended = Prompt(world.env).run(*command.split(), "-q")
+        assert ended.status == 0, ended.err
+        listed = Prompt(world.env).run("server", "list", "--no-headers", "-c", "status")
+        assert listed.out.split() == ["ACTIVE"] * 6 and listed.err == ""
+    finally:
+        world.stop()
 
 
 def test_a_server_that_fits_nowhere(prompt: Prompt) -> None:

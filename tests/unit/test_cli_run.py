@@ -6,14 +6,17 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from novactl.cli import run
 from novactl.cli.session import Session
 from novactl.errors import EXIT_STATUS_HELP, ExitStatus
-from tests.unit.cli_world import Prompt, World
+from novactl.model.operation import Operation, OperationState
+from tests.unit.cli_world import Prompt, Ran, World
 
 
 @pytest.fixture(scope="module")
@@ -148,18 +151,50 @@ def test_debug_prints_the_traceback(world: World, broken: type[Exception]) -> No
     assert not (world.data_dir / "logs").exists()
 
 
-def test_an_interruption_names_the_operation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def interrupted(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """`server create` interrupted when its operations have come to `states`; those in `silent` reported no progress yet."""
+    def run(*states: str, silent: Sequence[int] = (), words: Sequence[str] = ()) -> Ran:
+        def create(cluster: Any, wanted: object, *, watch: Any, **_: object) -> None:
+            from novactl.conductor.progress import Progress
+            from novactl.db import operations
+
+            with cluster.db.write() as tx:
+                for number, state in enumerate(states):
+                    kind, ended_at = OperationState(state), 2.0 if OperationState(state).ended else None
+                    operations.insert(tx, Operation(
+                        id=f"{number:08d}-0000", kind="server.create", object_kind="server", object_id=f"s{number}",
+                        object_name=f"web-{number}", state=kind, epoch=1, attempt=0, owner="me", lease_until=0.0, actor="me", record={},
+                        error=None, created_at=float(number), ended_at=ended_at))
+            for number in {*range(len(states))} - {*silent}:
+                watch(Progress(f"{number:08d}-0000", f"web-{number}", "image", "running", 1, 2))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("novactl.api.servers.create", create)
+        return world.run("server", "create", "web", "--flavor", "tiny", "--image", "i", *words)
+
+    return run
+
+
+def test_an_interruption_names_the_operation(interrupted: Callable[..., Ran]) -> None:
     """Ctrl-C exits 130 and says which operation was under way and how to go on with it."""
-    def interrupted(cluster: object, wanted: object, *, watch: object, **_: object) -> None:
-        from novactl.conductor.progress import Progress
-
-        watch(Progress("3f2a5b6c", "web1", "image", "running", 1, 2))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("novactl.api.servers.create", interrupted)
-    ran = world.run("server", "create", "web1", "--flavor", "tiny", "--image", "i")
+    ran = interrupted("running")
     assert ran.status == ExitStatus.INTERRUPTED
-    assert "try: novactl operation resume 3f2a5b6c" in ran.err
+    assert "interrupted; operation 00000000 (server.create web-0) is left as it was\n" in ran.err
+    assert "try: novactl operation resume 00000000\n" in ran.err
+
+
+def test_an_interruption_tells_what_is_done_and_what_is_left(interrupted: Callable[..., Ran]) -> None:
+    """Of several operations the ended are counted and the open named, those too that had not reported anything yet."""
+    ran = interrupted("ok", "running", "ok", "failed", "unwinding", "running", silent=[5])
+    assert "error[interrupted]: interrupted; 2 ended ok, 1 failed, 3 operations are left as they were\n" in ran.err
+    assert "  00000005 (server.create web-5)\n" in ran.err
+    assert "try: novactl operation resume 00000001 00000004 00000005\n" in ran.err
+
+
+def test_an_interruption_that_leaves_nothing_names_nothing(interrupted: Callable[..., Ran]) -> None:
+    """Where every operation has ended there is nothing to go on with."""
+    assert interrupted("ok", "failed", words=["-q"]).err == "error[interrupted]: interrupted\n"
 
 
 def test_ctrl_c_in_a_real_process_is_130(world: World) -> None:

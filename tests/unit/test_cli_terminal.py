@@ -130,7 +130,7 @@ def watched(stderr: io.StringIO, *, quiet: bool = False, **env: str) -> Session:
     with watching(session, quiet=quiet) as watch:
         for news in NEWS:
             watch(news)
-    assert session.operation == "op-1" and session.stdout.getvalue() == ""
+    assert list(session.operations) == ["op-1"] and session.stdout.getvalue() == ""
     return session
 
 
