@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from novactl.cluster import Cluster
 from novactl.db import operations
@@ -27,14 +28,18 @@ def let_go(cluster: Cluster, operation_ids: Sequence[str]) -> None:
         hand_over(cluster, left)
 
 
+_MAIN = "import sys; home = sys.argv.pop(1); home in sys.path or sys.path.insert(0, home); from novactl.__main__ import main; main()"
+"""This same novactl, wherever it is. Not `-m`, which looks first in the directory that the user happens to be in."""
+
+
 def hand_over(cluster: Cluster, operation_ids: Sequence[str]) -> None:
-    """Start a detached `novactl operation resume` for operations begun `detached`. Its output goes to `logs/background.log`."""
+    """Start a detached `novactl operation resume` for operations nobody drives. Its output goes to `logs/background.log`."""
     logs = cluster.config.data_dir / "logs"
     logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = os.open(logs / "background.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         subprocess.Popen(
-            [sys.executable, "-m", "novactl", "operation", "resume", *operation_ids],
+            [sys.executable, "-P", "-c", _MAIN, str(Path(__file__).parents[2]), "operation", "resume", *operation_ids],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True,
             env={**os.environ, "NOVACTL_DATA_DIR": str(cluster.config.data_dir), "NOVACTL_CONFIG": str(cluster.config.config_file)})
     finally:
