@@ -14,8 +14,8 @@ T = TypeVar("T")
 def side_by_side(cluster: Cluster, targets: Sequence[Any], act: Callable[[Any], T], noun: str) -> list[T]:
     """`act` on each target, `operation.parallel` at a time; the results in order.
 
-    One target: its error is raised as it is. Several: all are tried; some failing is Partial, all failing alike is
-    the first's error with the others as reasons.
+    One target: its error is raised as it is. Several: all are tried; some failing is Partial, with every reason; all
+    failing is the first's error.
     """
     if len(targets) == 1:
         return [act(targets[0])]
