@@ -55,16 +55,18 @@ def batch(
 
 def _opened(session: Session, file: Path) -> AbstractContextManager[IO[str]]:
     if str(file) == "-":
+        if hasattr(session.stdin, "reconfigure"):
+            session.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         return nullcontext(session.stdin)
     try:
-        return file.open(encoding="utf-8")
+        return file.open(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from error
 
 
 def run_line(session: Session, number: int, command: str) -> dict[str, Any]:
     """The result of one line, in the shape that batch prints. Never raises for what the line does."""
-    from novactl.cli.run import attempt
+    from novactl.cli.run import attempt, legible
 
     line = session.inner([])
     try:
@@ -76,7 +78,7 @@ def run_line(session: Session, number: int, command: str) -> dict[str, Any]:
     if result is None and (text := line.stdout.getvalue()):
         result = {"schema_version": SCHEMA_VERSION, "text": text}
     return {
-        "line": number, "command": command, "exit_status": status, "result": result,
+        "line": number, "command": legible(command), "exit_status": status, "result": result,
         "error": None if error is None else error.as_dict(),
     }
 

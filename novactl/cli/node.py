@@ -23,7 +23,7 @@ Local = Annotated[bool, typer.Option("--local", help="Enrol this machine, withou
 Name = Annotated[str | None, typer.Option(metavar="NAME", show_default=False, help="The node's name (default: its host name).")]
 Zone = Annotated[str, typer.Option(metavar="ZONE", show_default=False, help="The availability zone it belongs to.")]
 Labels = Annotated[list[str], typer.Option("--label", metavar="KEY=VALUE", show_default=False, help="A label; may be repeated.")]
-SshPort = Annotated[int | None, typer.Option(metavar="PORT", show_default=False, help="The SSH port.")]
+SshPort = Annotated[int | None, typer.Option(min=1, max=65535, metavar="PORT", show_default=False, help="The SSH port.")]
 Identity = Annotated[Path | None, typer.Option(
     "--identity", "-i", metavar="FILE", show_default=False, help="The SSH key to use.")]
 HostKey = Annotated[str | None, typer.Option(
@@ -34,7 +34,7 @@ AcceptNew = Annotated[bool, typer.Option(
 Address = Annotated[str | None, typer.Option(
     metavar="HOST", show_default=False, help="Where the agent is reached, if not at the SSH host.")]
 AgentPort = Annotated[int | None, typer.Option(
-    metavar="PORT", show_default=False, help="The agent's port (default: the setting agent.port).")]
+    min=1, max=65535, metavar="PORT", show_default=False, help="The agent's port (default: the setting agent.port).")]
 NoPackages = Annotated[bool, typer.Option("--no-packages", help="Install no packages; fail if some are missing.")]
 AskSudo = Annotated[bool, typer.Option("--ask-sudo-pass", "-K", help="Ask for the password that sudo wants on the host.")]
 Keep = Annotated[bool, typer.Option("--keep-on-failure", help="Leave a failed attempt as it is, to look at.")]

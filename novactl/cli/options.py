@@ -90,8 +90,10 @@ def text_of(session: Session, file: Path | None, what: str) -> str | None:
     if file is None:
         return None
     try:
-        return session.stdin.read() if str(file) == "-" else file.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = session.stdin.read() if str(file) == "-" else file.expanduser().read_text(encoding="utf-8")
+        text.encode("utf-8")                                  # in the C locale what is not UTF-8 was read all the same
+        return text
+    except (OSError, UnicodeError) as error:
         raise UsageError(f"cannot read {what} from {file}: {error}") from error
 
 

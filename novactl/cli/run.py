@@ -50,6 +50,9 @@ def perform(session: Session, argv: list[str]) -> int:
     """Run one command line; its exit status. Raises NovaError, also for a command line that does not parse."""
     from novactl.cli.root import root
 
+    for word in argv:
+        if legible(word) != word:
+            raise UsageError(f"the argument '{legible(word)}' is not UTF-8")
     words = [word for word in argv if word != "--debug"] if "--" not in argv else argv
     try:
         with root().make_context(PROGRAM, list(words), obj=session) as ctx:
@@ -61,6 +64,11 @@ def perform(session: Session, argv: list[str]) -> int:
         command = f"{context.command_path} --help" if context else f"{PROGRAM} --help"
         raise UsageError(error.format_message(), command=command) from error
     return int(status or 0)
+
+
+def legible(word: str) -> str:
+    """`word` as it is, or, where it was read from bytes that are no UTF-8, with these spelled out."""
+    return word if word.isascii() else word.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def complete(session: Session) -> int:

@@ -80,7 +80,8 @@ def begun(operations: Any) -> Shown:
 @NOUN.verb("list", columns.SERVERS)
 def list_(
     ctx: typer.Context,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", show_default=False, help="At most so many.")] = None,
+    limit: Annotated[int | None, typer.Option(
+        min=1, max=1_000_000, metavar="N", show_default=False, help="At most so many.")] = None,
     status: Annotated[str | None, typer.Option(
         metavar="STATUS", show_default=False, help="Only these: ACTIVE, SHUTOFF, BUILD, ERROR.")] = None,
     node: OnNode = None,

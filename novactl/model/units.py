@@ -11,6 +11,8 @@ _POWER = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)(ms|s|m|h|d))", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_BYTES = (1 << 63) - 1
+MAX_DURATION_S = 365 * 86400.0
+_MAX_LETTERS = 64
 
 
 class BadSize(UsageError):
@@ -36,7 +38,7 @@ def gib(text: str) -> int:
 
 def _whole(text: str, *, power: int, unit: str, forms: str) -> int:
     """`text` in 1024**power bytes, exactly: the decimal point is moved in integers, no float is rounded."""
-    found = _SIZE.match(text) if text.isascii() else None
+    found = _SIZE.match(text) if text.isascii() and len(text) <= _MAX_LETTERS else None
     if not found:
         raise BadSize(f"{text!r} is not a size", hint=f"write {forms}")
     whole, _, decimals = found[1].partition(".")
@@ -52,17 +54,17 @@ def _whole(text: str, *, power: int, unit: str, forms: str) -> int:
 
 
 def duration_s(text: str) -> float:
-    """'90', '90s', '2m', '1h30m' or '500ms' -> seconds. Raises BadDuration naming the accepted forms."""
+    """'90', '90s', '2m', '1h30m' or '500ms' -> seconds, at most 365 days. Raises BadDuration naming the accepted forms."""
     bare = text.strip()
-    try:
-        if re.fullmatch(r"\d+(\.\d+)?", bare, re.ASCII):
-            return float(bare)
-        parts = _DURATION.findall(bare)
-    except ValueError:
-        parts = []
+    if re.fullmatch(r"\d+(\.\d+)?", bare, re.ASCII):
+        bare += "s"
+    parts = _DURATION.findall(bare)
     if not parts or not bare.isascii() or "".join(n + u for n, u in parts) != bare:
         raise BadDuration(f"{text!r} is not a duration", hint="write '90' (seconds), '90s', '2m', '1h30m' or '500ms'")
-    return sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
+    seconds = sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
+    if seconds > MAX_DURATION_S:
+        raise BadDuration(f"{text!r} is too long", hint="write at most '365d'")
+    return seconds
 
 
 def human_bytes(count: int) -> str:

@@ -315,6 +315,28 @@ def test_a_batch_asks_nobody(shared: World) -> None:
     assert asked["error"]["code"] == "not_found"
 
 
+def test_a_batch_survives_bytes_that_are_no_text(world: World, tmp_path: Path) -> None:
+    """A line that is not UTF-8 is refused, spelled out; the lines around it are run, from a file as from standard input."""
+    lines = tmp_path / "lines"
+    lines.write_bytes(b"flavor list\nflavor show \xff\nflavor list\n")
+    batch, env = [sys.executable, "-m", "novactl", "batch"], {**os.environ, **world.env}
+    for words, stdin in (([str(lines)], subprocess.DEVNULL), (["-"], lines.open("rb"))):
+        ran = subprocess.run([*batch, *words], env=env, stdin=stdin, stdout=subprocess.PIPE, check=False)
+        results = [json.loads(line) for line in ran.stdout.decode().splitlines()]
+        assert [result["exit_status"] for result in results] == [0, 2, 0]
+        assert results[1]["command"] == "flavor show \\xff"
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_input_that_is_no_text_is_refused(world: World, locale: str) -> None:
+    """User data and public keys that are not UTF-8 are usage errors, in any locale."""
+    for words in ("server create s --flavor tiny --image i --user-data -", "keypair create k --public-key -"):
+        ran = subprocess.run(
+            [sys.executable, "-m", "novactl", *words.split()], env={**os.environ, **world.env, "LC_ALL": locale}, input=b"\xff",
+            capture_output=True, check=False)
+        assert ran.returncode == ExitStatus.USAGE and b"cannot read" in ran.stderr
+
+
 def test_help_and_text_are_results_too(shared: World) -> None:
     """A command that prints text has it as its result's `text`."""
     (line,) = shared.run("batch", stdin="help exit-codes\n").lines
