@@ -47,7 +47,8 @@ class CoreDatabase(Database):
     def __init__(self, url: str) -> None:
         try:
             parsed = sqlalchemy.make_url(url)
-            self.engine = sqlalchemy.create_engine(parsed, pool_pre_ping=True, pool_size=8, max_overflow=24)
+            self.engine = sqlalchemy.create_engine(
+                parsed, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_size=8, max_overflow=24)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as bad:
             raise DatabaseFailed(f"database.url: {bad}", hint="for PostgreSQL: pip install 'novactl[postgres]'") from None
         self.where = parsed.render_as_string(hide_password=True)

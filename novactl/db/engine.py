@@ -98,7 +98,7 @@ class SqliteDatabase(Database):
     def __init__(self, path: Path, busy_timeout_s: float) -> None:
         self.path = path
         self.where = str(path)
-        self._busy_timeout_s = busy_timeout_s
+        self.busy_timeout_s = busy_timeout_s
         self._local = threading.local()
 
     def create(self) -> None:
@@ -113,7 +113,7 @@ class SqliteDatabase(Database):
             if not self.path.exists():
                 raise NotInitialised(self.where)
             found = sqlite3.connect(
-                f"file:{_quoted(self.path)}?mode=rw", uri=True, isolation_level=None, timeout=self._busy_timeout_s,
+                f"file:{_quoted(self.path)}?mode=rw", uri=True, isolation_level=None, timeout=self.busy_timeout_s,
                 check_same_thread=False,
             )
             found.row_factory = sqlite3.Row
@@ -141,7 +141,7 @@ class SqliteDatabase(Database):
                 raise
             connection.execute("COMMIT")
         except sqlite3.Error as failed:
-            raise _explained(failed, self.where, self._busy_timeout_s) from failed
+            raise _explained(failed, self.where, self.busy_timeout_s) from failed
 
     def schema(self) -> int:
         if not self.path.exists():

@@ -18,7 +18,7 @@ def upgrade(database: Database, url: str, cluster_id: str) -> None:
     """Create or upgrade the schema, in one transaction, and give a new cluster its id. Calling it again changes nothing."""
     if isinstance(database, SqliteDatabase):
         database.create()
-        engine = sqlite_engine(url)
+        engine = sqlite_engine(url, database.busy_timeout_s)
     else:
         engine = sqlalchemy.create_engine(url)
     with engine.begin() as connection:
@@ -37,9 +37,9 @@ def alembic_config(connection: sqlalchemy.Connection) -> AlembicConfig:
     return config
 
 
-def sqlite_engine(url: str) -> sqlalchemy.Engine:
+def sqlite_engine(url: str, busy_timeout_s: float = 60.0) -> sqlalchemy.Engine:
     """SQLAlchemy on SQLite with writers that queue: the driver's own transactions are off, ours begin IMMEDIATE."""
-    engine = sqlalchemy.create_engine(url, connect_args={"timeout": 60})
+    engine = sqlalchemy.create_engine(url, connect_args={"timeout": busy_timeout_s})
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
