@@ -260,12 +260,12 @@ class Driver(Generic[R]):
     def _newest(self) -> int:
         return max((position for attempt, position in self._steps if attempt == self.run.operation.attempt), default=-1)
 
-    def _mark(self, tx: Tx, position: int, state: StepState, error: str = "") -> None:
+    def _mark(self, tx: Tx, position: int, state: StepState) -> None:
         now, attempt = self.cluster.clock.now(), self.run.operation.attempt
         old = self._steps.get((attempt, position))
         step = OperationStep(
             operation_id=self.run.operation.id, attempt=attempt, position=position, name=self.saga.steps[position].name,
-            state=state, started_at=old.started_at if old else now, ended_at=None if state is StepState.STARTED else now, error=error)
+            state=state, started_at=old.started_at if old else now, ended_at=None if state is StepState.STARTED else now)
         operations.step(tx, step)
         self._steps[attempt, position] = step
 

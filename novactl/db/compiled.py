@@ -28,13 +28,13 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
                         'substr(image.id, 1, length(:by_prefix)) = :by_prefix AND image.name IS NOT NULL ORDER BY image.name',
  'images.by_name': 'SELECT image.id, image.name, image.sha256, image.disk_format, image.size_bytes, image.virtual_size_bytes, '
                    'image.architecture, image.source, image.created_at FROM image WHERE image.name = :by_name',
- 'images.count_sha256': 'SELECT count(*) AS n FROM image WHERE image.sha256 = :by_sha256',
  'images.delete': 'DELETE FROM image WHERE image.id = :by_id',
  'images.insert': 'INSERT INTO image (id, name, sha256, disk_format, size_bytes, virtual_size_bytes, architecture, source, '
                   'created_at) VALUES (:id, :name, :sha256, :disk_format, :size_bytes, :virtual_size_bytes, :architecture, '
                   ':source, :created_at)',
  'images.names': 'SELECT image.name FROM image WHERE substr(image.name, 1, length(:by_prefix)) = :by_prefix ORDER BY '
                  'image.name LIMIT 200 OFFSET 0',
+ 'images.q_count_sha256': 'SELECT count(*) AS n FROM image WHERE image.sha256 = :by_sha256',
  'keypairs.all': 'SELECT keypair.id, keypair.name, keypair.key_type, keypair.public_key, keypair.fingerprint, '
                  'keypair.created_at FROM keypair WHERE keypair.name IS NOT NULL ORDER BY keypair.name',
  'keypairs.by_id': 'SELECT keypair.id, keypair.name, keypair.key_type, keypair.public_key, keypair.fingerprint, '
@@ -49,32 +49,28 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
                     ':key_type, :public_key, :fingerprint, :created_at)',
  'keypairs.names': 'SELECT keypair.name FROM keypair WHERE substr(keypair.name, 1, length(:by_prefix)) = :by_prefix ORDER BY '
                    'keypair.name LIMIT 200 OFFSET 0',
- 'meta.insert': 'INSERT INTO meta ("key", value) VALUES (:key, :value)',
- 'meta.unfinished': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
- 'meta.update': 'UPDATE meta SET value=:new_value WHERE meta."key" = :by_key',
- 'meta.value': 'SELECT meta.value FROM meta WHERE meta."key" = :by_key',
+ 'meta.q_insert': 'INSERT INTO meta ("key", value) VALUES (:key, :value)',
+ 'meta.q_unfinished': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
+ 'meta.q_update': 'UPDATE meta SET value=:new_value WHERE meta."key" = :by_key',
+ 'meta.q_value': 'SELECT meta.value FROM meta WHERE meta."key" = :by_key',
  'nodes.all': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.public_key, node.ssh, node.host_key, '
               'node.zone, node.architecture, node.agent_version, node.labels, node.generation, node.report, node.reported_at, '
-              'node.silent_since, node.undo, node.operation_id, node.created_at FROM node WHERE node.name IS NOT NULL ORDER BY '
-              'node.name',
+              'node.silent_since, node.undo, node.created_at FROM node WHERE node.name IS NOT NULL ORDER BY node.name',
  'nodes.by_id': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.public_key, node.ssh, node.host_key, '
                 'node.zone, node.architecture, node.agent_version, node.labels, node.generation, node.report, '
-                'node.reported_at, node.silent_since, node.undo, node.operation_id, node.created_at FROM node WHERE node.id = '
-                ':by_id',
+                'node.reported_at, node.silent_since, node.undo, node.created_at FROM node WHERE node.id = :by_id',
  'nodes.by_id_prefix': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.public_key, node.ssh, '
                        'node.host_key, node.zone, node.architecture, node.agent_version, node.labels, node.generation, '
-                       'node.report, node.reported_at, node.silent_since, node.undo, node.operation_id, node.created_at FROM '
-                       'node WHERE substr(node.id, 1, length(:by_prefix)) = :by_prefix AND node.name IS NOT NULL ORDER BY '
-                       'node.name',
+                       'node.report, node.reported_at, node.silent_since, node.undo, node.created_at FROM node WHERE '
+                       'substr(node.id, 1, length(:by_prefix)) = :by_prefix AND node.name IS NOT NULL ORDER BY node.name',
  'nodes.by_name': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.public_key, node.ssh, node.host_key, '
                   'node.zone, node.architecture, node.agent_version, node.labels, node.generation, node.report, '
-                  'node.reported_at, node.silent_since, node.undo, node.operation_id, node.created_at FROM node WHERE '
-                  'node.name = :by_name',
+                  'node.reported_at, node.silent_since, node.undo, node.created_at FROM node WHERE node.name = :by_name',
  'nodes.delete': 'DELETE FROM node WHERE node.id = :by_id',
  'nodes.insert': 'INSERT INTO node (id, name, state, reason, address, public_key, ssh, host_key, zone, architecture, '
-                 'agent_version, labels, generation, report, reported_at, silent_since, undo, operation_id, created_at) VALUES '
-                 '(:id, :name, :state, :reason, :address, :public_key, :ssh, :host_key, :zone, :architecture, :agent_version, '
-                 ':labels, :generation, :report, :reported_at, :silent_since, :undo, :operation_id, :created_at)',
+                 'agent_version, labels, generation, report, reported_at, silent_since, undo, created_at) VALUES (:id, :name, '
+                 ':state, :reason, :address, :public_key, :ssh, :host_key, :zone, :architecture, :agent_version, :labels, '
+                 ':generation, :report, :reported_at, :silent_since, :undo, :created_at)',
  'nodes.names': 'SELECT node.name FROM node WHERE substr(node.name, 1, length(:by_prefix)) = :by_prefix ORDER BY node.name '
                 'LIMIT 200 OFFSET 0',
  'nodes.q_bump': 'UPDATE node SET generation=(node.generation + 1) WHERE node.id = :by_id AND node.generation = :by_generation',
@@ -128,16 +124,15 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
                         'operation.ended_at IS NULL ORDER BY operation.created_at DESC, operation.id LIMIT :limit OFFSET 0',
  'operations.q_renew': 'UPDATE operation SET lease_until=:new_lease_until WHERE operation.id = :by_id AND operation.epoch = '
                        ':by_epoch',
- 'operations.q_step_insert': 'INSERT INTO operation_step (operation_id, attempt, position, name, state, started_at, ended_at, '
-                             'error) VALUES (:operation_id, :attempt, :position, :name, :state, :started_at, :ended_at, '
-                             ':error)',
- 'operations.q_step_update': 'UPDATE operation_step SET state=:new_state, ended_at=:new_ended_at, error=:new_error WHERE '
+ 'operations.q_step_insert': 'INSERT INTO operation_step (operation_id, attempt, position, name, state, started_at, ended_at) '
+                             'VALUES (:operation_id, :attempt, :position, :name, :state, :started_at, :ended_at)',
+ 'operations.q_step_update': 'UPDATE operation_step SET state=:new_state, ended_at=:new_ended_at WHERE '
                              'operation_step.operation_id = :by_operation_id AND operation_step.attempt = :by_attempt AND '
                              'operation_step.position = :by_position',
  'operations.q_steps': 'SELECT operation_step.operation_id, operation_step.attempt, operation_step.position, '
-                       'operation_step.name, operation_step.state, operation_step.started_at, operation_step.ended_at, '
-                       'operation_step.error FROM operation_step WHERE operation_step.operation_id = :by_operation_id ORDER BY '
-                       'operation_step.attempt, operation_step.position',
+                       'operation_step.name, operation_step.state, operation_step.started_at, operation_step.ended_at FROM '
+                       'operation_step WHERE operation_step.operation_id = :by_operation_id ORDER BY operation_step.attempt, '
+                       'operation_step.position',
  'operations.q_take': 'UPDATE operation SET state=:new_state, epoch=:new_epoch, owner=:new_owner, lease_until=:new_lease_until '
                       'WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
  'operations.q_write': 'UPDATE operation SET open_object_id=:new_open_object_id, state=:new_state, attempt=:new_attempt, '
@@ -193,14 +188,14 @@ SQLITE = {'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, obj
                    ':launched_at, :deleted_at)',
  'servers.names': 'SELECT server.live_name FROM server WHERE substr(server.live_name, 1, length(:by_prefix)) = :by_prefix '
                   'ORDER BY server.live_name LIMIT 200 OFFSET 0',
- 'servers.q_count_image': 'SELECT server.name FROM server WHERE server.image_id = :by_image_id AND server.vm_state = '
-                          "'building' ORDER BY server.name",
+ 'servers.q_building_from': 'SELECT server.name FROM server WHERE server.image_id = :by_image_id AND server.vm_state = '
+                            "'building' ORDER BY server.name",
  'servers.q_gone': 'UPDATE server SET live_name=:new_live_name, node_id=:new_node_id, deleted_at=:new_deleted_at WHERE '
                    'server.id = :by_id',
  'servers.q_launched': 'UPDATE server SET launched_at=:new_launched_at WHERE server.id = :by_id AND server.launched_at IS NULL',
  'servers.q_list': "SELECT server.id, server.name, server.vm_state, server.task_state, coalesce(node.name, '') AS coalesce_1, "
                    'server.flavor_name, server.image_name, server.addresses, server.created_at FROM server LEFT OUTER JOIN '
-                   "node ON node.id = server.node_id WHERE server.live_name IS NOT NULL AND (:by_node = '' OR node.name = "
+                   "node ON node.id = server.node_id WHERE server.deleted_at IS NULL AND (:by_node = '' OR node.name = "
                    ':by_node) ORDER BY server.created_at DESC, server.id LIMIT :limit OFFSET 0',
  'servers.q_on_node': 'SELECT server.id, server.name, server.live_name, server.vm_state, server.task_state, '
                       'server.power_state, server.node_id, server.epoch, server.operation_id, server.flavor_name, '

@@ -14,11 +14,11 @@ insert, delete = images.insert, images.delete
 
 
 @statement
-def count_sha256(sa: Any, t: Any) -> Any:
+def q_count_sha256(sa: Any, t: Any) -> Any:
     return sa.select(sa.func.count().label("n")).where(t.image.c.sha256 == sa.bindparam("by_sha256"))
 
 
 def with_sha256(tx: Tx, sha256: str) -> int:
     """How many images share this content."""
-    row = tx.one(count_sha256, by_sha256=sha256)
+    row = tx.one(q_count_sha256, by_sha256=sha256)
     return row["n"] if row else 0

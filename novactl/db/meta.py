@@ -8,34 +8,34 @@ from novactl.db.statements import Tx, statement
 
 
 @statement
-def value(sa: Any, t: Any) -> Any:
+def q_value(sa: Any, t: Any) -> Any:
     return sa.select(t.meta.c.value).where(t.meta.c.key == sa.bindparam("by_key"))
 
 
 @statement
-def insert(sa: Any, t: Any) -> Any:
+def q_insert(sa: Any, t: Any) -> Any:
     return sa.insert(t.meta)
 
 
 @statement
-def update(sa: Any, t: Any) -> Any:
+def q_update(sa: Any, t: Any) -> Any:
     return sa.update(t.meta).values(value=sa.bindparam("new_value")).where(t.meta.c.key == sa.bindparam("by_key"))
 
 
 @statement
-def unfinished(sa: Any, t: Any) -> Any:
+def q_unfinished(sa: Any, t: Any) -> Any:
     return sa.select(t.operation.c.id).where(t.operation.c.ended_at.is_(None)).limit(1)
 
 
 def get(tx: Tx, key: str) -> str | None:
-    row = tx.one(value, by_key=key)
+    row = tx.one(q_value, by_key=key)
     return None if row is None else row["value"]
 
 
 def put(tx: Tx, key: str, text: str) -> None:
     """Set `key`, whether it is there or not."""
-    if not tx.run(update, by_key=key, new_value=text):
-        tx.run(insert, key=key, value=text)
+    if not tx.run(q_update, by_key=key, new_value=text):
+        tx.run(q_insert, key=key, value=text)
 
 
 def schema_number(tx: Tx) -> int:
@@ -49,4 +49,4 @@ def cluster_id(tx: Tx) -> str:
 
 def anything_under_way(tx: Tx) -> bool:
     """Whether any operation has not ended. Here, because every command asks it and few need the operations themselves."""
-    return tx.one(unfinished) is not None
+    return tx.one(q_unfinished) is not None

@@ -14,7 +14,6 @@ from novactl.model.resources import Inventory
 
 def _record(row: Row) -> Node:
     plain = dict(row)
-    del plain["operation_id"]
     plain["state"] = NodeState(plain["state"])
     for name in ("labels", "report", "undo"):
         plain[name] = from_json(plain[name])
@@ -28,7 +27,7 @@ def _row(node: Node) -> dict[str, Any]:
         "architecture": node.architecture, "agent_version": node.agent_version, "labels": to_json(dict(node.labels)),
         "generation": node.generation, "report": None if node.report is None else to_json(node.report),
         "reported_at": node.reported_at, "silent_since": node.silent_since, "undo": to_json(dict(node.undo)),
-        "operation_id": "", "created_at": node.created_at,
+        "created_at": node.created_at,
     }
 
 
@@ -91,7 +90,7 @@ def q_inventory_total(sa: Any, t: Any) -> Any:
 def update(tx: Tx, node: Node) -> None:
     """Write all of `node` but its report, its generation and its birth."""
     row = _row(node)
-    for name in ("generation", "report", "reported_at", "silent_since", "operation_id", "created_at", "name"):
+    for name in ("generation", "report", "reported_at", "silent_since", "created_at", "name"):
         del row[name]
     tx.run(q_update, by_id=row.pop("id"), **{f"new_{name}": value for name, value in row.items()})
 

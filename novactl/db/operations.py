@@ -111,7 +111,7 @@ def q_step_insert(sa: Any, t: Any) -> Any:
 @statement
 def q_step_update(sa: Any, t: Any) -> Any:
     s = t.operation_step.c
-    return updates(sa, t.operation_step, "state", "ended_at", "error").where(
+    return updates(sa, t.operation_step, "state", "ended_at").where(
         s.operation_id == sa.bindparam("by_operation_id"), s.attempt == sa.bindparam("by_attempt"),
         s.position == sa.bindparam("by_position"))
 
@@ -207,8 +207,8 @@ def steps(tx: Tx, operation_id: str) -> tuple[OperationStep, ...]:
 def step(tx: Tx, step: OperationStep) -> None:
     """Write a step's state, whether it has been written before or not."""
     key = {"by_operation_id": step.operation_id, "by_attempt": step.attempt, "by_position": step.position}
-    if not tx.run(q_step_update, **key, new_state=step.state.value, new_ended_at=step.ended_at, new_error=step.error):
+    if not tx.run(q_step_update, **key, new_state=step.state.value, new_ended_at=step.ended_at):
         tx.run(
             q_step_insert, operation_id=step.operation_id, attempt=step.attempt, position=step.position, name=step.name,
-            state=step.state.value, started_at=step.started_at, ended_at=step.ended_at, error=step.error,
+            state=step.state.value, started_at=step.started_at, ended_at=step.ended_at,
         )

@@ -44,7 +44,6 @@ node = Table(
     Column("reported_at", Double),
     Column("silent_since", Double),
     Column("undo", Text, nullable=False),
-    Column("operation_id", _ID, nullable=False),
     Column("created_at", Double, nullable=False),
 )
 inventory = Table(
@@ -153,7 +152,6 @@ operation_step = Table(
     Column("state", String(16), nullable=False),
     Column("started_at", Double, nullable=False),
     Column("ended_at", Double),
-    Column("error", Text, nullable=False),
 )
 event = Table(
     "event", metadata,

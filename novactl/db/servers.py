@@ -61,7 +61,7 @@ def q_list(sa: Any, t: Any) -> Any:
             s.id, s.name, s.vm_state, s.task_state, sa.func.coalesce(t.node.c.name, ""), s.flavor_name, s.image_name,
             s.addresses, s.created_at)
         .select_from(t.server.outerjoin(t.node))
-        .where(s.live_name.is_not(None), sa.or_(wanted == "", t.node.c.name == wanted))
+        .where(s.deleted_at.is_(None), sa.or_(wanted == "", t.node.c.name == wanted))
         .order_by(s.created_at.desc(), s.id)
         .limit(sa.bindparam("limit", type_=sa.BigInteger))
     )
@@ -110,7 +110,7 @@ def q_seen(sa: Any, t: Any) -> Any:
 
 
 @statement
-def q_count_image(sa: Any, t: Any) -> Any:
+def q_building_from(sa: Any, t: Any) -> Any:
     return sa.select(t.server.c.name).where(
         t.server.c.image_id == sa.bindparam("by_image_id"), t.server.c.vm_state == "building").order_by(t.server.c.name)
 
@@ -167,4 +167,4 @@ def seen(tx: Tx, server_id: str, addresses: tuple[str, ...]) -> None:
 
 def building_from(tx: Tx, image_id: str) -> list[str]:
     """Names of the servers still being built from an image."""
-    return [name for (name,) in tx.stream(q_count_image, by_image_id=image_id)]
+    return [name for (name,) in tx.stream(q_building_from, by_image_id=image_id)]

@@ -1,8 +1,8 @@
 """A statement is a query written once in SQLAlchemy Core, under a name.
 
     @statement
-    def by_name(sa, t):
-        return sa.select(t.flavor).where(t.flavor.c.name == sa.bindparam("by_name"))
+    def q_recent(sa, t):
+        return sa.select(t.operation).where(t.operation.c.created_at > sa.bindparam("by_created_at"))
 
 `sa` is the sqlalchemy module and `t` novactl.db.schema: both are handed in, so that a file of queries can be imported
 without them. Parameters are named `by_…` where they select and `new_…` where they set (SQLAlchemy keeps the columns'

@@ -62,7 +62,6 @@ class OperationStep:
     state: StepState
     started_at: float
     ended_at: float | None
-    error: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,6 @@ def upgrade() -> None:
     sa.Column('reported_at', sa.Double(), nullable=True),
     sa.Column('silent_since', sa.Double(), nullable=True),
     sa.Column('undo', sa.Text(), nullable=False),
-    sa.Column('operation_id', sa.String(length=36), nullable=False),
     sa.Column('created_at', sa.Double(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_node')),
     sa.UniqueConstraint('name', name=op.f('uq_node_name'))
@@ -139,7 +138,6 @@ def upgrade() -> None:
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('started_at', sa.Double(), nullable=False),
     sa.Column('ended_at', sa.Double(), nullable=True),
-    sa.Column('error', sa.Text(), nullable=False),
     sa.ForeignKeyConstraint(['operation_id'], ['operation.id'], name=op.f('fk_operation_step_operation_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('operation_id', 'attempt', 'position', name=op.f('pk_operation_step'))
     )
