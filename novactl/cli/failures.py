@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from novactl.cli.session import Session
 from novactl.errors import ExitStatus, NovaError
-from novactl.model.operation import OperationState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,6 +75,8 @@ def interrupted(session: Session) -> Interrupted:
     """Counts what this command has ended, names what it leaves open, and how to go on with that."""
     if not session.operations:
         return Interrupted("interrupted")
+    from novactl.model.operation import OperationState
+
     try:
         ended, left = _read_back(session)
     except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the journal cannot be read now: no reason to say nothing
@@ -97,6 +98,7 @@ def interrupted(session: Session) -> Interrupted:
 def _read_back(session: Session) -> tuple[list[Operation], list[Operation]]:
     """This command's operations, (ended, left open): those that reported progress, and those begun with them that had not yet."""
     from novactl.api import operations as api
+    from novactl.model.operation import OperationState
 
     under_way = {operation.id: operation for operation in api.list_operations(session.cluster)}
     named = [under_way.get(id_) or api.show(session.cluster, id_)[0] for id_ in session.operations]
