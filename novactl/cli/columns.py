@@ -2,7 +2,8 @@
 
 `key` is the column's name for -c, --sort and machine formats and, unless `get` is given, the record's field. `human` turns its value into
 text for people (`now` is given for ages); machine formats print the raw value. `where` is one of ALL, WIDE (only -o wide
-and machine formats), TABLE (only tables: values put together for people) and DATA (only machine formats).
+and machine formats), TABLE (only tables: values put together for people) and DATA (only machine formats). A `firm`
+column is not folded on a narrow terminal: what is copied or read as a number.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Column(NamedTuple):
     human: Callable[[Any, float], str] = _text
     where: str = ALL
     absent: str = MISSING
+    firm: bool = False
 
     def value(self, record: Any) -> Any:
         return getattr(record, self.key) if self.get is None else self.get(record)
@@ -82,36 +84,36 @@ def _either(*names: str) -> Callable[[Any], Any]:
 def _three(used: str, allocated: str, capacity: str, scale: int = 1) -> Callable[[Any], str]:
     def get(record: Any) -> str:
         numbers = [getattr(record, name) for name in (used, allocated, capacity)]
-        return "/".join(UNKNOWN if n is None else f"{n / scale:.1f}" if scale > 1 else f"{n:g}" for n in numbers)
+        return "/".join(UNKNOWN if n is None else f"{n / scale:.1f}".removesuffix(".0") if scale > 1 else f"{n:g}" for n in numbers)
 
     return get
 
 
 SERVERS = Table("server", (
     Column("name", "NAME"),
-    Column("id", "ID", where=WIDE),
-    Column("status", "STATUS"),
+    Column("id", "ID", where=WIDE, firm=True),
+    Column("status", "STATUS", firm=True),
     Column("node", "NODE", _either("node", "node_name")),
     Column("addresses", "ADDRESSES"),
     Column("flavor", "FLAVOR", _either("flavor", "flavor_name")),
     Column("image", "IMAGE", _either("image", "image_name")),
-    Column("created_at", "AGE", human=age),
+    Column("created_at", "AGE", human=age, firm=True),
 ))
 
 NODES = Table("node", (
     Column("name", "NAME"),
-    Column("id", "ID", where=WIDE),
-    Column("status", "STATUS", absent=UNKNOWN),
+    Column("id", "ID", where=WIDE, firm=True),
+    Column("status", "STATUS", firm=True, absent=UNKNOWN),
     Column("zone", "ZONE"),
-    Column("vcpu", "VCPU", _three("vcpu_used", "vcpu_allocated", "vcpu_capacity"), where=TABLE),
+    Column("vcpu", "VCPU", _three("vcpu_used", "vcpu_allocated", "vcpu_capacity"), where=TABLE, firm=True),
     Column("memory", "MEMORY GiB",
-           _three("memory_used_mb", "memory_allocated_mb", "memory_capacity_mb", 1024), where=TABLE),
-    Column("disk", "DISK GiB", _three("disk_used_gb", "disk_allocated_gb", "disk_capacity_gb"), where=TABLE),
+           _three("memory_used_mb", "memory_allocated_mb", "memory_capacity_mb", 1024), where=TABLE, firm=True),
+    Column("disk", "DISK GiB", _three("disk_used_gb", "disk_allocated_gb", "disk_capacity_gb"), where=TABLE, firm=True),
     *(Column(f"{name}_{part}{unit}", f"{name}_{part}{unit}".upper(), where=DATA, absent=UNKNOWN)
       for name, unit in (("vcpu", ""), ("memory", "_mb"), ("disk", "_gb")) for part in ("used", "allocated", "capacity")),
     Column("servers", "SERVERS"),
     Column("agent_version", "AGENT", absent=UNKNOWN),
-    Column("report_age_s", "REPORT", human=seconds, absent=UNKNOWN),
+    Column("report_age_s", "REPORT", human=seconds, absent=UNKNOWN, firm=True),
     Column("architecture", "ARCH", where=WIDE, absent=UNKNOWN),
     Column("virt_type", "VIRT", where=WIDE, absent=UNKNOWN),
     Column("address", "ADDRESS", where=WIDE),
@@ -122,52 +124,52 @@ NODES = Table("node", (
 
 FLAVORS = Table("flavor", (
     Column("name", "NAME"),
-    Column("id", "ID", where=WIDE),
+    Column("id", "ID", where=WIDE, firm=True),
     Column("vcpus", "VCPUS"),
     Column("memory_mb", "MEMORY", human=mebibytes),
     Column("disk_gb", "DISK", human=lambda value, now: units.human_gib(value) if value else "as the image"),
-    Column("created_at", "AGE", human=age, where=WIDE),
+    Column("created_at", "AGE", human=age, firm=True, where=WIDE),
 ))
 
 IMAGES = Table("image", (
     Column("name", "NAME"),
-    Column("id", "ID", where=WIDE),
+    Column("id", "ID", where=WIDE, firm=True),
     Column("disk_format", "FORMAT"),
     Column("size_bytes", "SIZE", human=bytes_),
     Column("virtual_size_bytes", "DISK", human=bytes_),
     Column("architecture", "ARCH"),
     Column("sha256", "SHA256", human=lambda value, now: value[:12]),
     Column("source", "SOURCE", where=WIDE),
-    Column("created_at", "AGE", human=age),
+    Column("created_at", "AGE", human=age, firm=True),
 ))
 
 KEYPAIRS = Table("keypair", (
     Column("name", "NAME"),
-    Column("id", "ID", where=WIDE),
+    Column("id", "ID", where=WIDE, firm=True),
     Column("key_type", "TYPE"),
-    Column("fingerprint", "FINGERPRINT"),
-    Column("created_at", "AGE", human=age),
+    Column("fingerprint", "FINGERPRINT", firm=True),
+    Column("created_at", "AGE", human=age, firm=True),
 ))
 
 OPERATIONS = Table("operation", (
-    Column("id", "ID"),
-    Column("kind", "KIND"),
+    Column("id", "ID", firm=True),
+    Column("kind", "KIND", firm=True),
     Column("object_kind", "OBJECT"),
     Column("object_name", "NAME"),
-    Column("state", "STATE"),
+    Column("state", "STATE", firm=True),
     Column("error", "ERROR", lambda operation: (operation.error or {}).get("message", "")),
     Column("attempt", "ATTEMPT", where=WIDE),
     Column("owner", "OWNER", where=WIDE),
     Column("actor", "ACTOR", where=WIDE),
-    Column("created_at", "AGE", human=age),
+    Column("created_at", "AGE", human=age, firm=True),
     Column("ended_at", "ENDED", human=clock_time, where=WIDE),
 ))
 
 EVENTS = Table("event", (
-    Column("at", "TIME", human=clock_time),
+    Column("at", "TIME", human=clock_time, firm=True),
     Column("event", "EVENT"),
     Column("detail", "DETAIL"),
-    Column("operation_id", "OPERATION"),
+    Column("operation_id", "OPERATION", firm=True),
     Column("actor", "ACTOR"),
     Column("object_name", "NAME", where=WIDE),
 ))
@@ -182,7 +184,7 @@ CLAIMS = Table("claim", (
 ))
 
 FINDINGS = Table("finding", (
-    Column("verdict", "VERDICT"),
+    Column("verdict", "VERDICT", firm=True),
     Column("check", "CHECK"),
     Column("detail", "DETAIL"),
     Column("fix", "FIX"),
@@ -190,7 +192,7 @@ FINDINGS = Table("finding", (
 
 EXPLANATION = Table("node", (
     Column("node", "NODE"),
-    Column("verdict", "VERDICT"),
+    Column("verdict", "VERDICT", firm=True),
     Column("reasons", "REASON", human=lambda value, now: "; ".join(value) or MISSING),
     Column("weights", "WEIGHTS", human=lambda value, now: " ".join(f"{k}={v:.2f}" for k, v in value.items()) or MISSING),
     Column("score", "SCORE", human=lambda value, now: f"{value:.2f}"),
@@ -202,7 +204,7 @@ OUTCOMES = Table("target", (
     Column("detail", "DETAIL"),
 ))
 
-BEGUN = Table("operation", (Column("id", "OPERATION", lambda row: row["id"]),), bare=True)
+BEGUN = Table("operation", (Column("id", "OPERATION", lambda row: row["id"], firm=True),), bare=True)
 """What --async prints: ids, and nothing else."""
 
 RECORD = Table("record", ())

@@ -93,7 +93,8 @@ def _text(session: Session, shown: Shown, table: Table, view: View, output: str)
         cells = [[cell(column, row) for column in columns] for row in rows]
         return (formats.as_csv if output == "csv" else formats.as_tsv)(titles, cells)
     now = session.now()
-    text = _people(session, titles, [[column.for_people(row, now) for column in columns] for row in rows], output)
+    cells = [[column.for_people(row, now) for column in columns] for row in rows]
+    text = _people(session, titles, cells, output, [output == "wide" or column.firm for column in columns])
     footer = [*shown.footer, *([table.footer(shown.value)] if table.footer and not shown.rows else [])]
     return text + "".join(formats.visible(line) + "\n" for line in footer if line)
 
@@ -159,29 +160,38 @@ def _name(row: Any) -> str:
     return flat(plain(row))
 
 
-def _people(session: Session, titles: Sequence[str], cells: list[list[str]], output: str) -> str:
+def _people(session: Session, titles: Sequence[str], cells: list[list[str]], output: str, firm: Sequence[bool]) -> str:
     from novactl.cli import formats
 
     if output in ("table", "wide"):
         if is_terminal(session.stdout):
-            return _rich(session, titles, cells)
+            return _rich(session, titles, cells, firm)
         output = "plain"
     return formats.as_tabulated(titles, cells, output)
 
 
-def _rich(session: Session, titles: Sequence[str], cells: list[list[str]]) -> str:
-    """A table as wide as the terminal: what does not fit is folded, never cut."""
+_NARROW = 10
+"""No column is folded to less: then the rows reach past the terminal's edge."""
+
+
+def _rich(session: Session, titles: Sequence[str], cells: list[list[str]], firm: Sequence[bool]) -> str:
+    """A table as wide as the terminal, or as the `firm` columns want it: what does not fit is folded, never cut."""
+    from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
 
     from novactl.cli.formats import visible
 
     table = RichTable(box=None, show_header=bool(titles), header_style="bold", pad_edge=False)
-    for title in titles or cells[:1] and [""] * len(cells[0]):
-        table.add_column(title, overflow="fold")
+    needed = 2 * (len(firm) - 1)
+    for column, holds in enumerate(firm if titles or cells else ()):
+        title = titles[column] if titles else ""
+        natural = max(cell_len(text) for text in (title, *(visible(row[column]) for row in cells)))
+        needed += natural if holds else min(natural, _NARROW)
+        table.add_column(title, overflow="fold", no_wrap=holds)
     for row in cells:
         table.add_row(*(Text(visible(text), style=STYLES.get(text, "")) for text in row))
-    return printed(session, table)
+    return printed(session, table, needed)
 
 
 STYLES = {
@@ -191,13 +201,15 @@ STYLES = {
 }
 
 
-def printed(session: Session, renderable: RichTable) -> str:
+def printed(session: Session, renderable: RichTable, at_least: int = 0) -> str:
+    """`at_least`: its width, where the terminal is narrower."""
     from rich.console import Console
 
     console = Console(
         file=session.stdout, force_terminal=is_terminal(session.stdout), no_color=not session.colour(session.stdout),
         highlight=False, markup=False, emoji=False, soft_wrap=False,
     )
+    console.width = max(console.width, at_least)
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()

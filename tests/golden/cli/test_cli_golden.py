@@ -1,6 +1,7 @@
 """What the command line prints, as files: for each noun its table in each format, the help, the errors."""
 
 import io
+import re
 
 import pytest
 
@@ -8,6 +9,7 @@ from novactl.cli import columns, failures, render, topics
 from novactl.cli.manual import command_help
 from novactl.cli.root import root
 from novactl.cli.session import Session
+from novactl.db.servers import ServerRow
 from novactl.errors import Ambiguous, NotFound, NoValidHost
 from tests.golden.cli.records import RECORDS, TABLES
 
@@ -50,12 +52,39 @@ def test_one_record_in_every_format(noun: str, golden) -> None:
     golden(f"show.{noun}.txt", in_every_format(RECORDS[noun], columns.RECORD))
 
 
-@pytest.mark.parametrize("noun", ["server", "node"])
+@pytest.mark.parametrize("noun", ["server", "node", "operation", "explanation"])
 def test_a_list_on_a_terminal(noun: str, golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal a list is a table in colour, folded to the terminal's width."""
+    """On a terminal a list is a table in colour, folded to the terminal's width; -o wide is not folded."""
     monkeypatch.setenv("COLUMNS", "80")
     table, value = TABLES[noun]
-    golden(f"terminal.{noun}.txt", printed(value, table, stdout=Terminal()))
+    shown = printed(value, table, stdout=Terminal())
+    golden(f"terminal.{noun}.txt", shown + printed(value, table, stdout=Terminal(), output="wide"))
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+@pytest.mark.parametrize("noun", TABLES)
+def test_wide_rows_are_one_line_each(noun: str, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-o wide has one line a row however narrow the terminal is, and each value is on it whole."""
+    monkeypatch.setenv("COLUMNS", columns)
+    table, value = TABLES[noun]
+    rows = table.rows(value) if table.rows else value
+    lines = printed(value, table, stdout=Terminal(), output="wide", no_headers=True).splitlines()
+    for row, line in zip(rows, lines, strict=False):
+        for column in table.columns:
+            if column.where != "data":
+                assert column.for_people(row, NOW) in line
+
+
+def test_a_full_server_list_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long names fold in a list of servers on 80 columns; states and ages do not, and no line is longer."""
+    monkeypatch.setenv("COLUMNS", "80")
+    row = ServerRow(
+        "00000005-0000-4000-8000-000000000000", "web-frontend-production-01", "SHUTOFF", "hypervisor-rack2-07", "m1.large",
+        "debian-12-generic-amd64-20240901", ("192.168.122.10", "10.0.0.7"), NOW - 3600)
+    lines = printed((row,), columns.SERVERS, stdout=Terminal(), output="auto").splitlines()
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert max(map(len, plain)) <= 80 and len(plain) <= 5
+    assert "SHUTOFF" in plain[1] and plain[1].endswith("60 min") and "m1.large" in plain[1]
 
 
 ERRORS = {
