@@ -12,16 +12,17 @@ from novactl.cluster import Cluster
 from novactl.conductor import create_server as saga
 from novactl.conductor import fleet
 from novactl.conductor.deciding import configured, refusal
+from novactl.conductor.history import note_of
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import begin
 from novactl.conductor.seed import check_user_data
-from novactl.db import events, flavors, images, keypairs, nodes, servers
+from novactl.db import flavors, images, keypairs, nodes, servers
 from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, UsageError
 from novactl.model.flavor import Flavor
 from novactl.model.ids import check_name
 from novactl.model.image import Image
-from novactl.model.operation import EventRecord, Operation
+from novactl.model.operation import Operation
 from novactl.model.server import Server
 from novactl.scheduler.pipeline import place
 from novactl.scheduler.request import Decision
@@ -92,9 +93,7 @@ def _records(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str
 def _begin(cluster: Cluster, tx: Tx, server: Server, record: saga.CreateServer, *, detached: bool) -> Operation:
     operation = begin(cluster, tx, saga.CREATE, record, ("server", server.id, server.name), detached=detached)
     servers.insert(tx, dataclasses.replace(server, operation_id=operation.id))
-    events.record(tx, EventRecord(
-        at=cluster.clock.now(), object_kind="server", object_id=server.id, object_name=server.name, operation_id=operation.id,
-        event="create", actor=cluster.actor, detail=f"flavor {server.flavor_name}, image {server.image_name}"))
+    note_of(cluster, tx, operation, "create", f"flavor {server.flavor_name}, image {server.image_name}")
     return operation
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
-from novactl.db import events, nodes
+from novactl.conductor.history import note_on
+from novactl.db import nodes
 from novactl.db.statements import Tx
 from novactl.enroll.request import EnrollNode, EnrolPlan, HostKey, SudoPassword
 from novactl.errors import Conflict
 from novactl.model.finding import Finding
 from novactl.model.node import Node, NodeState, NodeUsage
-from novactl.model.operation import EventRecord
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: 
         changed = dataclasses.replace(node, state=state, reason=reason)
         if changed != node and not dry_run:
             nodes.update(tx, changed)
-            events.record(tx, EventRecord(
-                at=cluster.clock.now(), object_kind="node", object_id=node.id, object_name=node.name, operation_id="",
-                event=state.value, actor=cluster.actor, detail=reason))
+            note_on(cluster, tx, node, state.value, reason)
     return show(cluster, node.id, refresh=False)
 
 

@@ -11,11 +11,12 @@ from novactl.cluster import Cluster
 from novactl.conductor import delete_server as deletion
 from novactl.conductor import power
 from novactl.conductor.create_server import CREATE
+from novactl.conductor.history import note_of
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import Saga, begin, busy
-from novactl.db import events, nodes, operations, servers
+from novactl.db import nodes, operations, servers
 from novactl.errors import Conflict, NovaError, Unreachable
-from novactl.model.operation import EventRecord, OperationState
+from novactl.model.operation import OperationState
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
 
@@ -133,9 +134,7 @@ def _change(
             return fresh
         operation = begin(cluster, tx, saga, record, ("server", fresh.id, fresh.name), detached=not wait)
         servers.move_state(tx, fresh, state, operation_id=operation.id, at=cluster.clock.now())
-        events.record(tx, EventRecord(
-            at=cluster.clock.now(), object_kind="server", object_id=fresh.id, object_name=fresh.name, operation_id=operation.id,
-            event=str(event), actor=cluster.actor, detail=""))
+        note_of(cluster, tx, operation, event)
     try:
         run_all(cluster, [Begun(saga, operation)], watch, wait=wait, timeout_s=timeout_s)
     except NovaError as error:

@@ -6,9 +6,9 @@ import dataclasses
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.db import events, nodes, servers
+from novactl.conductor.history import note_on
+from novactl.db import nodes, servers
 from novactl.errors import Conflict, NovaError
-from novactl.model.operation import EventRecord
 from novactl.model.server import Server
 from novactl.states import Event, PowerState, VmState, advance
 
@@ -53,9 +53,7 @@ def _powered(cluster: Cluster, server: Server, seen: wire.DomainState) -> Server
     try:
         with cluster.db.write() as tx:
             servers.move_state(tx, server, advance(server.state, event, server.name), operation_id="", at=now, fault=fault)
-            events.record(tx, EventRecord(
-                at=now, object_kind="server", object_id=server.id, object_name=server.name, operation_id="", event=str(event),
-                actor=cluster.actor, detail=f"on {server.node_name}"))
+            note_on(cluster, tx, server, event, f"on {server.node_name}")
     except Conflict:
         pass
     with cluster.db.read() as tx:

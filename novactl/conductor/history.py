@@ -1,15 +1,35 @@
-"""One line in an object's history, on behalf of an operation."""
+"""One line in an object's history."""
 
 from __future__ import annotations
 
-from novactl.conductor.saga import Run
+from typing import TYPE_CHECKING
+
+from novactl.cluster import Cluster
 from novactl.db import events
 from novactl.db.statements import Tx
-from novactl.model.operation import EventRecord
+from novactl.model.node import Node
+from novactl.model.operation import EventRecord, Operation
+from novactl.model.server import Server
+
+if TYPE_CHECKING:
+    from novactl.conductor.saga import Run
 
 
 def note(run: Run, tx: Tx, event: str, detail: str = "") -> None:
-    op = run.operation
+    """On behalf of the operation that is driven."""
+    note_of(run.cluster, tx, run.operation, event, detail)
+
+
+def note_of(cluster: Cluster, tx: Tx, op: Operation, event: str, detail: str = "") -> None:
+    """On behalf of an operation, about its object."""
     events.record(tx, EventRecord(
-        at=run.cluster.clock.now(), object_kind=op.object_kind, object_id=op.object_id, object_name=op.object_name,
+        at=cluster.clock.now(), object_kind=op.object_kind, object_id=op.object_id, object_name=op.object_name,
         operation_id=op.id, event=str(event), actor=op.actor, detail=detail))
+
+
+def note_on(cluster: Cluster, tx: Tx, subject: Server | Node, event: str, detail: str = "") -> None:
+    """About a server or a node, where no operation is behind it."""
+    kind = "server" if isinstance(subject, Server) else "node"
+    events.record(tx, EventRecord(
+        at=cluster.clock.now(), object_kind=kind, object_id=subject.id, object_name=subject.name,
+        operation_id="", event=str(event), actor=cluster.actor, detail=detail))

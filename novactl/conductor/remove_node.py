@@ -13,10 +13,10 @@ from typing import Any
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor.enrolment import Peer, machine, stayed
-from novactl.conductor.history import note
+from novactl.conductor.history import note, note_on
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import Driver, Run, Saga, Step, begin, busy, nothing, owned_by_the_living
-from novactl.db import events, nodes, operations, placement, servers
+from novactl.db import nodes, operations, placement, servers
 from novactl.db.statements import Tx
 from novactl.enroll import service, steps
 from novactl.enroll.access import Access, Trust, open_shell
@@ -26,7 +26,7 @@ from novactl.enroll.request import SudoPassword
 from novactl.enroll.site import Before, Site
 from novactl.errors import Conflict, InUse, NotFound, NovaError, Unreachable
 from novactl.model.node import Node, NodeState
-from novactl.model.operation import EventRecord, OperationState
+from novactl.model.operation import OperationState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,9 +169,7 @@ def forget(cluster: Cluster, node: Node, *, watch: Watch, dry_run: bool) -> None
             operations.write(tx, dataclasses.replace(operation, state=OperationState.FAILED, error=error, ended_at=now))
         _in_use(tx, node)
         nodes.delete(tx, node.id)
-        events.record(tx, EventRecord(
-            at=now, object_kind="node", object_id=node.id, object_name=node.name, operation_id="", event="forgotten",
-            actor=cluster.actor, detail="--lost: the machine was not contacted"))
+        note_on(cluster, tx, node, "forgotten", "--lost: the machine was not contacted")
     watch(Progress("", node.name, "forget", "done"))
 
 
