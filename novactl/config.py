@@ -45,7 +45,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("image.max_virtual_gb", 2048, "the largest virtual disk an image may have", 1),
     Setting("image.max_file_gb", 256, "the largest image file", 1),
     Setting("operation.lease_s", 30.0, "a process silent for this long no longer holds its operation", 2),
-    Setting("operation.parallel", 4, "servers of one command driven at a time", 1),
+    Setting("operation.parallel", 4, "servers created, or operations resumed, at a time by one command", 1),
     Setting("server.stop_grace_s", 30.0, "seconds a guest gets to shut down by itself", 0),
     Setting("server.delete_grace_s", 0.0, "the same, before a server is deleted", 0),
 )

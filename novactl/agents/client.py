@@ -58,7 +58,7 @@ class Agents:
     """The agents, as seen by one admin. `close()` drops every connection."""
 
     def __init__(self, keys: Callable[[], KeyPair], *, actor: str, connect_s: float) -> None:
-        self._keys, self._actor, self.connect_s = keys, actor, connect_s
+        self._keys, self.actor, self.connect_s = keys, actor, connect_s
         self._context: zmq.Context | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -164,8 +164,8 @@ class Agents:
         """This thread's connection to `peer`."""
         links: dict[tuple[str, str], Link] | None = getattr(self._local, "links", None)
         if links is None or getattr(self._local, "context", None) is not self._context:
-            links, self._local.links, self._local.context = {}, {}, self.context()
-            self._local.links = links
+            links = self._local.links = {}
+            self._local.context = self.context()
         found = links.get((peer.address, peer.public_key))
         if found is None or found.socket.closed:
             found = links[peer.address, peer.public_key] = Link(self.context(), self._keys(), peer, self)
@@ -173,10 +173,6 @@ class Agents:
 
     def next_id(self) -> str:
         return f"{self._prefix}{next(self._numbers)}"
-
-    @property
-    def actor(self) -> str:
-        return self._actor
 
     def diagnose(self, peer: Peer) -> NovaError:
         return why_silent(self.context(), self._keys(), peer, within_s=min(1.0, self.connect_s))
