@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +13,43 @@ from novactl.model.units import human_bytes, human_rate, human_seconds
 if TYPE_CHECKING:
     from novactl.conductor.progress import Progress, Watch
 
-STEPS = {
-    "place": "scheduling", "image": "image transfer", "disk": "disk", "define": "definition",
-    "start": "starting", "reach": "reaching its node",
+STEPS: Mapping[str, str] = {
+    "place": "scheduling", "image": "image transfer", "disk": "disk", "seed": "first-boot data", "define": "definition",
+    "start": "starting", "stop": "shutting down", "reboot": "rebooting",
+    "reach": "reaching its node", "destroy": "powering off", "undefine": "removing the domain",
+    "connect": "connecting", "check": "check", "lock": "locking the host",
+    "packages": "installing packages", "no packages": "removing packages",
+    "kvm": "opening /dev/kvm", "no kvm": "closing /dev/kvm",
+    "user": "making the agent's user", "no user": "removing the agent's user",
+    "directories": "making the agent's directories", "no directories": "removing the agent's directories",
+    "libvirt": "starting libvirt", "no libvirt": "putting libvirt back",
+    "agent": "installing the agent", "no agent": "removing the agent",
+    "keys": "making the agent's keys", "no keys": "removing the agent's keys",
+    "config": "writing the agent's configuration", "no config": "removing the agent's configuration",
+    "firewall": "opening the firewall", "no firewall": "closing the firewall",
+    "service": "starting the agent", "no service": "stopping the agent",
+    "verify": "end-to-end check", "unlock": "unlocking the host", "unprepare": "giving up pool and network",
+    "forget": "forgetting the node",
 }
-"""What a step is called for people; others go by their own name."""
+"""What a step is called for people."""
+STEPS_OF: Mapping[str, Mapping[str, str]] = {"server.delete": {"disk": "deleting the disk"}}
+"""By the kind of operation, where a step of the same name means something else there."""
 
 
 @contextmanager
-def watching(session: Session, *, quiet: bool) -> Iterator[Watch]:
-    """A watch for one command. It always remembers the operations, which an interruption must be able to name."""
+def watching(session: Session, *, quiet: bool, kind: str = "") -> Iterator[Watch]:
+    """A watch for one command, whose operations are of `kind` ("" where they may be of several).
+
+    It always remembers the operations, which an interruption must be able to name.
+    """
     if quiet or not session.chatty:
         yield lambda progress: _remember(session, progress)
         return
-    lines = Lines(session)
+    lines = Lines(session, kind)
     if not is_terminal(session.stderr) or session.env.get("TERM") == "dumb":
         yield lines.take
         return
-    bars = Bars(session)
+    bars = Bars(session, kind)
     try:
         yield bars.take
     finally:
@@ -43,10 +62,11 @@ def _remember(session: Session, progress: Progress) -> None:
 
 
 class Steps:
-    """When each step of each subject began."""
+    """What the steps are called, and when each step of each subject began."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, kind: str = "") -> None:
         self.session = session
+        self.names = {**STEPS, **STEPS_OF.get(kind, {})}
         self._began: dict[tuple[str, str], float] = {}
 
     def took(self, progress: Progress) -> float:
@@ -56,7 +76,7 @@ class Steps:
     def sentence(self, progress: Progress) -> str:
         """'web1: image transfer done, 512.0 MiB at 85.0 MiB/s (6 s)'."""
         took = self.took(progress)
-        text = f"{progress.subject}: {STEPS.get(progress.step, progress.step)} {progress.state}"
+        text = f"{progress.subject}: {self.names.get(progress.step, progress.step)} {progress.state}"
         size = progress.total or progress.done
         if progress.state == "done" and size:
             text += f", {human_bytes(size)}" + (f" at {human_rate(size / took)}" if took > 0.001 else "")
@@ -78,8 +98,8 @@ class Lines(Steps):
 class Bars(Steps):
     """A line a subject, with a bar, bytes and a rate while something is transferred. rich is imported at the first news."""
 
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
+    def __init__(self, session: Session, kind: str = "") -> None:
+        super().__init__(session, kind)
         self._display: Any = None
         self._tasks: dict[str, Any] = {}
 
@@ -98,7 +118,7 @@ class Bars(Steps):
         if progress.total:
             amount = f"{human_bytes(progress.done)} / {human_bytes(progress.total)}"
             amount += f"  {human_rate(progress.done / took)}" if took > 0.05 else ""
-        doing = STEPS.get(progress.step, progress.step)
+        doing = self.names.get(progress.step, progress.step)
         doing += "" if progress.state in ("started", "running") else f" {progress.state}"
         self._display.update(
             task, description=f"{doing} {progress.detail}".rstrip(), total=progress.total or None, completed=progress.done,

@@ -36,7 +36,10 @@ def test_a_server_is_created_shown_stopped_started_and_deleted(prompt: Prompt) -
     assert prompt.run("server", "stop", "web1", "--grace", "0").out == "target\tok\tdetail\nweb1\ttrue\tSHUTOFF\n"
     assert prompt.run("server", "start", "web1", "-q").out == "target\tok\tdetail\nweb1\ttrue\tACTIVE\n"
     assert prompt.run("server", "reboot", "web1", "--hard", "-o", "name").out == "web1\n"
-    assert prompt.run("server", "delete", "web1", "--yes", "-o", "json").json["status"] == "DELETED"
+    gone = prompt.run("server", "delete", "web1", "--yes")
+    assert [line.partition(" done")[0] for line in gone.err.splitlines()] == [
+        "web1: reaching its node", "web1: powering off", "web1: removing the domain", "web1: deleting the disk"]
+    assert "DELETED" in gone.out
     assert prompt.run("server", "list", "-o", "json").json == {"schema_version": 1, "items": []}
     said = [event["event"] for event in prompt.run("server", "events", "web1", "-o", "json").json["items"]]
     assert said[0] == "create" and said[-1] == "deleted"

@@ -9,10 +9,11 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from novactl.cli.progress import watching
+from novactl.cli.progress import STEPS, STEPS_OF, watching
 from novactl.cli.session import Session
 from novactl.cli.terminal import attach
 from novactl.conductor.progress import Progress
+from novactl.conductor.sagas import SAGAS
 
 ECHO = """
 import sys
@@ -142,6 +143,24 @@ def test_progress_in_a_pipe_is_one_line_a_step() -> None:
     assert lines[1].startswith("web1: image transfer done, 4.0 MiB")
     assert lines[2] == "web1: starting failed: no memory"
     assert len(lines) == 3 and "\x1b" not in said
+
+
+def test_every_step_of_every_saga_has_words_for_people() -> None:
+    """No step is shown by the name it has in the code, but where that is the word people use."""
+    words = {step.name: {**STEPS, **STEPS_OF.get(kind, {})}.get(step.name) for kind, saga in SAGAS.items() for step in saga.steps}
+    assert [name for name, word in words.items() if not word] == []
+    assert {name for name, word in words.items() if name == word} <= {"disk"}
+
+
+def test_a_step_is_called_by_what_it_does_in_its_operation() -> None:
+    """The disk of a creation is a disk, that of a deletion is being deleted."""
+    def said(kind: str) -> str:
+        session = Session([], {}, stdin=io.StringIO(), stdout=io.StringIO(), stderr=io.StringIO())
+        with watching(session, quiet=False, kind=kind) as watch:
+            watch(Progress("op-1", "web1", "disk", "done"))
+        return session.stderr.getvalue()
+
+    assert (said("server.create"), said("server.delete")) == ("web1: disk done\n", "web1: deleting the disk done\n")
 
 
 def test_quiet_means_silent() -> None:
