@@ -10,11 +10,24 @@ from typing import Any, Dict, Mapping, Tuple, Type, TypeVar
 
 MAX_INT = (1 << 63) - 1
 
+SHOWN_CHARS = 60
+
 T = TypeVar("T")
 
 
 class BadMessage(ValueError):
     """What came is not a message of this protocol; the text says why."""
+
+
+def shown(value: Any) -> str:
+    """A value that came, for an error's text: of a long one the beginning, of a list or an object what it is."""
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, dict):
+        return "an object"
+    text = repr(value[:SHOWN_CHARS] if isinstance(value, str) else value)
+    whole = len(text) <= SHOWN_CHARS and (not isinstance(value, str) or len(value) <= SHOWN_CHARS)
+    return text if whole else f"{text[:SHOWN_CHARS]}..."
 
 
 def to_plain(value: Any) -> Any:
@@ -79,7 +92,7 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
         return from_plain(kind, value)
     else:
         return _checked_generic(kind, value, where)
-    raise BadMessage(f"{where} must be {kind.__name__}, not {str(value)[:60]!r}")
+    raise BadMessage(f"{where} must be {kind.__name__}, not {shown(value)}")
 
 
 def _checked_generic(kind: Any, value: Any, where: str) -> Any:
@@ -87,10 +100,10 @@ def _checked_generic(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_checked(inner[0], item, where) for item in value)
     if origin in (dict, getattr(typing.Mapping, "__origin__", None)) and isinstance(value, dict):
-        return {k: _checked(inner[1], v, f"{where}[{k!r}]") for k, v in value.items()}
+        return {k: _checked(inner[1], v, f"{where}[{shown(k)}]") for k, v in value.items()}
     if origin is typing.Union and type(None) in inner:
         return None if value is None else _checked(inner[0], value, where)
-    raise BadMessage(f"{where} must be {kind}, not {str(value)[:60]!r}")
+    raise BadMessage(f"{where} must be {kind}, not {shown(value)}")
 
 
 def _pairs(pairs: Any) -> Dict[str, Any]:

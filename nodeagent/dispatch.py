@@ -25,7 +25,6 @@ READ_THREADS, WRITE_THREADS = 4, 32
 WAITING_AT_MOST, WAITING_BYTES = 256, 32 << 20
 STREAMS_AT_MOST = 256
 STREAM_PROBE_S = 15.0
-ID_CHARS = 200
 PRUNE_EVERY_S = 3600.0
 
 _ALLOWED = {role: wire.ROLES[: n + 1] for n, role in enumerate(wire.ROLES)}
@@ -97,22 +96,24 @@ class Dispatcher:
     # ------------------------------------------------------------ requests
 
     def receive(self, peer: bytes, key: str, frames: Sequence[bytes]) -> Optional[List[bytes]]:
-        """What `peer`, authenticated as `key` (Z85), sent -> the reply, or None where it comes later."""
+        """What `peer`, authenticated as `key` (Z85), sent -> the reply, or None where it comes later.
+
+        A key that is not enrolled (any more) is denied whatever it sends.
+        """
         request_id = ""
         try:
-            request, payload = wire.decode(Request, frames)
-            request_id = request.id
             role = self.agent.admins.role(key)
             if not role:
-                raise Refused(Code.DENIED, "this key is not enrolled here")
+                return _failed(_id_of(frames), Failure(Code.DENIED, "this key is not enrolled here"))
+            request, payload = wire.decode(Request, frames)
+            request_id = request.id
             method = METHODS.get(request.method)
             if method is None or request.method not in HANDLERS:
-                raise Refused(Code.UNKNOWN_METHOD, f"{request.method[:60]!r} is not a method of this agent")
+                raise Refused(Code.UNKNOWN_METHOD, f"{wire.shown(request.method)} is not a method of this agent")
             if method.role not in _ALLOWED[role]:
                 raise Refused(Code.DENIED, f"{request.method} needs the role {method.role}, this key has {role}")
-            for text in (request_id, request.operation, request.actor):
-                if len(text) > ID_CHARS or not text.isprintable():
-                    raise Refused(Code.BAD_REQUEST, f"id, operation and actor are {ID_CHARS} printable characters at most")
+            for name in ("id", "operation", "actor", "boot_id"):
+                wire.check_id(getattr(request, name), name)
             args = wire.from_plain(method.args, request.args)
             call = (StreamCall if method.streams else Call)(self.agent, request, role, key, peer)
             if method.inline:
@@ -293,7 +294,15 @@ class Dispatcher:
 
 
 def _failed(request_id: str, failure: Failure) -> List[bytes]:
-    return wire.encode(Reply(request_id[:ID_CHARS], wire.ERROR, wire.to_plain(failure)))
+    return wire.encode(Reply(request_id[:wire.ID_CHARS], wire.ERROR, wire.to_plain(failure)))
+
+
+def _id_of(frames: Sequence[bytes]) -> str:
+    """The id of a request that is not served, or '' where it is none."""
+    try:
+        return wire.decode(Request, frames)[0].id
+    except wire.BadMessage:
+        return ""
 
 
 def _hash(method: str, args: Any, payload: Optional[bytes]) -> str:

@@ -17,7 +17,7 @@ from zmq.utils import z85
 from nodeagent import wire, zap
 from nodeagent.agent import Agent
 from nodeagent.dispatch import Dispatcher
-from nodeagent.journal import log
+from nodeagent.journal import Seldom
 
 OLDEST_LIBZMQ = (4, 3, 3)
 """Older ones can be starved before authentication (CVE-2020-15166)."""
@@ -25,7 +25,6 @@ OLDEST_LIBZMQ = (4, 3, 3)
 FRAMES_AT_MOST = 8
 BATCH = 64
 HELD_EACH, HELD_BYTES, HELD_S = 256, 16 << 20, 30.0
-SAY_DROPPED_S = 60.0
 TICK_S = 1.0
 RETRY_S = 0.005
 SELF_TEST_S = 5.0
@@ -76,8 +75,8 @@ class Endpoint:
         self.socket.bind(listen)
         self.address: str = self.socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
         self._held: Dict[bytes, Deque[Tuple[float, List[bytes]]]] = {}
-        self._held_bytes = self._dropped = 0
-        self._dropped_said_s = -SAY_DROPPED_S
+        self._held_bytes = 0
+        self._dropped, self._faults = Seldom("peers do not take their replies: one is dropped"), Seldom("dropped a message")
 
     def drain(self) -> bool:
         """Serve what has come, at most BATCH messages; True when there may be more."""
@@ -88,11 +87,17 @@ class Endpoint:
                 return False
             frames = self._rest(first)
             key = _user_id(first)
-            if key and frames is not None:
-                peer = first.bytes
-                reply = self.dispatcher.receive(peer, key, frames)
+            if not key:
+                continue
+            if frames is None:
+                self._faults.count(f"the key {key} sends messages of more than {FRAMES_AT_MOST} frames")
+                continue
+            try:
+                reply = self.dispatcher.receive(first.bytes, key, frames)
                 if reply is not None:
-                    self.send(peer, reply)
+                    self.send(first.bytes, reply)
+            except Exception as fault:  # noqa: BLE001 - the last guard: nothing a peer sends may end the loop
+                self._faults.count(f"a message of the key {key}: {type(fault).__name__}: {str(fault)[:200]}")
         return True
 
     def _rest(self, first: zmq.Frame) -> Optional[List[bytes]]:
@@ -113,18 +118,10 @@ class Endpoint:
             return
         size = sum(map(len, frames))
         if (held is not None and len(held) >= HELD_EACH) or self._held_bytes + size > HELD_BYTES:
-            self._drop_one()
+            self._dropped.count()
             return
         self._held.setdefault(peer, deque()).append((time.monotonic(), frames))
         self._held_bytes += size
-
-    def _drop_one(self) -> None:
-        """Count it, and say so now and then: a peer must not be able to fill the log."""
-        self._dropped += 1
-        now = time.monotonic()
-        if now - self._dropped_said_s > SAY_DROPPED_S:
-            self._dropped_said_s = now
-            log(f"peers do not take their replies: {self._dropped} dropped so far")
 
     def _sent(self, peer: bytes, frames: List[bytes]) -> bool:
         try:

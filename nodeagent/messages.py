@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Mapping, Tuple
 
-from nodeagent.codec import MAX_INT, BadMessage
+from nodeagent.codec import MAX_INT, BadMessage, shown
 
 CHUNK_BYTES = 1 << 20
 """Bulk data travels in payloads of at most this size."""
+ID_CHARS = 200
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
@@ -22,19 +23,19 @@ _KEY = re.compile(r"[\x21-\x7e]{40}\Z")
 def check_name(value: str, what: str = "name") -> str:
     """A name that is safe in XML, in paths and on a screen. Raises BadMessage."""
     if not _NAME.match(value) or ".." in value:
-        raise BadMessage(f"{what} {value!r}: letters, digits, '_', '.', '-', at most 63, starting with a letter or digit")
+        raise BadMessage(f"{what} {shown(value)}: letters, digits, '_', '.', '-', at most 63, starting with a letter or digit")
     return value
 
 
 def check_uuid(value: str, what: str = "server") -> str:
     if not _UUID.match(value):
-        raise BadMessage(f"{what} {value!r} is not a lower-case UUID")
+        raise BadMessage(f"{what} {shown(value)} is not a lower-case UUID")
     return value
 
 
 def check_sha256(value: str) -> str:
     if not _SHA256.match(value):
-        raise BadMessage(f"sha256 {value!r} is not 64 lower-case hexadecimal digits")
+        raise BadMessage(f"sha256 {shown(value)} is not 64 lower-case hexadecimal digits")
     return value
 
 
@@ -42,6 +43,13 @@ def check_key(value: str) -> str:
     """A CURVE public key in Z85 (40 printable characters, https://rfc.zeromq.org/spec/32/)."""
     if not _KEY.match(value):
         raise BadMessage("a CURVE key is 40 characters of Z85")
+    return value
+
+
+def check_id(value: str, what: str = "id") -> str:
+    """A request's id, or another text that callers choose: printable, ID_CHARS at most. Raises BadMessage."""
+    if len(value) > ID_CHARS or not value.isprintable():
+        raise BadMessage(f"{what} {shown(value)} is not {ID_CHARS} printable characters at most")
     return value
 
 
@@ -139,7 +147,7 @@ class DomainSpec:
             if getattr(self, what):
                 check_name(getattr(self, what), what)
         if not _MAC.match(self.mac):
-            raise BadMessage(f"mac {self.mac!r} is not six pairs of lower-case hexadecimal digits")
+            raise BadMessage(f"mac {shown(self.mac)} is not six pairs of lower-case hexadecimal digits")
         _positive(self.vcpus, "vcpus")
         _positive(self.memory_mb, "memory_mb")
         if not 0 <= self.disk_gb <= MAX_INT:
@@ -207,7 +215,7 @@ class ImageOffer:
         _positive(self.size_bytes, "size_bytes")
         _positive(self.virtual_size_bytes, "virtual_size_bytes")
         if self.disk_format not in DISK_FORMATS:
-            raise BadMessage(f"disk_format {self.disk_format!r} is not one of {', '.join(DISK_FORMATS)}")
+            raise BadMessage(f"disk_format {shown(self.disk_format)} is not one of {', '.join(DISK_FORMATS)}")
 
 
 DISK_FORMATS = ("qcow2", "raw")
@@ -324,6 +332,9 @@ class ConsoleRef:
 
     console: str
     credit_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        check_id(self.console, "console")
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ Adding a method adds its messages, one row to METHODS, one function in `handlers
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Tuple, Type
 
-from nodeagent.codec import MAX_INT, BadMessage, T, dumps, from_plain, loads, to_plain
+from nodeagent.codec import MAX_INT, BadMessage, T, dumps, from_plain, loads, shown, to_plain
 from nodeagent.messages import (
     CHUNK_BYTES,
     DISK_FORMATS,
+    ID_CHARS,
     POWER_STATES,
     CachedImage,
     CachedImages,
@@ -43,6 +44,7 @@ from nodeagent.messages import (
     Reboot,
     Report,
     Stop,
+    check_id,
     check_key,
     check_name,
     check_sha256,
@@ -52,11 +54,11 @@ from nodeagent.messages import (
 __all__ = [
     "ADMIN", "BadMessage", "CHUNK_BYTES", "CONSOLE_WINDOW_BYTES", "CachedImage", "CachedImages", "Code", "ConsoleClosed",
     "ConsoleLog", "ConsoleLogRead", "ConsoleRef", "DISK_FORMATS", "DiskSpec", "DomainRef", "DomainSpec", "DomainState",
-    "DomainStates", "ERROR", "Failure", "Hello", "IMAGE_WINDOW", "ImageChunk", "ImageOffer", "ImageProgress", "ImageRef",
+    "DomainStates", "ERROR", "Failure", "Hello", "ID_CHARS", "IMAGE_WINDOW", "ImageChunk", "ImageOffer", "ImageProgress", "ImageRef",
     "InventoryRead", "MAX_HEADER_BYTES", "MAX_INT", "MAX_MESSAGE_BYTES", "METHODS", "Method", "Nothing", "OPERATOR", "PORT",
     "POWER_STATES", "PROGRESS", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES", "Reboot", "Reply", "Report", "Request",
-    "SPEAKS", "Stop", "ZAP_DOMAIN", "check_key", "check_name", "check_sha256", "check_uuid", "decode", "encode", "from_plain",
-    "to_plain",
+    "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key", "check_name", "check_sha256", "check_uuid", "decode", "encode",
+    "from_plain", "shown", "to_plain",
 ]
 
 PROTOCOL = b"NV1"
@@ -71,6 +73,9 @@ IMAGE_WINDOW = 8
 """Chunks of one image in flight at most: the sender's credit."""
 CONSOLE_WINDOW_BYTES = 256 << 10
 """Console output the agent may send before `console.credit` gives more."""
+
+TEXT_CHARS = 2000
+"""An error's message and hint are cut there."""
 
 READER, OPERATOR, ADMIN = "reader", "operator", "admin"
 ROLES = (READER, OPERATOR, ADMIN)
@@ -183,13 +188,25 @@ class Code:
 
 @dataclass(frozen=True)
 class Failure:
-    """The body of an error reply. `retryable`: the same may succeed here later. `elsewhere`: another node may do it."""
+    """The body of an error reply. `retryable`: the same may succeed here later. `elsewhere`: another node may do it.
+
+    Whatever its texts are made of, the reply can be sent: too long ones are cut, what UTF-8 cannot hold becomes '?'.
+    """
 
     code: str
     message: str
     hint: str = ""
     retryable: bool = False
     elsewhere: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("message", "hint"):
+            object.__setattr__(self, name, _sendable(getattr(self, name)))
+
+
+def _sendable(text: str) -> str:
+    text = text if len(text) <= TEXT_CHARS else f"{text[:TEXT_CHARS]}..."
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def encode(message: Any, payload: Optional[bytes] = None) -> list:

@@ -162,6 +162,34 @@ def test_reads_pass_writes(tmp_path: Path) -> None:
     node.down()
 
 
+@pytest.mark.parametrize("header", [
+    b"{", b"[]", b'{"id":"\\ud800"}', b'{"id":"x","method":"nope","args":{}}',
+    b'{"id":"x","method":"domain.state","args":{"server":"' + b"\x7f" * 250_000 + b'"}}'])
+def test_a_key_taken_out_is_denied_whatever_it_sends(fake: Node, header: bytes) -> None:
+    """A key that is not enrolled learns nothing from what it sends: not whether it is a message, nor of which method."""
+    fake.send_frames([wire.PROTOCOL, header], role="x" * 40)
+    assert fake.next()[0].body["code"] == Code.DENIED
+
+
+@pytest.mark.parametrize("args", [
+    b'{"server":"' + b"\x7f" * 250_000 + b'"}', b'{"server":[' + b'"",' * 80_000 + b'""]}', b'{"console":"' + b"\x7f" * 250_000 + b'"}',
+    b'{"epoch":"' + b"\x7f" * 250_000 + b'"}'])
+def test_a_long_value_gets_a_short_answer(fake: Node, args: bytes) -> None:
+    """What is wrong with a value of a quarter of a megabyte that does not print is said in a few hundred bytes."""
+    for method in ("domain.state", "console.close"):
+        fake.send_frames([wire.PROTOCOL, b'{"id":"x","method":"' + method.encode() + b'","args":' + args + b"}"])
+        body = fake.next()[0].body
+        assert body["code"] == Code.BAD_REQUEST and len(body["message"]) < 300
+
+
+def test_an_envelope_is_short(fake: Node) -> None:
+    """Its id, operation, actor and boot are printable and at most 200 characters: they are kept while it waits."""
+    for field in ("id", "operation", "actor", "boot_id"):
+        for text in ("x" * 201, "a\nb"):
+            fake.send(wire.Request(**{"id": "x", "method": "inventory.read", "args": {}, field: text}))
+            assert fake.next()[0].body["code"] == Code.BAD_REQUEST
+
+
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 def test_nothing_a_peer_sends_ends_the_loop(fake: Node, data: st.DataObject) -> None:

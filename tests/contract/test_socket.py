@@ -115,6 +115,20 @@ def test_without_its_gatekeeper_nobody_gets_in(served: tuple[Loop, Node, str, tu
     assert not pings(loop, public, pair)
 
 
+def test_a_fault_in_a_message_ends_that_message(
+    served: tuple[Loop, Node, str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What nobody foresaw costs the one message it came with and one line in the log, however often it comes; the loop serves on."""
+    loop, _, public, pair = served
+    dispatcher = next(iter(loop._by_fd.values())).dispatcher
+    with monkeypatch.context() as broken:
+        broken.setattr(dispatcher, "receive", lambda *_: 1 / 0)
+        assert not pings(loop, public, pair)
+        assert not pings(loop, public, pair)
+    assert capfd.readouterr().err.count("ZeroDivisionError") == 1
+    assert pings(loop, public, pair)
+
+
 def test_the_self_test_sees_an_open_door(served: tuple[Loop, Node, str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that would admit a stranger, or cannot tell, does not start; a sound one does."""
     loop = served[0]

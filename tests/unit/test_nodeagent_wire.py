@@ -23,6 +23,7 @@ _NAMED = {
     "disk_format": st.sampled_from(wire.DISK_FORMATS),
     "max_bytes": st.integers(1, wire.CHUNK_BYTES),
 }
+_NAMED["console"] = st.text(string.printable[:95], max_size=wire.ID_CHARS)
 _NAMES = st.text(string.ascii_letters + string.digits, min_size=1, max_size=63)
 _NAMED.update(dict.fromkeys(("name", "network", "architecture", "machine", "cpu_model", "flavor", "image"), _NAMES))
 
@@ -126,6 +127,25 @@ def test_a_spec_takes_no_hostile_value(field: str, value: Any) -> None:
     wire.from_plain(wire.DomainSpec, good)
     with pytest.raises(BadMessage):
         wire.from_plain(wire.DomainSpec, {**good, field: value})
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("value", ["\x7f" * 250_000, "\U0010ffff" * 60_000, ["x"] * 80_000, {"\x01" * 40_000: 1}, 10**18, None, True])
+def test_an_error_shows_little_of_what_came(method: str, value: Any) -> None:
+    """Whatever stands in whichever field, at most its beginning is in the error's text, and the error can be sent."""
+    for field in dataclasses.fields(METHODS[method].args):
+        plain: dict[str, Any] = {"server": "0b5f2f4e-8f3c-4a57-9f0e-2a8d1c7e6b90", "sha256": "5e" * 32, "epoch": 1}
+        try:
+            wire.from_plain(METHODS[method].args, {**plain, field.name: value})
+        except BadMessage as bad:
+            assert len(str(bad)) < 300
+
+
+def test_any_failure_can_be_sent() -> None:
+    """A message and a hint of any length, and of what UTF-8 cannot hold, become a reply that the other end can read."""
+    reply = Reply("id", wire.ERROR, wire.to_plain(wire.Failure(wire.Code.DRIVER, "\x01\udc80" * 500_000, "h" * 500_000)))
+    failure = wire.from_plain(wire.Failure, wire.decode(Reply, wire.encode(reply))[0].body)
+    assert failure.message.startswith("\x01?") and len(failure.message) <= wire.TEXT_CHARS + 3 >= len(failure.hint)
 
 
 def test_what_is_too_large_is_not_sent() -> None:
