@@ -29,7 +29,7 @@ __all__ = [
 @dataclass(frozen=True, kw_only=True)
 class NodeView:
     """A node with its ledger and its last report. `…_used` is what the host really uses, `…_allocated` what is claimed,
-    `…_capacity` what may be claimed; None before the first report. `status`: up, stale, down, disabled, enrolling, removing."""
+    `…_capacity` what may be claimed; None before the first report. `status`: up, stale, down, disabled, enrolling, removing, removed."""
 
     id: str
     name: str
@@ -80,7 +80,7 @@ def remove(
 
     view = show(cluster, ref, refresh=False)
     act(cluster, view.id, lost=lost, watch=watch, dry_run=dry_run, sudo_password=sudo_password)
-    return view
+    return view if dry_run else dataclasses.replace(view, status="removed", state="removed")
 
 
 def check(cluster: Cluster, ref: str, *, sudo_password: SudoPassword | None = None) -> tuple[Finding, ...]:

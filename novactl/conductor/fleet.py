@@ -8,7 +8,7 @@ from typing import Any
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.db import nodes, placement
+from novactl.db import nodes, placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import NovaError, Unreachable
 from novactl.model.node import Node, NodeUsage
@@ -81,10 +81,13 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node] | None) ->
 
 
 def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> None:
-    """Store what an agent said, and the totals that follow from it."""
+    """Store what an agent said: of the node, the totals that follow from it, and its guests' addresses."""
     nodes.take_report(tx, node_id, wire.to_plain(report), now - report.age_s)
     for name, total in totals(report).items():
         nodes.set_total(tx, node_id, name, total)
+    for domain in report.domains:
+        if domain.addresses:
+            servers.seen(tx, domain.server, domain.addresses)
 
 
 def totals(report: wire.Report) -> dict[str, int]:

@@ -331,6 +331,16 @@ def test_a_fault_of_every_node_is_undone_on_each(tmp_path: Path, count: int, tri
         world.stop()
 
 
+def test_a_report_brings_the_guests_addresses(world: World) -> None:
+    """After any refresh of the nodes the list has the addresses that nobody asked each server for."""
+    api.create(world.cluster, wanted())
+    assert [row.addresses for row in api.list_servers(world.cluster)] == [()]
+    cluster = Cluster(world.config.replace(placement__refresh_s=0.0), actor="tester@world")
+    api_nodes.list_nodes(cluster)
+    cluster.close()
+    assert [len(row.addresses) for row in api.list_servers(world.cluster)] == [1]
+
+
 def test_console_and_its_log(world: World) -> None:
     """What is typed comes back from the (echoing) guest; the log has it and can be cut to its last lines."""
     api.create(world.cluster, wanted())
