@@ -17,7 +17,7 @@ from nodeagent.agent import Agent
 from nodeagent.handlers import HANDLERS
 from nodeagent.journal import log
 from nodeagent.ledger import Given
-from nodeagent.refusal import Refused
+from nodeagent.refusal import Refused, of_the_disk
 from nodeagent.wire import METHODS, Code, Failure, Method, Reply, Request
 from nodeagent.workers import Pool
 
@@ -162,9 +162,11 @@ class Dispatcher:
             kind, body = wire.ERROR, wire.to_plain(refused.failure)
             reply = wire.encode(Reply(call.request.id, kind, body))
         except Exception as fault:  # noqa: BLE001 - whatever a handler does, its caller gets an answer
-            traceback.print_exc(file=sys.stderr)
-            failure = Failure(Code.INTERNAL, f"{call.request.method}: {type(fault).__name__}: {fault}"[:500])
-            kind, body = wire.ERROR, wire.to_plain(failure)
+            refused = of_the_disk(fault)
+            if refused is None:
+                traceback.print_exc(file=sys.stderr)
+                refused = Refused(Code.INTERNAL, f"{call.request.method}: {type(fault).__name__}: {fault}"[:500])
+            kind, body = wire.ERROR, wire.to_plain(refused.failure)
             reply = wire.encode(Reply(call.request.id, kind, body))
         if method.mutates and call.request.method != "image.chunk":
             _log_mutation(call, args, kind, body, time.monotonic() - began)

@@ -1,7 +1,12 @@
 """Refused: why a method did not do what was asked, in the words of the wire."""
 
+import errno
+import sqlite3
+from typing import Optional
+
 from nodeagent.wire import Code, Failure
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _RETRYABLE = frozenset({Code.BUSY, Code.DRIVER})
 
 
@@ -28,3 +33,13 @@ def not_found(what: str, name: str) -> Refused:
 
 def no_pool(directory: str) -> Refused:
     return Refused(Code.CONFLICT, f"the node has no pool directory {directory}", hint="node.prepare first", retryable=True)
+
+
+def of_the_disk(fault: Exception) -> Optional[Refused]:
+    """The refusal that a fault of this node's disk amounts to: another node may do it, and this one later. None: no such fault."""
+    if isinstance(fault, OSError) and fault.errno in _FULL:
+        return Refused(Code.NO_SPACE, f"the node's disk is full: {fault}", retryable=True, elsewhere=True)
+    if isinstance(fault, sqlite3.Error):
+        code = Code.NO_SPACE if "full" in str(fault) else Code.DRIVER
+        return Refused(code, f"the agent cannot keep its ledger: {fault}", hint="see to its state_dir", retryable=True, elsewhere=True)
+    return None

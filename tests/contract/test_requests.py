@@ -1,8 +1,11 @@
 """Whether a request is carried out at all: roles, epochs, expiry, boots, and the answers given before."""
 
+import errno
 import json
+import sqlite3
 import uuid
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -125,6 +128,22 @@ def test_a_fault_of_ours_is_an_answer(fake: Node, capfd: pytest.CaptureFixture[s
     assert fake.refusal("domain.list").code == Code.INTERNAL
     assert "Traceback" in capfd.readouterr().err
     fake.ok("agent.ping")
+
+
+@pytest.mark.parametrize(("fault", "code"), [
+    (sqlite3.OperationalError("database or disk is full"), Code.NO_SPACE), (sqlite3.OperationalError("disk I/O error"), Code.DRIVER),
+    (OSError(errno.ENOSPC, "No space left on device"), Code.NO_SPACE)])
+@pytest.mark.parametrize("act", ["epochs", "raise_epochs", "answer", "record"])
+def test_a_ledger_that_cannot_be_written_sends_elsewhere(
+    fake: Node, fault: Exception, code: str, act: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node whose state disk is full or broken says so: another node may do it, and this one later with the same request."""
+    request = fake.request("seed.write", DomainRef(SERVER, 1))
+    with monkeypatch.context() as full:
+        full.setattr(fake.agent.ledger, act, Mock(side_effect=fault))
+        body = fake.ask(request, ISO)[0].body
+    assert (body["code"], body["retryable"], body["elsewhere"]) == (code, True, True)
+    assert fake.ask(request, ISO)[0].kind == wire.RESULT
 
 
 def test_many_calls_for_one_server_wait_without_threads(tmp_path: Path) -> None:
