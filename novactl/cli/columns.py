@@ -70,7 +70,6 @@ class Table(NamedTuple):
     A `bare` table never has titles.
     """
 
-    noun: str
     columns: tuple[Column, ...]
     rows: Callable[[Any], Sequence[Any]] | None = None
     footer: Callable[[Any], str] | None = None
@@ -89,7 +88,7 @@ def _three(used: str, allocated: str, capacity: str, scale: int = 1) -> Callable
     return get
 
 
-SERVERS = Table("server", (
+SERVERS = Table((
     Column("name", "NAME"),
     Column("id", "ID", where=WIDE, firm=True),
     Column("status", "STATUS", firm=True),
@@ -100,7 +99,7 @@ SERVERS = Table("server", (
     Column("created_at", "AGE", human=age, firm=True),
 ))
 
-NODES = Table("node", (
+NODES = Table((
     Column("name", "NAME"),
     Column("id", "ID", where=WIDE, firm=True),
     Column("status", "STATUS", firm=True, absent=UNKNOWN),
@@ -122,7 +121,7 @@ NODES = Table("node", (
     Column("reason", "REASON", where=WIDE),
 ), footer=lambda nodes: "VCPU, MEMORY, DISK: used/allocated/capacity" if nodes else "")
 
-FLAVORS = Table("flavor", (
+FLAVORS = Table((
     Column("name", "NAME"),
     Column("id", "ID", where=WIDE, firm=True),
     Column("vcpus", "VCPUS"),
@@ -131,7 +130,7 @@ FLAVORS = Table("flavor", (
     Column("created_at", "AGE", human=age, firm=True, where=WIDE),
 ))
 
-IMAGES = Table("image", (
+IMAGES = Table((
     Column("name", "NAME"),
     Column("id", "ID", where=WIDE, firm=True),
     Column("disk_format", "FORMAT"),
@@ -143,7 +142,7 @@ IMAGES = Table("image", (
     Column("created_at", "AGE", human=age, firm=True),
 ))
 
-KEYPAIRS = Table("keypair", (
+KEYPAIRS = Table((
     Column("name", "NAME"),
     Column("id", "ID", where=WIDE, firm=True),
     Column("key_type", "TYPE"),
@@ -151,7 +150,7 @@ KEYPAIRS = Table("keypair", (
     Column("created_at", "AGE", human=age, firm=True),
 ))
 
-OPERATIONS = Table("operation", (
+OPERATIONS = Table((
     Column("id", "ID", firm=True),
     Column("kind", "KIND", firm=True),
     Column("object_kind", "OBJECT"),
@@ -165,7 +164,7 @@ OPERATIONS = Table("operation", (
     Column("ended_at", "ENDED", human=clock_time, where=WIDE),
 ))
 
-EVENTS = Table("event", (
+EVENTS = Table((
     Column("at", "TIME", human=clock_time, firm=True),
     Column("event", "EVENT"),
     Column("detail", "DETAIL"),
@@ -174,7 +173,7 @@ EVENTS = Table("event", (
     Column("object_name", "NAME", where=WIDE),
 ))
 
-CLAIMS = Table("claim", (
+CLAIMS = Table((
     Column("node", "NODE"),
     Column("consumer_kind", "KIND"),
     Column("consumer", "CONSUMER"),
@@ -183,14 +182,14 @@ CLAIMS = Table("claim", (
     Column("disk_gb", "DISK", human=gibibytes),
 ))
 
-FINDINGS = Table("finding", (
+FINDINGS = Table((
     Column("verdict", "VERDICT", firm=True),
     Column("check", "CHECK"),
     Column("detail", "DETAIL"),
     Column("fix", "FIX"),
 ))
 
-EXPLANATION = Table("node", (
+EXPLANATION = Table((
     Column("node", "NODE"),
     Column("verdict", "VERDICT", firm=True),
     Column("reasons", "REASON", human=lambda value, now: "; ".join(value) or MISSING),
@@ -198,14 +197,14 @@ EXPLANATION = Table("node", (
     Column("score", "SCORE", human=lambda value, now: f"{value:.2f}"),
 ), rows=lambda explanation: explanation.rows, footer=lambda explanation: explanation.summary)
 
-OUTCOMES = Table("target", (
+OUTCOMES = Table((
     Column("target", "TARGET"),
     Column("ok", "RESULT", human=lambda value, now: "ok" if value else "failed"),
     Column("detail", "DETAIL"),
 ))
 
-BEGUN = Table("operation", (Column("id", "OPERATION", lambda row: row["id"], firm=True),), bare=True)
+BEGUN = Table((Column("id", "OPERATION", lambda row: row["id"], firm=True),), bare=True)
 """What --async prints: ids, and nothing else."""
 
-RECORD = Table("record", ())
+RECORD = Table(())
 """For values that are only ever shown field by field."""
