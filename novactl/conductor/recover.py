@@ -65,10 +65,14 @@ def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
         places = {op.id: nodes.by_id(tx, op.record.get("node") or "") for op in stuck}
     there = {node.id: node for node in places.values() if node is not None and node.address}
     answers = cluster.agents.fan_out(list(there.values()), "agent.ping", timeout_s=PROBE_S) if there else {}
-    return {
-        op.id for op in stuck
-        if (isinstance(answers[place.id], NovaError) if (place := places[op.id]) and place.id in answers else op.lease_until > now)
-    }
+
+    def in_vain(operation: Operation) -> bool:
+        node = places[operation.id]
+        if node is None or node.id not in answers:
+            return operation.lease_until > now
+        return isinstance(answers[node.id], NovaError)
+
+    return {operation.id for operation in stuck if in_vain(operation)}
 
 
 def _ended(cluster: Cluster, operation: Operation) -> Operation:

@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
@@ -164,7 +164,7 @@ class Driver(Generic[R]):
             while True:
                 if self.run.operation.state is OperationState.UNWINDING:
                     self._unwind()
-                    return self._ended_by(NovaError.from_dict(self.run.operation.error or {}))
+                    self._ended_by(NovaError.from_dict(self.run.operation.error or {}))
                 try:
                     self._forward()
                     return self.record
@@ -237,7 +237,7 @@ class Driver(Generic[R]):
                 self._mark(tx, position, StepState.UNDONE)
             self.run.progress(state="undone")
 
-    def _ended_by(self, error: NovaError) -> R:
+    def _ended_by(self, error: NovaError) -> NoReturn:
         self._fail(error)
         error.operation = self.run.operation.id
         raise error
