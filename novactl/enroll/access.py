@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from novactl.enroll.request import ConfirmHostKey, EnrollNode, SudoPassword
+from novactl.enroll.request import ConfirmHostKey, EnrollNode, SudoPassword, ssh_name
 from novactl.enroll.shell import LocalShell, Log, Shell
 from novactl.errors import UsageError
 
@@ -26,9 +26,7 @@ class Access:
     @property
     def ssh(self) -> str:
         """As the node's row says it: `user@host:port`, or `local`."""
-        if not self.host:
-            return "local"
-        return f"{self.user}@[{self.host}]:{self.port}" if ":" in self.host else f"{self.user}@{self.host}:{self.port}"
+        return ssh_name(self.user, self.host, self.port) if self.host else "local"
 
 
 @dataclass(frozen=True, kw_only=True)

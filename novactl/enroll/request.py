@@ -9,6 +9,11 @@ from pathlib import Path
 from novactl.model.finding import Finding
 
 
+def ssh_name(user: str, host: str, port: int) -> str:
+    """A machine as people and `node enroll` name it: `user@host:port`."""
+    return f"{user}@[{host}]:{port}" if ":" in host else f"{user}@{host}:{port}"
+
+
 @dataclass(frozen=True)
 class HostKey:
     """An SSH host key as a person compares it: `kind` is `ssh-ed25519`, `fingerprint` `SHA256:…`."""

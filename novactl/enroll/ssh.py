@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from novactl.enroll.request import ConfirmHostKey, HostKey
+from novactl.enroll.request import ConfirmHostKey, HostKey, ssh_name
 from novactl.enroll.shell import Log, Output, Shell
 from novactl.errors import HostKeyChanged, HostKeyUnknown, SshDenied, Unreachable, UsageError
 
@@ -50,8 +50,7 @@ class Target:
 
     @property
     def ssh(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.user}@{host}:{self.port}"
+        return ssh_name(self.user, self.host, self.port)
 
 
 def parse_target(text: str, port: int | None = None) -> Target:
