@@ -90,8 +90,8 @@ class Method:
 
     `role`: the weakest that may call it. `mutates`: carries an epoch, expires, and is answered from the ledger
     when repeated (`once=False`: safe to repeat by content, so the ledger is spared). `timeout_s`: the caller's
-    default. `inline`: answered in the loop, because it never waits. `streams`: sends `progress` replies, a
-    payload in each. `key`: the argument whose value orders calls (a lock per server, per image).
+    default. `inline`: answered in the loop, because it never waits. `streams`: sends `progress` replies
+    until it ends. `key`: the argument whose value orders calls (a lock per server, per image).
     """
 
     args: type
