@@ -171,7 +171,8 @@ class Loop:
         self._zap.bind(zap.ENDPOINT)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._posted: Deque[Tuple[Endpoint, bytes, List[bytes]]] = deque()
-        self._woken = False
+        self._woken = self._closed = False
+        self._wake_lock = threading.RLock()
         self._epoll = select.epoll()
         self._by_fd: Dict[int, Endpoint] = {}
         self._hot: Dict[Endpoint, None] = {}
@@ -191,7 +192,7 @@ class Loop:
         return endpoint
 
     def post(self, endpoint: Endpoint, peer: bytes, frames: List[bytes]) -> None:
-        """Send from any thread: the loop's own does it."""
+        """Send from any thread: the loop's own does it. After `close` nothing is sent any more."""
         self._posted.append((endpoint, peer, frames))
         if not self._woken:
             self._woken = True
@@ -213,8 +214,11 @@ class Loop:
             endpoint.socket.close(0)
         self._zap.close(0)
         self._epoll.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._wake_lock:
+            self._closed = True
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+        self._posted.clear()
         self.context.term()
 
     def step(self, timeout_s: float) -> None:
@@ -275,10 +279,14 @@ class Loop:
         return any(endpoint.agent.admins.role(key) for endpoint in self._by_fd.values())
 
     def _wake(self) -> None:
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            pass
+        """Under a lock that `close` takes: its descriptor's number may be another file's by then."""
+        with self._wake_lock:
+            if self._closed:
+                return
+            try:
+                os.write(self._wake_write, b"\0")
+            except BlockingIOError:
+                pass
 
     def self_test(self, endpoint: Endpoint) -> None:
         """Connect with a key that nobody enrolled: Unsafe unless it is refused. A test that says nothing is a failure."""

@@ -129,6 +129,19 @@ def test_a_fault_in_a_message_ends_that_message(
     assert pings(loop, public, pair)
 
 
+def test_a_late_reply_writes_to_nobodys_file(tmp_path: Path) -> None:
+    """What a worker posts, or a signal stops, after the loop was closed goes nowhere, though the descriptors' numbers are in use again."""
+    loop, node = Loop(), Node(tmp_path)
+    endpoint = loop.add(node.agent, "tcp://127.0.0.1:*", *reversed(new_keypair()))
+    loop.close()
+    again = [os.open(tmp_path / f"f{number}", os.O_RDWR | os.O_CREAT) for number in range(30)]
+    loop.post(endpoint, b"peer", [b"x"])
+    loop.stop()
+    assert all(os.fstat(fd).st_size == 0 for fd in again)
+    for fd in again:
+        os.close(fd)
+
+
 def test_the_self_test_sees_an_open_door(served: tuple[Loop, Node, str, tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent that would admit a stranger, or cannot tell, does not start; a sound one does."""
     loop = served[0]
