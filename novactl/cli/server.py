@@ -66,7 +66,6 @@ def create(
         return begun(made.operations)
     document = {"items": made.servers, "operations": made.operations}
     if dry_run:
-        session.note("dry run: nothing was changed")
         document["decisions"] = tuple(decision.to_plain() for decision in made.decisions)
     return Shown(document, rows=made.servers)
 
@@ -189,8 +188,6 @@ def _change(session: Session, servers: list[str], act: Any, quiet: bool, **how: 
     """One api verb on each of the servers, with progress. With --async the operations' ids are the result."""
     with watching(session, quiet=quiet, kind=f"server.{act.__name__}") as watch:
         shown = each(session, servers, lambda ref: act(session.cluster, ref, watch=watch, **how))
-    if how["dry_run"]:
-        session.note("dry run: nothing was changed")
     return begun(shown.value) if isinstance(shown.value, str) else shown
 
 

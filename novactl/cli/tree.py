@@ -187,8 +187,11 @@ def _presenting(function: Callable[..., Any], table: Table) -> Callable[..., Any
 
     def call(**given: Any) -> Any:
         view = render.View.of(table, **{parameter.name: given.pop(parameter.name) for parameter in VIEW_PARAMETERS})
-        session = given["ctx"].obj
-        return render.emit(session, function(**given), table, view)
+        session, dry_run = given["ctx"].obj, given.get("dry_run", False)
+        shown = function(**given)
+        if dry_run:
+            session.note("dry run: nothing was changed")
+        return render.emit(session, shown, table, view)
 
     call.__name__, call.__doc__ = function.__name__, function.__doc__
     call.__signature__ = own.replace(parameters=[*own.parameters.values(), *VIEW_PARAMETERS])  # type: ignore[attr-defined]
