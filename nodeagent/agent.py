@@ -65,7 +65,7 @@ class Agent:
         self.define_lock = threading.Lock()
         self.zmq_version = ""
         self._report: Optional[wire.Report] = None
-        self._report_lock = threading.Lock()
+        self._reports, self._is_reporting = threading.Condition(), False
         self._prepared_path = os.path.join(config.state_dir, "node.json")
         self.prepared = _read_prepared(self._prepared_path)
 
@@ -106,13 +106,34 @@ class Agent:
         )
 
     def report(self, max_age_s: float) -> wire.Report:
-        """What the node is and has, at most `max_age_s` old."""
-        with self._report_lock:
-            report, now = self._report, self.clock.boottime_s()
-            if report is None or now - report.taken_s > max_age_s:
-                report = self._report = self._take_report(now)
+        """What the node is and has, at most `max_age_s` old when it was asked for.
+
+        Those who ask while one is being taken share the next one, which began after they asked.
+        """
+        asked_s = self.clock.boottime_s()
+
+        def is_fresh() -> bool:
+            return self._report is not None and asked_s - self._report.taken_s <= max_age_s
+
+        with self._reports:
+            self._reports.wait_for(lambda: is_fresh() or not self._is_reporting)
+            report = self._report if is_fresh() else None
+            self._is_reporting = self._is_reporting or report is None
+        if report is None:
+            report = self._next_report()
         values: Dict[str, object] = dict(vars(report), age_s=max(0.0, self.clock.boottime_s() - report.taken_s))
         return wire.Report(**values)  # type: ignore[arg-type]
+
+    def _next_report(self) -> wire.Report:
+        """Take one, as the only one who does, and let those who wait have it."""
+        report = None
+        try:
+            report = self._take_report(self.clock.boottime_s())
+            return report
+        finally:
+            with self._reports:
+                self._report, self._is_reporting = report or self._report, False
+                self._reports.notify_all()
 
     def _take_report(self, now_s: float) -> wire.Report:
         host = self.driver.host()

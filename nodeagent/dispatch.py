@@ -4,6 +4,7 @@ No socket here: `Dispatcher.receive` takes what came and returns what goes back 
 and streams say later goes through `send`. So the same code serves the loop, tests and simulations.
 """
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -22,8 +23,11 @@ from nodeagent.wire import METHODS, Code, Failure, Method, Reply, Request
 from nodeagent.workers import Pool
 
 READ_THREADS, WRITE_THREADS = 4, 32
-WAITING_AT_MOST, WAITING_BYTES = 256, 32 << 20
-STREAMS_AT_MOST = 256
+WAITING_AT_MOST = 512
+READ_BYTES, WRITE_BYTES = 8 << 20, 64 << 20
+"""Of these one key has half: a window of each image that may arrive at once."""
+STREAMS_AT_MOST, STREAMS_EACH = 256, 64
+"""Of all, and of one key: a reader's watches leave room for others' consoles."""
 STREAM_PROBE_S = 15.0
 PRUNE_EVERY_S = 3600.0
 
@@ -81,8 +85,8 @@ class Dispatcher:
 
     def __init__(self, agent: Agent, send: Send) -> None:
         self.agent, self._send = agent, send
-        self._reads = Pool("read", READ_THREADS, WAITING_AT_MOST, WAITING_BYTES)
-        self._writes = Pool("write", WRITE_THREADS, WAITING_AT_MOST, WAITING_BYTES)
+        self._reads = Pool("read", READ_THREADS, WAITING_AT_MOST, READ_BYTES)
+        self._writes = Pool("write", WRITE_THREADS, WAITING_AT_MOST, WRITE_BYTES)
         self._streams: Dict[Tuple[bytes, str], StreamCall] = {}
         self._streams_lock = threading.Lock()
         self._reporting = threading.Lock()
@@ -115,7 +119,7 @@ class Dispatcher:
             for name in ("id", "operation", "actor", "boot_id"):
                 wire.check_id(getattr(request, name), name)
             args = wire.from_plain(method.args, request.args)
-            call = (StreamCall if method.streams else Call)(self.agent, request, role, key, peer)
+            call = (StreamCall if method.streams else Call)(self.agent, dataclasses.replace(request, args={}), role, key, peer)
             if method.inline:
                 return self._answer(call, method, args, payload)
             self._submit(call, method, args, payload)
@@ -137,9 +141,9 @@ class Dispatcher:
         size = len(payload) if payload else 0
         if isinstance(call, StreamCall):
             self._add_stream(call, method.timeout_s)
-        if not pool.submit(key, lambda: self._work(call, method, args, payload), size):
+        if not pool.submit(key, lambda: self._work(call, method, args, payload), size, call.caller):
             self._forget(call)
-            raise Refused(Code.BUSY, "the agent has as many calls waiting as it takes", hint="try again in a second")
+            raise Refused(Code.BUSY, "the agent has as many calls waiting as it takes, of all or of this key", hint="try again in a second")
 
     def _work(self, call: Call, method: Method, args: Any, payload: Optional[bytes]) -> None:
         reply = self._answer(call, method, args, payload)
@@ -226,6 +230,8 @@ class Dispatcher:
         with self._streams_lock:
             if len(self._streams) >= STREAMS_AT_MOST:
                 raise Refused(Code.BUSY, f"{STREAMS_AT_MOST} streams are open already")
+            if sum(other.caller == call.caller for other in self._streams.values()) >= STREAMS_EACH:
+                raise Refused(Code.BUSY, f"{STREAMS_EACH} streams of this key are open already")
             if (call.peer, call.request.id) in self._streams:
                 raise Refused(Code.CONFLICT, f"request {call.request.id} is under way")
             call.opened(self._send, lasts_s)

@@ -3,8 +3,10 @@
 import errno
 import json
 import sqlite3
+import threading
 import uuid
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from nodeagent import wire
 from nodeagent.wire import METHODS, Code, DomainRef
-from tests.contract.kit import ISO, Node
+from tests.contract.kit import ISO, Node, until
 
 SERVER = str(uuid.uuid4())
 
@@ -163,6 +165,50 @@ def test_many_calls_for_one_server_wait_without_threads(tmp_path: Path) -> None:
         codes.append(reply.body.get("code", reply.kind))
     assert set(codes) == {wire.RESULT, Code.BUSY} and codes.count(wire.RESULT) >= 256
     node.down()
+
+
+def test_a_flood_of_one_key_is_its_own_to_wait_for(fake: Node) -> None:
+    """With a slow driver and hundreds of reads of a reader, an admin's reads are answered meanwhile, and those of the reader are few."""
+    host, taken = fake.agent.driver.host, []
+
+    def slow() -> Any:
+        taken.append(threading.Event().wait(0.2))
+        return host()
+
+    fake.agent.driver.host = slow  # type: ignore[method-assign]
+    for _ in range(600):
+        fake.send(fake.request("inventory.read", wire.InventoryRead(0)), role=wire.READER)
+    assert fake.ok("domain.list").domains == ()
+    fake.ok("inventory.read", wire.InventoryRead(0))
+    assert len(taken) < 6
+    fake.agent.driver.host = host  # type: ignore[method-assign]
+    until(lambda: fake.replies.qsize() == 600)
+    codes = [fake.next()[0].body.get("code", "") for _ in range(600)]
+    assert codes.count(Code.BUSY) >= 600 - 256 - 8
+
+
+def test_those_who_ask_at_once_share_one_report(fake: Node) -> None:
+    """Asked for while one is being taken, the next report serves all, and it began after each of them asked."""
+    host, began, go = fake.agent.driver.host, threading.Semaphore(0), threading.Semaphore(0)
+
+    def held() -> Any:
+        began.release()
+        assert go.acquire(timeout=10)
+        return host()
+
+    fake.agent.driver.host = held  # type: ignore[method-assign]
+    found: list[wire.Report] = []
+    threads = [threading.Thread(target=lambda: found.append(fake.agent.report(0.0))) for _ in range(9)]
+    threads[0].start()
+    assert began.acquire(timeout=10)
+    for thread in threads[1:]:
+        thread.start()
+    threading.Event().wait(0.1)
+    asked_s = fake.agent.clock.boottime_s()
+    go.release(9)
+    for thread in threads:
+        thread.join(10)
+    assert len({report.taken_s for report in found}) == 2 and [report.taken_s > asked_s for report in found].count(True) == 8
 
 
 def test_reads_pass_writes(tmp_path: Path) -> None:

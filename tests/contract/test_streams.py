@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent import wire
+from nodeagent.admins import FixedAdmins
 from nodeagent.wire import CONSOLE_WINDOW_BYTES, Code, ConsoleRef, DomainRef
 from tests.contract.kit import KEYS, Node, until
 
@@ -139,11 +140,16 @@ def test_a_gone_caller_costs_nothing(running: tuple[Node, str]) -> None:
 
 
 def test_streams_are_bounded(fake: Node) -> None:
-    """The 257th stream is told to come again."""
-    for _ in range(256):
-        fake.send(fake.request("inventory.watch"))
-    reports(fake, 200)
-    assert fake.refusal("inventory.watch").code == Code.BUSY
+    """One key's 65th stream is told to come again, another key's is opened; so is the 257th of all."""
+    roles = {f"{number}" * 40: ("r", wire.READER) for number in range(5)}
+    fake.agent.admins = FixedAdmins(roles)
+    for number in range(4):
+        for _ in range(64):
+            fake.send(fake.request("inventory.watch"), role=f"{number}" * 40)
+            reports(fake, 1)
+        if not number:
+            assert fake.refusal("inventory.watch", role="0" * 40).code == Code.BUSY
+    assert fake.refusal("inventory.watch", role="4" * 40).code == Code.BUSY
 
 
 def test_a_log_is_read_from_anywhere(fake: Node, tmp_path: Path) -> None:

@@ -48,11 +48,62 @@ def test_the_queue_is_bounded(bound: int, bound_bytes: int) -> None:
     started = threading.Event()
     pool.submit("", lambda: (started.set(), stuck.wait(WAIT_S)))
     assert started.wait(WAIT_S)
-    assert [pool.submit("", ran.release, 10) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [pool.submit("", ran.release, 10, f"caller {n}") for n in range(5)] == [True] * 3 + [False] * 2
     stuck.set()
     for _ in range(3):
         assert ran.acquire(timeout=WAIT_S)
-    until(lambda: pool.submit("", ran.release, 10))
+    until(lambda: pool.submit("", ran.release, 10, "caller 4"))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1 << 20), (10, 100)])
+def test_one_caller_takes_half_of_the_queue(sizes: tuple[int, int]) -> None:
+    """What one caller has waiting is bounded by half, in number and in bytes; another's jobs and the owner's are still taken."""
+    size, bound_bytes = sizes
+    pool, stuck, started = Pool("t", 1, 10, bound_bytes), threading.Event(), threading.Event()
+    pool.submit("", lambda: (started.set(), stuck.wait(WAIT_S)))
+    assert started.wait(WAIT_S)
+    assert [pool.submit("", stuck.wait, size, "a") for _ in range(7)] == [True] * 5 + [False] * 2
+    assert [pool.submit("", stuck.wait, size, "b") for _ in range(6)] == [True] * 5 + [False]
+    assert pool.submit("", stuck.wait, size)
+    stuck.set()
+
+
+def test_one_caller_leaves_threads_to_others() -> None:
+    """However much one caller asks, a thread in four is left; and where all are asked for, callers take turns."""
+    pool, stuck, done = Pool("t", 4, 1000, 1 << 20), threading.Event(), threading.Event()
+    for _ in range(100):
+        pool.submit("", lambda: stuck.wait(WAIT_S), 0, "a")
+    pool.submit("", done.set, 0, "b")
+    assert done.wait(WAIT_S)
+    order, last = [], threading.Event()
+    for caller in ("c", "d"):
+        for _ in range(3):
+            pool.submit("one thread", lambda: None, 0, caller)
+    for _ in range(20):
+        pool.submit("", lambda: order.append("c"), 0, "c")
+    pool.submit("", lambda: (order.append("d"), last.set()), 0, "d")
+    assert last.wait(WAIT_S)
+    stuck.set()
+
+
+def test_each_job_finds_a_thread() -> None:
+    """Jobs that wait for each other, behind keys and held to a share, all run: no free thread sleeps while one may."""
+    ran, gate = threading.Semaphore(0), threading.Barrier(6)
+
+    def meet() -> None:
+        gate.wait(WAIT_S)
+        ran.release()
+
+    for _ in range(50):
+        pool = Pool("t", 8, 1000, 1 << 20)
+        pool.submit("k", lambda: None, 0, "a")
+        for caller in ("a", "b"):
+            for _ in range(3):
+                pool.submit("", meet, 0, caller)
+            pool.submit("k", ran.release, 0, caller)
+        for _ in range(8):
+            assert ran.acquire(timeout=WAIT_S)
+        pool.close()
 
 
 def test_a_job_that_fails_costs_no_thread(capfd: pytest.CaptureFixture[str]) -> None:
