@@ -9,6 +9,7 @@ SYSTEMD_UNIT = f"""\
 Description=novactl node agent
 After=network-online.target libvirtd.service virtqemud.socket
 Wants=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -23,13 +24,15 @@ Group={paths.USER}
 SupplementaryGroups=libvirt kvm
 UMask=0077
 LimitNOFILE=4096
-# virtlogd's console logs and disks in use belong to root and QEMU, so their modes may be passed over; what is not in
-# ReadWritePaths stays read-only all the same. It is no more than what access to libvirt's socket gives.
-AmbientCapabilities=CAP_DAC_OVERRIDE
-CapabilityBoundingSet=CAP_DAC_OVERRIDE
+# An enrolled key can make libzmq hold one message without end. The agent itself needs 45 MB, and with four images
+# arriving, held replies and full queues under 200; past this it is killed and started anew, and guests do not notice.
+MemoryMax=256M
+MemorySwapMax=0
+# None: what belongs to root or QEMU (console logs, disks in use) the agent has libvirt do.
+CapabilityBoundingSet=
 NoNewPrivileges=yes
 ProtectSystem=strict
-ReadWritePaths={paths.STATE_DIR} {paths.POOL_DIR} -/var/log/libvirt/qemu
+ReadWritePaths={paths.STATE_DIR} {paths.POOL_DIR}
 ProtectHome=yes
 PrivateTmp=yes
 # Not PrivateDevices: whether /dev/kvm can be opened decides between KVM and emulation.
