@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import resource
 import signal
 import socket
 import sys
@@ -12,6 +13,7 @@ from nodeagent import __version__
 from nodeagent.config import BadConfig, Config, load
 
 CONFIG = "/etc/nodeagent/config.json"
+DESCRIPTORS = 4096
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -77,6 +79,7 @@ def run(config: Config) -> int:
     from nodeagent.ledger import BadLedger, Ledger
     from nodeagent.loop import Loop, Unsafe, zmq_error
 
+    _raise_descriptors()
     try:
         os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
         secret, public = (_read(os.path.join(config.keys_dir, name)) for name in ("agent.key", "agent.pub"))
@@ -101,6 +104,14 @@ def run(config: Config) -> int:
     _notify("STOPPING=1")
     loop.close()
     return 0
+
+
+def _raise_descriptors() -> None:
+    """As many as the host allows, at most DESCRIPTORS: each connection needs one, and some memory."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _notify(text: str) -> None:

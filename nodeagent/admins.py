@@ -28,7 +28,7 @@ def parse(text: str) -> Dict[str, Tuple[str, str]]:
 class Admins:
     """The table, asked for every message so that taking a key out cuts its open connections too.
 
-    A file that is missing or broken admits nobody.
+    A file that is missing or broken admits nobody; one that could not be opened this time is tried again the next.
     """
 
     def __init__(self, path: str) -> None:
@@ -61,9 +61,11 @@ class Admins:
         try:
             with open(self._path, encoding="utf-8") as file:
                 self._keys, self.fault = parse(file.read()), ""
-        except (OSError, BadAdmins) as bad:
-            self._keys, self.fault = {}, f"{self._path}: {bad}"
-        self._seen = seen
+            self._seen = seen
+        except BadAdmins as bad:
+            self._seen, self._keys, self.fault = seen, {}, f"{self._path}: {bad}"
+        except OSError as bad:
+            self._seen, self._keys, self.fault = None, {}, f"{self._path}: {bad.strerror}"
 
 
 class FixedAdmins:

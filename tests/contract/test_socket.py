@@ -1,19 +1,23 @@
 """The agent's port: who gets in, and that nothing sent to it takes it down."""
 
 import contextlib
+import errno
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import zmq
 
 from nodeagent import wire, zap
+from nodeagent.admins import Admins
 from nodeagent.loop import Loop, Unsafe, new_keypair
 from nodeagent.wire import Code
 from tests.contract.kit import Node, until
@@ -237,6 +241,29 @@ def test_a_peer_that_takes_nothing_costs_little(agent: AgentProcess) -> None:
 def test_it_stops_when_told(agent: AgentProcess) -> None:
     """SIGTERM ends it with status 0 and guests go on; started again, it knows them."""
     assert agent.stop() == 0
+
+
+def test_it_takes_the_descriptors_it_may_have(tmp_path: Path) -> None:
+    """Started with few, it raises its own limit to what the host allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        agent = AgentProcess(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(agent.process.pid, resource.RLIMIT_NOFILE)[0] == min(4096, hard)
+    agent.stop()
+
+
+def test_admins_that_could_not_be_opened_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of descriptors, nobody is admitted; as soon as one is free, all are again, though the file did not change."""
+    path = tmp_path / "admins.json"
+    path.write_text(json.dumps({"keys": {"k" * 40: {"name": "a", "role": wire.ADMIN}}}))
+    admins = Admins(str(path))
+    with monkeypatch.context() as full:
+        full.setattr("builtins.open", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        assert admins.role("k" * 40) == "" and "Too many" in admins.fault
+    assert (admins.role("k" * 40), admins.fault) == (wire.ADMIN, "")
 
 
 def test_it_tells_the_service_manager(tmp_path: Path) -> None:
