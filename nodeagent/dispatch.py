@@ -116,12 +116,14 @@ class Dispatcher:
                 raise Refused(Code.UNKNOWN_METHOD, f"{wire.shown(request.method)} is not a method of this agent")
             if method.role not in _ALLOWED[role]:
                 raise Refused(Code.DENIED, f"{request.method} needs the role {method.role}, this key has {role}")
-            for name in ("id", "operation", "actor", "boot_id"):
-                wire.check_id(getattr(request, name), name)
+            for text in (request_id, request.operation, request.actor, request.boot_id):
+                if len(text) > wire.ID_CHARS or not text.isprintable():
+                    wire.check_id(text, "id, operation, actor or boot_id")
             args = wire.from_plain(method.args, request.args)
-            call = (StreamCall if method.streams else Call)(self.agent, dataclasses.replace(request, args={}), role, key, peer)
             if method.inline:
-                return self._answer(call, method, args, payload)
+                return self._answer(Call(self.agent, request, role, key, peer), method, args, payload)
+            kept = dataclasses.replace(request, args={})
+            call = (StreamCall if method.streams else Call)(self.agent, kept, role, key, peer)
             self._submit(call, method, args, payload)
             return None
         except wire.BadMessage as bad:
