@@ -43,6 +43,11 @@ def log_name(server: str) -> str:
     return f"{PREFIX}{server}-console.log"
 
 
+def log_names(server: str) -> Tuple[str, str]:
+    """The console's log, and the one libvirt keeps of QEMU's own words, in one directory."""
+    return log_name(server), f"{PREFIX}{server}.log"
+
+
 def build(spec: DomainSpec, disk_format: str, mark: Mark, platform: Platform) -> str:
     """The domain of `spec`, its disk an overlay on the base image of `disk_format`.
 

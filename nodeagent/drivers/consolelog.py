@@ -5,6 +5,7 @@ it takes as a volume of a transient storage pool over the log directory: then li
 no more rights.
 """
 
+import itertools
 import os
 from typing import Tuple
 
@@ -31,9 +32,9 @@ class ConsoleLogs:
             return self._read_volume(server, offset, max_bytes)
 
     def delete(self, server: str) -> None:
-        """The log and those it was rotated to are gone; absent is success."""
-        for suffix in ("", ".0", ".1", ".2"):
-            path = self._path(server) + suffix
+        """The log, libvirt's own of this domain, and those they were rotated to are gone; absent is success."""
+        for name, suffix in itertools.product(domainxml.log_names(server), ("", ".0", ".1", ".2")):
+            path = os.path.join(self.DIRECTORY, name + suffix)
             try:
                 os.unlink(path)
             except FileNotFoundError:
