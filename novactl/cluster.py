@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,20 +55,26 @@ class RandomIds:
 
 
 class Cluster:
-    """`db` and `agents` are opened with their first use. `actor` is who asks: `user@host`."""
+    """`db` and `agents` are opened with their first use, once, by whichever thread. `actor` is who asks: `user@host`."""
 
     def __init__(self, config: Config, *, clock: Clock | None = None, ids: Ids | None = None, actor: str = "") -> None:
         self.config = config
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or RandomIds()
         self._actor = actor
+        self._opening = threading.Lock()
+        self._db: Database | None = None
+        self._agents: Agents | None = None
 
-    @functools.cached_property
+    @property
     def db(self) -> Database:
         """The database, its schema checked. Raises NotInitialised, SchemaOlder, SchemaNewer, DatabaseFailed."""
-        database = self.unchecked_db()
-        database.check_schema()
-        return database
+        with self._opening:
+            if self._db is None:
+                database = self.unchecked_db()
+                database.check_schema()
+                self._db = database
+            return self._db
 
     def unchecked_db(self) -> Database:
         """The database as it is: for `init` and `doctor`."""
@@ -75,13 +82,16 @@ class Cluster:
 
         return open_database(self.config.database_url, busy_timeout_s=self.config["database.busy_timeout_s"])
 
-    @functools.cached_property
+    @property
     def agents(self) -> Agents:
-        from novactl.agents import keys
-        from novactl.agents.client import Agents
+        with self._opening:
+            if self._agents is None:
+                from novactl.agents import keys
+                from novactl.agents.client import Agents
 
-        pair = functools.cache(lambda: keys.load(self.config.data_dir / "keys"))
-        return Agents(pair, actor=self.actor, connect_s=self.config["agent.connect_s"])
+                pair = functools.cache(lambda: keys.load(self.config.data_dir / "keys"))
+                self._agents = Agents(pair, actor=self.actor, connect_s=self.config["agent.connect_s"])
+            return self._agents
 
     @functools.cached_property
     def actor(self) -> str:
@@ -96,10 +106,10 @@ class Cluster:
         return f"{user}@{os.uname().nodename}"
 
     def close(self) -> None:
-        if "agents" in self.__dict__:
-            self.agents.close()
-        if "db" in self.__dict__:
-            self.db.close()
+        if self._agents is not None:
+            self._agents.close()
+        if self._db is not None:
+            self._db.close()
 
 
 def open_cluster(config: Config) -> Cluster:

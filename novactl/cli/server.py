@@ -187,7 +187,8 @@ def delete(
 def _change(session: Session, servers: list[str], act: Any, quiet: bool, **how: Any) -> Shown:
     """One api verb on each of the servers, with progress. With --async the operations' ids are the result."""
     with watching(session, quiet=quiet, kind=f"server.{act.__name__}") as watch:
-        shown = each(session, servers, lambda ref: act(session.cluster, ref, watch=watch, **how))
+        at_once = session.config["operation.parallel"]
+        shown = each(session, servers, lambda ref: act(session.cluster, ref, watch=watch, **how), at_once=at_once)
     return begun(shown.value) if isinstance(shown.value, str) else shown
 
 

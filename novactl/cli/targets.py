@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from novactl.cli import columns, failures
@@ -24,8 +24,8 @@ class Outcome(NamedTuple):
         return self.result if isinstance(self.result, str) else getattr(self.result, "status", "")
 
 
-def each(session: Session, refs: list[str], act: Callable[[str], Any]) -> Shown:
-    """`act` on every one of `refs`, in their order, each once.
+def each(session: Session, refs: list[str], act: Callable[[str], Any], *, at_once: int = 1) -> Shown:
+    """`act` on every one of `refs`, each once, `at_once` of them side by side; the outcomes in their order.
 
     One target: its result as a record, its error raised. Several: an outcome each on stdout, errors on stderr, exit 7 if
     some failed; if all failed, the status they share, else 1.
@@ -35,15 +35,40 @@ def each(session: Session, refs: list[str], act: Callable[[str], Any]) -> Shown:
         result = act(refs[0])
         return Shown(result, rows=(Outcome(refs[0], True, result, None),), table=columns.OUTCOMES)
     outcomes, statuses = [], []
-    for ref in refs:
-        try:
-            outcomes.append(Outcome(ref, True, act(ref), None))
-        except NovaError as error:
-            failures.note(session, error)
-            outcomes.append(Outcome(ref, False, None, error.as_dict()))
-            statuses.append(error.exit_status)
+    for ref, result in zip(refs, _results(session, refs, act, at_once), strict=True):
+        if isinstance(result, NovaError):
+            failures.note(session, result)
+            outcomes.append(Outcome(ref, False, None, result.as_dict()))
+            statuses.append(result.exit_status)
+        else:
+            outcomes.append(Outcome(ref, True, result, None))
     session.note(f"{len(refs) - len(statuses)} ok, {len(statuses)} failed")
     return Shown(tuple(outcomes), table=columns.OUTCOMES, status=_status(len(refs), statuses))
+
+
+def _results(session: Session, refs: list[str], act: Callable[[str], Any], at_once: int) -> Iterator[Any]:
+    """What `act` returned or raised for each, in order, as soon as it is there."""
+
+    def tried(ref: str) -> Any:
+        try:
+            return act(ref)
+        except NovaError as error:
+            return error
+
+    def tried_apart(ref: str) -> Any:
+        try:
+            return tried(ref)
+        finally:
+            session.cluster.db.close()                        # this thread's connection
+
+    if at_once == 1:
+        yield from map(tried, refs)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    session.cluster                                           # noqa: B018 - opened, and settled, before the threads
+    with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="target") as pool:
+        yield from pool.map(tried_apart, refs)
 
 
 def _status(targets: int, failed: list[ExitStatus]) -> ExitStatus:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,3 +148,22 @@ def test_init_and_doctor(prompt: Prompt, tmp_path: Path) -> None:
     assert (first["created"], second["created"]) == (True, False)
     assert first["cluster_id"] == second["cluster_id"] and first["admin_key"] == second["admin_key"]
     assert all(item["verdict"] == "ok" for item in prompt.run("doctor", "-o", "json").json["items"])
+
+
+def test_several_targets_are_acted_on_side_by_side(tmp_path: Path) -> None:
+    """Four servers to start: each start waits for the other three, so they run at once or not at all; outcomes stay in order."""
+    with small_world(tmp_path, count=1) as world:
+        prompt = Prompt(world.env)
+        assert prompt.run("server", "create", "w", "--count", "4", *WANTED, "-q").status == 0
+        names = [f"w-{number}" for number in range(1, 5)]
+        assert prompt.run("server", "stop", *names, "--grace", "0", "--yes", "-q").status == 0
+        together, driver = threading.Barrier(4, timeout=20), world.agents["n1"].driver
+        start = driver.start_domain
+
+        def waiting(server: str) -> None:
+            together.wait()
+            start(server)
+
+        driver.start_domain = waiting
+        told = prompt.run("server", "start", *names, "-q", "-o", "json")
+        assert [(item["target"], item["ok"]) for item in told.json["items"]] == [(name, True) for name in names]
