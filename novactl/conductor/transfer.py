@@ -40,7 +40,7 @@ def _send(run: Run, node: Node, offer: wire.ImageOffer) -> None:
         results = run.cluster.agents.pipeline(
             node, "image.chunk", _chunks(path, offer.sha256, state.offset), fence=run.fence("image.chunk"), window=wire.IMAGE_WINDOW)
         for answer in results:
-            reached = answer.offset
+            reached = offer.size_bytes if answer.present else answer.offset
             run.progress(reached, offer.size_bytes)
         if reached >= offer.size_bytes:
             run.call(node, "image.finish", wire.ImageRef(offer.sha256))

@@ -84,4 +84,4 @@ class CoreDatabase(Database):
             return meta.schema_number(CoreTx(connection, self._built))
 
     def close(self) -> None:
-        self.engine.dispose()
+        """Connections belong to the pool, not to a thread: nothing is held between transactions."""

@@ -43,7 +43,7 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close this thread's connection."""
+        """Close what this thread holds open; the next transaction opens it anew."""
 
     def check_schema(self) -> None:
         """Raises NotInitialised, SchemaOlder or SchemaNewer; returns when the schema is the one this code knows."""
