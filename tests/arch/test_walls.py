@@ -96,6 +96,19 @@ def test_the_agent_needs_only_what_distributions_package() -> None:
             assert (top, module) in {("zmq", "nodeagent.loop"), ("libvirt", "nodeagent.drivers.libvirt")}, f"{module} imports {top}"
 
 
+def test_the_agent_is_written_for_python_3_9() -> None:
+    """nodeagent parses as Python 3.9, no annotation is a union by `|`, and zip has no `strict` (both need 3.10)."""
+    for path in sorted((ROOT / "nodeagent").rglob("*.py")):
+        tree = ast.parse(path.read_text(), filename=str(path), feature_version=(3, 9))
+        annotations = [node.annotation for node in ast.walk(tree) if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation]
+        annotations += [node.returns for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.returns]
+        for annotation in annotations:
+            assert not any(isinstance(node, ast.BitOr) for node in ast.walk(annotation)), f"{path.name}:{annotation.lineno}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "zip":
+                assert not any(keyword.arg == "strict" for keyword in node.keywords), f"{path.name}:{node.lineno}"
+
+
 def test_handlers_know_neither_sockets_nor_libvirt() -> None:
     """What a handler is given is all it has: no socket, no hypervisor library."""
     for module, tree in modules("nodeagent"):
