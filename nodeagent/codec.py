@@ -35,8 +35,14 @@ def to_plain(value: Any) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if kind is dict:
+        return {str(key): item if type(item) in _PLAIN else to_plain(item) for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
-        return {name: to_plain(getattr(value, name)) for name, _, _ in _fields(kind)}
+        plain = {}
+        for name, _, _ in _fields(kind):
+            item = getattr(value, name)
+            plain[name] = item if type(item) in _PLAIN else to_plain(item)
+        return plain
     if isinstance(value, (list, tuple)):
         return [to_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -70,7 +76,8 @@ def from_plain(cls: Type[T], value: Any) -> T:
     given = {}
     for name, kind, needed in _fields(cls):
         if name in value:
-            given[name] = _checked(kind, value[name], f"{cls.__name__}.{name}")
+            item = value[name]
+            given[name] = item if kind is str and type(item) is str else _checked(kind, item, f"{cls.__name__}.{name}")
         elif needed:
             raise BadMessage(f"{cls.__name__}.{name} is missing")
     return cls(**given)

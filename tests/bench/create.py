@@ -18,7 +18,7 @@ from tests.lab import Host, Lab
 from tests.lab.fleet import Fleet
 
 WIDTH, WAVE = 4, 24
-TURNS, TURNS_OF_WAVES = 7, 2
+TURNS, TURNS_OF_WAVES = 7, 3
 POOL = "/var/lib/libvirt/images/novactl"
 
 # Reads domains as a JSON list of XML, creates them WIDTH at a time, prints the seconds that took. libvirt says now and then

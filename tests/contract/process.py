@@ -60,6 +60,7 @@ class AgentProcess:
         public, secret = pair or self.admin
         socket = self.context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDTIMEO, 20_000)
         socket.setsockopt(zmq.CURVE_SERVERKEY, (server or self.public).encode())
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public.encode())
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret.encode())
@@ -78,8 +79,10 @@ class AgentProcess:
 def ask(socket: zmq.Socket, method: str, args: Any = None, *, wait_s: float = 5.0, **envelope: Any) -> wire.Reply | None:
     """One call; None where nothing answers in `wait_s`."""
     request = wire.Request(**{"id": uuid.uuid4().hex, "method": method, "args": wire.to_plain(args) if args else {}, **envelope})
-    socket.send_multipart(wire.encode(request))
     deadline = time.monotonic() + wait_s
+    if not socket.poll(int(wait_s * 1000), zmq.POLLOUT):        # a connection that was refused before it could take anything
+        return None
+    socket.send_multipart(wire.encode(request), flags=zmq.NOBLOCK)
     while socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
         reply, _ = wire.decode(wire.Reply, socket.recv_multipart())
         if reply.id == request.id:
