@@ -6,7 +6,7 @@ consoles come through it.
 
 import os
 import threading
-from typing import Callable, Dict, List, Mapping, MutableMapping, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, MutableMapping, Optional, Set, Tuple
 
 import libvirt
 
@@ -50,6 +50,8 @@ class LibvirtDriver:
         self._networks = Networks(self.link)
         self._logs = ConsoleLogs(self.link, f"{config.pool_name}-log")
         self._changed: Callable[[], None] = lambda: None
+        self._validated: Set[str] = set()
+        """Shapes of domains that libvirt has held against its schema: that takes it longer than all the rest of defining."""
         self._specs: Dict[str, Tuple[DomainSpec, Mark]] = {}
         self._facts: Optional[Facts] = None
         self._network = ""
@@ -65,6 +67,8 @@ class LibvirtDriver:
 
     def _opened(self, conn: libvirt.virConnect) -> None:
         self._specs.clear()
+        self._validated.clear()
+        self._storage.forget()
         self._facts = Facts.read(libvirt, conn, self._config)
         conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
 
@@ -129,8 +133,10 @@ class LibvirtDriver:
 
     def define(self, spec: DomainSpec, disk_format: str, mark: Mark) -> None:
         with self.link.acting(f"define server {spec.name}") as conn:
-            xml = domainxml.build(spec, disk_format, mark, self._facts.platform)
-            conn.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            shape = domainxml.build(domainxml.shape_of(spec), disk_format, Mark("", ""), self._facts.platform)
+            flags = 0 if shape in self._validated else libvirt.VIR_DOMAIN_DEFINE_VALIDATE
+            conn.defineXMLFlags(domainxml.build(spec, disk_format, mark, self._facts.platform), flags)
+            self._validated.add(shape)
             self._specs[spec.server] = (spec, mark)
 
     def spec(self, server: str) -> Optional[DomainSpec]:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from typing import List, Mapping, MutableMapping, Optional
+from typing import List, Mapping, MutableMapping, Optional, Set
 
 from nodeagent import domainxml
 from nodeagent.drivers.base import disk_bytes
@@ -21,6 +21,11 @@ class Storage:
     def __init__(self, link, name: str, directory: str) -> None:
         self._link, self._name, self._directory = link, name, directory
         self._wait = threading.Event().wait
+        self._seen: Set[ImageOffer] = set()
+
+    def forget(self) -> None:
+        """Another daemon, or the same anew: what it was seen to have is looked for again."""
+        self._seen.clear()
 
     # ------------------------------------------------------------ the pool
 
@@ -59,6 +64,8 @@ class Storage:
     def add_image(self, offer: ImageOffer) -> None:
         """libvirt sees the file, and sees in it what was offered: the format, no file behind it, the size."""
         name = base_name(offer.sha256, offer.disk_format)
+        if offer in self._seen and os.path.exists(os.path.join(self._directory, name)):
+            return
         with self._link.acting(f"add image {offer.sha256[:12]}") as conn:
             pool = self._needed(conn)
             volume = self._volume(pool, name)
@@ -75,8 +82,10 @@ class Storage:
             raise Refused(Code.BAD_IMAGE, "the image wants another file behind it")
         if offer.disk_format == "qcow2" and size != offer.virtual_size_bytes:
             raise Refused(Code.BAD_IMAGE, f"the image's disk has {size} bytes, not {offer.virtual_size_bytes}")
+        self._seen.add(offer)
 
     def remove_image(self, sha256: str, disk_format: str) -> None:
+        self._seen = {offer for offer in self._seen if offer.sha256 != sha256}
         with self._link.acting(f"delete image {sha256[:12]}") as conn:
             self._delete(conn, base_name(sha256, disk_format))
 
