@@ -146,7 +146,7 @@ def test_the_silent_are_not_waited_for_once_the_others_have_answered(world: Worl
     dead = dataclasses.replace(node(world), id="dead", name="dead", address="tcp://127.0.0.1:9")
     began = world.cluster.clock.monotonic()
     found = world.cluster.agents.fan_out([node(world), dead], "agent.ping", timeout_s=5, hurry={"dead": 0.2})
-    assert world.cluster.clock.monotonic() - began < 1.5
+    assert world.cluster.clock.monotonic() - began < 3
     assert isinstance(found["dead"], Unreachable) and not isinstance(found[node(world).id], NovaError)
 
 

