@@ -2,7 +2,8 @@
 
 import json
 import os
-import socket
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.bench.registry import Figure, at_least, at_most, bench
 
 FLEET, ROUNDS, CALLS = 1000, 15, 2000
 DOMAINS, IDLE_S = 10, 15.0
+PORT, POOL = 7799, "/var/lib/libvirt/images/novactl"
 RSS_MB, IDLE_PERCENT, CALL_MS, CALLS_PER_S = 45.0, 0.5, 0.5, 12_000.0
 
 
@@ -89,8 +91,8 @@ def fan_out() -> Figure:
 
 @bench("agent.idle")
 def idle() -> Iterator[Figure]:
-    """A real agent on this machine's libvirt with ten running domains and nobody asking. Needs root and libvirtd."""
-    with agents() as (client, key), real_agent(key) as (process, peer):
+    """A real agent on a lab host's libvirt with ten running domains and nobody asking. Needs root."""
+    with agents() as (client, key), real_agent(key) as (pid, peer):
         node = _Node(client, peer)
         node.change("node.prepare", wire.Prepare())
         servers: list[str] = []
@@ -101,10 +103,10 @@ def idle() -> Iterator[Figure]:
                 node.server(servers[-1], sha256, number)
             client.call(peer, "inventory.read", wire.InventoryRead(0))
             threading.Event().wait(3)
-            began, before = time.monotonic(), _cpu_s(process.pid)
+            began, before = time.monotonic(), _cpu_s(pid)
             threading.Event().wait(IDLE_S)
-            percent = 100 * (_cpu_s(process.pid) - before) / (time.monotonic() - began)
-            rss_mb = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+            percent = 100 * (_cpu_s(pid) - before) / (time.monotonic() - began)
+            rss_mb = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
         finally:
             for server in servers:
                 for method in ("domain.destroy", "domain.undefine", "disk.delete"):
@@ -147,34 +149,41 @@ class _Node:
 
 
 @contextmanager
-def real_agent(admin_key: str) -> Iterator[tuple[subprocess.Popen, Peer]]:
-    """`python3 -m nodeagent` as a node has it: the system's Python, libvirt and zmq where they are there."""
+def real_agent(admin_key: str) -> Iterator[tuple[int, Peer]]:
+    """`python3 -m nodeagent` on a lab host of its own, by the system's Python, libvirt and zmq: its pid, and how to reach it."""
     from nodeagent.__main__ import ensure_keys
+    from tests.lab import Lab
 
-    root = Path(__file__).parents[2]
-    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory(dir="/var/lib/libvirt/images", prefix="bench-") as pool:
-        directory = Path(name)
-        public = ensure_keys(str(directory / "keys"))
-        (directory / "admins.json").write_text(json.dumps({"keys": {admin_key: {"name": "bench", "role": wire.ADMIN}}}))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        (directory / "config.json").write_text(json.dumps({
-            "node_id": str(uuid.uuid4()), "cluster_id": str(uuid.uuid4()), "name": "bench", "listen": f"tcp://127.0.0.1:{port}",
-            "keys_dir": str(directory / "keys"), "admins_file": str(directory / "admins.json"), "state_dir": str(directory / "state"),
-            "pool_name": f"bench-{port}", "pool_dir": f"{pool}/pool"}))
-        os.chmod(pool, 0o711)
-        command = [_python(), "-m", "nodeagent", "--config", str(directory / "config.json")]
-        with subprocess.Popen(command, cwd=root, stderr=(directory / "log").open("w")) as process:
+    with Lab(count=1) as lab:
+        host = lab.hosts[0]
+        state = host.dir / "var/lib/nodeagent"
+        public = ensure_keys(str(state / "keys"))
+        (state / "admins.json").write_text(json.dumps({"keys": {admin_key: {"name": "bench", "role": wire.ADMIN}}}))
+        (state / "config.json").write_text(json.dumps({
+            "node_id": str(uuid.uuid4()), "cluster_id": str(uuid.uuid4()), "name": "bench", "listen": f"tcp://0.0.0.0:{PORT}",
+            "keys_dir": "/var/lib/nodeagent/keys", "admins_file": "/var/lib/nodeagent/admins.json",
+            "state_dir": "/var/lib/nodeagent/state", "pool_dir": POOL}))
+        shutil.copytree(Path(__file__).parents[2] / "nodeagent", host.dir / "opt/nodeagent")
+        host.run("install", "-d", "-m", "0711", POOL)
+        inside = ["nsenter", "-t", str(host._inner_pid()), "-m", "-u", "-i", "-n", "-p"]
+        command = [*inside, "/usr/bin/python3", "-m", "nodeagent", "--config", "/var/lib/nodeagent/config.json"]
+        environment = {"PYTHONPATH": "/opt", "PATH": os.environ["PATH"]}
+        with subprocess.Popen(command, cwd="/", env=environment, stderr=(state / "log").open("w")) as process:
+            pid = _child(process.pid)
             try:
-                yield process, Peer("bench", "bench", f"tcp://127.0.0.1:{port}", public)
+                yield pid, Peer("bench", "bench", f"tcp://{host.address}:{PORT}", public)
             finally:
-                process.terminate()
+                os.kill(pid, signal.SIGTERM)
 
 
-def _python() -> str:
-    works = subprocess.run(["/usr/bin/python3", "-c", "import libvirt, zmq"], capture_output=True, check=False)
-    return "/usr/bin/python3" if works.returncode == 0 else sys.executable
+def _child(pid: int) -> int:
+    """The one process that nsenter started in the other namespace."""
+    for _ in range(500):
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        if children:
+            return int(children[0])
+        threading.Event().wait(0.01)
+    raise RuntimeError("nsenter started nothing")
 
 
 def _cpu_s(pid: int) -> float:
