@@ -11,6 +11,7 @@ from novactl.cluster import Cluster
 from novactl.db import nodes, placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import NovaError, Unreachable
+from novactl.model.facts import Facts
 from novactl.model.node import Node, NodeUsage
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
 from novactl.scheduler.request import NodeView
@@ -32,10 +33,10 @@ def usages(tx: Tx) -> tuple[NodeUsage, ...]:
 def views(tx: Tx) -> list[NodeView]:
     return [
         NodeView(
-            id=usage.node.id, name=usage.node.name, state=usage.node.state, zone=usage.node.zone,
-            architecture=usage.node.architecture, inventories=usage.inventories, used=usage.allocated, servers=usage.servers,
+            id=usage.node.id, name=usage.node.name, state=usage.node.state,
+            facts=Facts(architecture=usage.node.architecture, zone=usage.node.zone, labels=usage.node.labels), inventories=usage.inventories, used=usage.allocated, servers=usage.servers,
             reported_at=usage.node.reported_at, silent_since=usage.node.silent_since, reason=usage.node.reason,
-            labels=usage.node.labels, generation=usage.node.generation, agent_version=usage.node.agent_version,
+            generation=usage.node.generation, agent_version=usage.node.agent_version,
         )
         for usage in usages(tx)
     ]

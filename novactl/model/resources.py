@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from novactl.model.units import human_gib, human_mib
 
-VCPU, MEMORY_MB, DISK_GB = "VCPU", "MEMORY_MB", "DISK_GB"
-STANDARD_CLASSES = (VCPU, MEMORY_MB, DISK_GB)
+VCPU, PCPU, MEMORY_MB, DISK_GB = "VCPU", "PCPU", "MEMORY_MB", "DISK_GB"
+STANDARD_CLASSES = (VCPU, PCPU, MEMORY_MB, DISK_GB)
+MAX_INT = 2**31 - 1
 
 Amounts = Mapping[str, int]
 """Resource class -> integer amount in the class's own unit."""
@@ -27,13 +28,15 @@ class Inventory:
     reserved: int = 0
     ratio_milli: int = 1000
     min_unit: int = 1
-    max_unit: int = 2**31 - 1
+    max_unit: int = MAX_INT
     step_size: int = 1
+    cached: int = 0
+    """DISK_GB: what the image cache holds of it, taken off as `reserved` is."""
 
     @property
     def capacity(self) -> int:
-        """What may be claimed in all: (total - reserved) x ratio, rounded down."""
-        return (self.total - self.reserved) * self.ratio_milli // 1000
+        """What may be claimed in all: (total - reserved - cached) x ratio, rounded down; never less than 0."""
+        return max(0, (self.total - self.reserved - self.cached) * self.ratio_milli // 1000)
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Shortage:
 
 
 _SPOKEN: Mapping[str, tuple[str, Callable[[int], str]]] = {
-    VCPU: ("vcpu", str), MEMORY_MB: ("memory", human_mib), DISK_GB: ("disk", human_gib),
+    VCPU: ("vcpu", str), PCPU: ("pcpu", str), MEMORY_MB: ("memory", human_mib), DISK_GB: ("disk", human_gib),
 }
 
 
@@ -80,7 +83,8 @@ def _why(inventory: Inventory | None, resource_class: str, used: int, amount: in
     if amount > free:
         return (
             f"{word}: needs {tell(amount)}, free {tell(free)} of {tell(inventory.capacity)}"
-            f" (ratio {inventory.ratio_milli / 1000}, reserved {tell(inventory.reserved)}): short by {tell(amount - free)}"
+            f" (ratio {inventory.ratio_milli / 1000}, reserved {tell(inventory.reserved)}"
+            f"{f', image cache {tell(inventory.cached)}' if inventory.cached else ''}): short by {tell(amount - free)}"
         )
     if amount > inventory.max_unit:
         return f"{word}: needs {tell(amount)}, the node gives one server at most {tell(inventory.max_unit)}"

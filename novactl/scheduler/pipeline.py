@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,8 @@ def place(request: Request, nodes: Iterable[NodeView], profile: Profile = DEFAUL
     ranked = _rank(request, passed, profile)
     return Decision(
         request=request, chosen=ranked[0] if ranked else None, alternates=tuple(ranked[1:]), rejected=rejected,
-        names={node.id: node.name for node in ordered}, profile=profile.name,
+        names={node.id: node.name for node in ordered}, profile=profile.name, looked_at=len(ordered), possible=len(ranked),
+        counts=dict(Counter(reject.code for rejects in rejected.values() for reject in rejects)),
     )
 
 
@@ -45,7 +47,10 @@ def _rank(request: Request, nodes: list[NodeView], profile: Profile) -> list[Can
     ranked = []
     for row, node in enumerate(nodes):
         weights = {name: column[row] for name, column in columns}
-        ranked.append(Candidate(node.id, sum(weights.values()), weights))
+        score = 0.0
+        for value in weights.values():                        # not sum(): from Python 3.12 on that rounds otherwise than columns do
+            score += value
+        ranked.append(Candidate(node.id, score, weights))
     ranked.sort(key=lambda candidate: -candidate.score)
     return ranked
 
@@ -90,8 +95,8 @@ def request_line(request: Request) -> str:
 
 def summary_line(decision: Decision) -> str:
     """'6 nodes, 2 possible.'"""
-    count = len(decision.names)
-    return f"{count} node{'' if count == 1 else 's'}, {len(decision.candidates)} possible."
+    count = decision.looked_at
+    return f"{count} node{'' if count == 1 else 's'}, {decision.possible} possible."
 
 
 def _ordinal(number: int) -> str:

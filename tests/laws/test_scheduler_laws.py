@@ -9,8 +9,9 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
+from novactl.model.facts import Facts
 from novactl.model.node import NodeState
-from novactl.model.resources import DISK_GB, MEMORY_MB, STANDARD_CLASSES, VCPU, Inventory, shortage
+from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory, shortage
 from novactl.scheduler.filters import FILTERS, requested
 from novactl.scheduler.pipeline import explain_rows, place
 from novactl.scheduler.profiles import PROFILES, Profile
@@ -21,6 +22,7 @@ IDS = st.sampled_from("abcdefgh")
 ZONES = st.sampled_from(["", "z1", "z2"])
 ARCHITECTURES = st.sampled_from(["x86_64", "x86_64", "aarch64"])
 SMALL = st.integers(0, 64)
+CLASSES = (VCPU, MEMORY_MB, DISK_GB)
 
 
 @st.composite
@@ -37,9 +39,9 @@ def views(draw: st.DrawFn) -> NodeView:
     id_ = draw(IDS)
     return NodeView(
         id=id_, name=f"node-{id_}", state=draw(st.sampled_from([NodeState.ENABLED, NodeState.ENABLED, *NodeState])),
-        zone=draw(ZONES), architecture=draw(ARCHITECTURES),
-        inventories={name: draw(inventories(name)) for name in draw(st.sets(st.sampled_from(STANDARD_CLASSES), min_size=2))},
-        used=draw(st.dictionaries(st.sampled_from(STANDARD_CLASSES), SMALL)), servers=draw(SMALL),
+        facts=Facts(zone=draw(ZONES), architecture=draw(ARCHITECTURES)),
+        inventories={name: draw(inventories(name)) for name in draw(st.sets(st.sampled_from(CLASSES), min_size=2))},
+        used=draw(st.dictionaries(st.sampled_from(CLASSES), SMALL)), servers=draw(SMALL),
         reported_at=draw(st.sampled_from([None, 0.0, 950.0, 990.0, 1000.0])),
         silent_since=draw(st.sampled_from([None, None, 900.0])),
         reason=draw(st.sampled_from(["", "fans"])),
@@ -87,7 +89,7 @@ def test_another_filter_never_adds_a_candidate(request: Request, fleet: list[Nod
     assert candidates(some | {more}) <= candidates(some)
 
 
-@given(REQUESTS, FLEETS, st.sampled_from(STANDARD_CLASSES))
+@given(REQUESTS, FLEETS, st.sampled_from(CLASSES))
 def test_a_smaller_server_fits_wherever_the_larger_did(request: Request, fleet: list[NodeView], name: str) -> None:
     """Where minimum and step allow it, asking for less of a resource rejects no node anew."""
     fleet = [
@@ -137,7 +139,7 @@ def test_the_capacity_rule_is_exact(
 ) -> None:
     """`shortage` answers as the rule in fractions does, also one unit around the edge, where floats would not."""
     inventory = Inventory("C", total, reserved, ratio_milli, low, high, step)
-    capacity = (total - reserved) * Fraction(ratio_milli, 1000)
+    capacity = max(Fraction(0), (total - reserved) * Fraction(ratio_milli, 1000))
     if edge:
         used = max(0, int(capacity) - amount + near)
     fits = amount == 0 or (used + amount <= capacity and low <= amount <= high and amount % step == 0)

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
 from novactl.scheduler import filters
 from novactl.scheduler.request import NodeView, Reject, Request
 
+GOOD = Facts(zone="z1", architecture="x86_64")
 REQUEST = Request(server="web1", amounts={VCPU: 4, MEMORY_MB: 8192, DISK_GB: 20}, architecture="x86_64", now=1000.0, fresh_s=60.0)
 NODE = NodeView(
-    id="a", name="n1", state=NodeState.ENABLED, zone="z1", architecture="x86_64", used={}, reported_at=990.0,
+    id="a", name="n1", state=NodeState.ENABLED, facts=GOOD, used={}, reported_at=990.0,
     inventories={
         VCPU: Inventory(VCPU, 8, 0, 4000, max_unit=8),
         MEMORY_MB: Inventory(MEMORY_MB, 16_384, 512, max_unit=16_384),
@@ -53,10 +55,10 @@ TABLE = [
     ("fresh", REQUEST, node(reported_at=939.0), "report: 61 s old, at most 60 s"),              # 61 > 60
     ("fresh", REQUEST, node(reported_at=1500.0), None),                                         # taken in after `now`
     ("architecture", request(architecture="aarch64"), NODE, "architecture: needs aarch64, is x86_64"),
-    ("architecture", REQUEST, node(architecture=""), "architecture: needs x86_64, is unknown"),
+    ("architecture", REQUEST, node(facts=Facts(architecture="")), "architecture: needs x86_64, is unknown"),
     ("zone", request(zone="z2"), NODE, "zone: needs z2, is in z1"),
-    ("zone", request(zone="z2"), node(zone=""), "zone: needs z2, is in none"),
-    ("zone", REQUEST, node(zone=""), None),
+    ("zone", request(zone="z2"), node(facts=Facts(architecture="x86_64")), "zone: needs z2, is in none"),
+    ("zone", REQUEST, node(facts=Facts(architecture="x86_64")), None),
     # free = (16384 - 512) * 1 - 9830 = 6042 MiB = 5.9 GiB; short 8192 - 6042 = 2150 MiB = 2.1 GiB
     ("resources", REQUEST, node(used={MEMORY_MB: 9830}),
      "memory: needs 8.0 GiB, free 5.9 GiB of 15.5 GiB (ratio 1.0, reserved 512 MiB): short by 2.1 GiB"),

@@ -9,6 +9,7 @@ import pytest
 
 from novactl import plugins
 from novactl.errors import BadConfig
+from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
 from novactl.scheduler import filters, weighers
@@ -16,13 +17,14 @@ from novactl.scheduler.pipeline import explain_rows, place, rejection_lines, req
 from novactl.scheduler.profiles import PROFILES
 from novactl.scheduler.request import NodeView, Reject, Request
 
+GOOD = Facts(zone="z1", architecture="x86_64")
 REQUEST = Request(
     server="web1", amounts={VCPU: 4, MEMORY_MB: 8192, DISK_GB: 20}, architecture="x86_64", zone="z1", now=1000.0, fresh_s=60.0)
 
 
 def node(id: str, *, memory_mb: int = 16_384, used_mb: int = 0, **changes: Any) -> NodeView:
     view = NodeView(
-        id=id, name=f"n{id}", state=NodeState.ENABLED, zone="z1", architecture="x86_64",
+        id=id, name=f"n{id}", state=NodeState.ENABLED, facts=GOOD,
         used={MEMORY_MB: used_mb}, reported_at=995.0,
         inventories={
             VCPU: Inventory(VCPU, 8, 0, 4000), MEMORY_MB: Inventory(MEMORY_MB, memory_mb), DISK_GB: Inventory(DISK_GB, 1000),
@@ -59,7 +61,7 @@ def test_equals_go_by_id() -> None:
 
 def test_every_reason_is_kept() -> None:
     """A node that fails four filters is told all four, in the profile's order."""
-    bad = node("1", used_mb=16_384, state=NodeState.DISABLED, reason="fans", zone="z2", reported_at=None)
+    bad = node("1", used_mb=16_384, state=NodeState.DISABLED, reason="fans", facts=Facts(zone="z2", architecture="x86_64"), reported_at=None)
     decision = place(REQUEST, [bad])
     assert decision.chosen is None
     assert [r.code for r in decision.rejected["1"]] == ["enabled", "fresh", "resources", "zone"]
@@ -92,7 +94,7 @@ def test_no_nodes() -> None:
 
 def test_explain_rows() -> None:
     """Candidates come best first, then the rejected by name."""
-    nodes = [node("1", used_mb=4096), node("9", zone="z2"), node("2"), node("5", architecture="aarch64")]
+    nodes = [node("1", used_mb=4096), node("9", facts=replace(GOOD, zone="z2")), node("2"), node("5", facts=replace(GOOD, architecture="aarch64"))]
     decision = place(REQUEST, nodes)
     rows = explain_rows(decision)
     assert [(r.node, r.verdict, r.reasons) for r in rows] == [

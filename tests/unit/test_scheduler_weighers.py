@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
 from novactl.scheduler.request import NodeView, Request
@@ -15,7 +16,7 @@ REQUEST = Request(server="web1", amounts={VCPU: 4, MEMORY_MB: 2000, DISK_GB: 10}
 def node(vcpu: tuple[int, int, int], memory: tuple[int, int], disk: tuple[int, int], count: int = 0, id: str = "a") -> NodeView:
     """(total, ratio in thousandths, used) and (total, used)."""
     return NodeView(
-        id=id, name=id, state=NodeState.ENABLED, zone="", architecture="x86_64", servers=count,
+        id=id, name=id, state=NodeState.ENABLED, facts=Facts(architecture="x86_64"), servers=count,
         inventories={
             VCPU: Inventory(VCPU, vcpu[0], 0, vcpu[1]), MEMORY_MB: Inventory(MEMORY_MB, memory[0]),
             DISK_GB: Inventory(DISK_GB, disk[0]),
