@@ -34,7 +34,8 @@ def views(tx: Tx) -> list[NodeView]:
     return [
         NodeView(
             id=usage.node.id, name=usage.node.name, state=usage.node.state,
-            facts=Facts(architecture=usage.node.architecture, zone=usage.node.zone, labels=usage.node.labels), inventories=usage.inventories, used=usage.allocated, servers=usage.servers,
+            facts=Facts(architecture=usage.node.architecture, zone=usage.node.zone, labels=usage.node.labels),
+            inventories=usage.inventories, used=usage.allocated, servers=usage.servers,
             reported_at=usage.node.reported_at, silent_since=usage.node.silent_since, reason=usage.node.reason,
             generation=usage.node.generation, agent_version=usage.node.agent_version,
         )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from novactl.scheduler.filters import FILTERS, Filter
-from novactl.scheduler.weighers import Weigher, balance, chance, servers
+from novactl.scheduler.weighers import Weigher
+from novactl.scheduler.weighers.load import chance, servers
+from novactl.scheduler.weighers.room import balance
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def test_equals_go_by_id() -> None:
 
 def test_every_reason_is_kept() -> None:
     """A node that fails four filters is told all four, in the profile's order."""
-    bad = node("1", used_mb=16_384, state=NodeState.DISABLED, reason="fans", facts=Facts(zone="z2", architecture="x86_64"), reported_at=None)
+    bad = node("1", used_mb=16_384, state=NodeState.DISABLED, reason="fans", facts=replace(GOOD, zone="z2"), reported_at=None)
     decision = place(REQUEST, [bad])
     assert decision.chosen is None
     assert [r.code for r in decision.rejected["1"]] == ["enabled", "fresh", "resources", "zone"]
@@ -94,7 +94,9 @@ def test_no_nodes() -> None:
 
 def test_explain_rows() -> None:
     """Candidates come best first, then the rejected by name."""
-    nodes = [node("1", used_mb=4096), node("9", facts=replace(GOOD, zone="z2")), node("2"), node("5", facts=replace(GOOD, architecture="aarch64"))]
+    nodes = [
+        node("1", used_mb=4096), node("9", facts=replace(GOOD, zone="z2")), node("2"),
+        node("5", facts=replace(GOOD, architecture="aarch64"))]
     decision = place(REQUEST, nodes)
     rows = explain_rows(decision)
     assert [(r.node, r.verdict, r.reasons) for r in rows] == [

@@ -1,0 +1,28 @@
+"""Whether what is asked for fits."""
+
+from __future__ import annotations
+
+from novactl.model.resources import shortage
+from novactl.scheduler.request import NodeView, Reject, Request
+
+
+class Resources:
+    """Every amount fits by the capacity rule of model.resources; all that do not are named."""
+
+    name = "resources"
+
+    def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        inventories, used = node.inventories, node.used
+        short = [
+            found for name, amount in request.amounts.items()
+            if (found := shortage(inventories.get(name), name, used.get(name, 0), amount))
+        ]
+        if not short:
+            return None
+        return Reject(
+            self.name, "; ".join(s.text for s in short),
+            needs={s.resource_class: s.needs for s in short}, has={s.resource_class: s.free for s in short},
+        )
+
+
+resources = Resources()

@@ -1,0 +1,62 @@
+"""Whether a node takes servers now, and whether the request will have it."""
+
+from __future__ import annotations
+
+from novactl.model.node import NodeState
+from novactl.model.units import human_seconds
+from novactl.scheduler.request import NodeView, Reject, Request
+
+
+class Requested:
+    """The request's own word: only `request.node` where it names one, and none of `request.exclude`.
+
+    Not part of a profile: it always applies. (Nova's force_hosts skips every filter; ours are asked all the same,
+    because a forced node that is full is still full.)
+    """
+
+    name = "requested"
+
+    def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        if request.node and node.id != request.node:
+            return Reject(self.name, "another node was asked for")
+        if node.id in request.exclude:
+            return Reject(self.name, f"was tried and failed: {request.exclude[node.id]}")
+        return None
+
+
+class Enabled:
+    name = "enabled"
+
+    def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        if node.state is NodeState.ENABLED:
+            return None
+        why = f' ("{node.reason}")' if node.reason else ""
+        return Reject(self.name, f"state: {node.state.value}{why}")
+
+
+class Alive:
+    """The last call to its agent was answered."""
+
+    name = "alive"
+
+    def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        if node.silent_since is None:
+            return None
+        return Reject(self.name, f"agent: has not answered for {human_seconds(max(0.0, request.now - node.silent_since))}")
+
+
+class Fresh:
+    """Its report is at most `request.fresh_s` old, so that what it says of itself is believed."""
+
+    name = "fresh"
+
+    def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        if node.reported_at is None:
+            return Reject(self.name, "report: has never sent one")
+        age_s = request.now - node.reported_at
+        if age_s <= request.fresh_s:
+            return None
+        return Reject(self.name, f"report: {human_seconds(age_s)} old, at most {human_seconds(request.fresh_s)}")
+
+
+requested, enabled, alive, fresh = Requested(), Enabled(), Alive(), Fresh()
