@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from novactl.scheduler.filters import FILTERS, Filter
 from novactl.scheduler.weighers import Weigher
 from novactl.scheduler.weighers.load import chance, servers
+from novactl.scheduler.weighers.packing import imbalance
 from novactl.scheduler.weighers.room import balance
 
 
@@ -28,9 +29,10 @@ DEFAULT = Profile("default", _ALL, ((balance, 1.0),))
 PROFILES: Mapping[str, Profile] = {
     p.name: p for p in (
         DEFAULT,
-        Profile("pack", _ALL, ((balance, -1.0),)),
+        Profile("pack", _ALL, ((imbalance, -1.0), (balance, -0.25))),
         Profile("simple", _ALL, ((servers, -1.0),)),
         Profile("random", _ALL, ((chance, 1.0),)),
     )
 }
-"""Beside the default: its opposite, and two classic ones of Nova (SimpleScheduler, ChanceScheduler)."""
+"""Beside the default: its opposite (fill nodes up, and leave neither processors without memory nor memory without processors), and
+two classic ones of Nova (SimpleScheduler, ChanceScheduler)."""

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 from novactl.scheduler.weighers.base import Weigher, normalise
 from novactl.scheduler.weighers.load import chance, servers
+from novactl.scheduler.weighers.packing import imbalance
 from novactl.scheduler.weighers.room import balance
 
 __all__ = ["WEIGHERS", "Weigher", "normalise"]
 
-WEIGHERS: Mapping[str, Weigher] = {w.name: w for w in (balance, servers, chance)}
+WEIGHERS: Mapping[str, Weigher] = {w.name: w for w in (balance, imbalance, servers, chance)}
