@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from novactl.scheduler.pipeline import ExplainRow, explain_rows, request_line, summary_line
 from novactl.scheduler.request import Decision
+from novactl.scheduler.telling import ExplainRow, explain_rows, request_line, summary_line
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from novactl.config import Config
 from novactl.errors import NoValidHost
 from novactl.plugins import profile
-from novactl.scheduler.pipeline import rejection_lines, request_line, summary_line
 from novactl.scheduler.profiles import Profile
 from novactl.scheduler.request import Decision
+from novactl.scheduler.telling import rejection_lines, request_line, summary_line
 
 
 def configured(config: Config) -> Profile:

@@ -1,26 +1,41 @@
-"""Filter, weigh, decide; and tell it."""
+"""Filter, weigh, decide: node by node with every reason (`place`), or by columns among many nodes (`pick`).
+
+The two take the same decision, to the last bit of every score; a law test holds them equal. `place` is what explains;
+`pick` is what a fleet of thousands and a process of many decisions use.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from heapq import nlargest
+from typing import Any
+from zlib import crc32
 
-from novactl.model.resources import spoken
+from novactl.model.node import NodeState
+from novactl.scheduler import lanes
 from novactl.scheduler.filters import requested
+from novactl.scheduler.filters.base import Filter, applies, by_facts
+from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.profiles import DEFAULT, Profile
 from novactl.scheduler.request import Candidate, Decision, NodeView, Reject, Request
-from novactl.scheduler.weighers import normalise
+from novactl.scheduler.weighers.base import Weigher, multiplier_of, normalise, normalised
+
+KEEP = 4
+"""Candidates that `pick` names: the chosen one and the next."""
+
+Guard = Callable[[Request, str], Reject | None]
+"""Asked last, of the ranked candidates (node ids): whether the whole fleet can bear this placement."""
 
 
-def place(request: Request, nodes: Iterable[NodeView], profile: Profile = DEFAULT) -> Decision:
+def place(request: Request, nodes: Iterable[NodeView], profile: Profile = DEFAULT, guard: Guard | None = None) -> Decision:
     """Decide for `request` among `nodes` (each id once).
 
     Every filter looks at every node, so that a node's reasons are all known. The answer does not depend on the order
     of `nodes`: equal scores go by id. Nothing is claimed.
     """
     ordered = sorted(nodes, key=lambda node: node.id)
-    filters = (requested, *profile.filters)
+    filters = [check for check in (requested, *profile.filters) if applies(check, request)]
     rejected: dict[str, tuple[Reject, ...]] = {}
     passed: list[NodeView] = []
     for node in ordered:
@@ -30,6 +45,11 @@ def place(request: Request, nodes: Iterable[NodeView], profile: Profile = DEFAUL
         else:
             passed.append(node)
     ranked = _rank(request, passed, profile)
+    if guard:
+        refused = {candidate.node: (reject,) for candidate in ranked if (reject := guard(request, candidate.node))}
+        rejected |= refused
+        ranked = [candidate for candidate in ranked if candidate.node not in refused]
+    ranked = _chosen_first(request, ranked, profile, lambda candidate: candidate.score)
     return Decision(
         request=request, chosen=ranked[0] if ranked else None, alternates=tuple(ranked[1:]), rejected=rejected,
         names={node.id: node.name for node in ordered}, profile=profile.name, looked_at=len(ordered), possible=len(ranked),
@@ -39,11 +59,12 @@ def place(request: Request, nodes: Iterable[NodeView], profile: Profile = DEFAUL
 
 def _rank(request: Request, nodes: list[NodeView], profile: Profile) -> list[Candidate]:
     """Best first. `nodes` are in the order of their ids, which the stable sort keeps among equals."""
-    columns = [
-        (weigher.name, [multiplier * value for value in normalise(
-            [weigher(request, node) for node in nodes], weigher.minval, weigher.maxval)])
-        for weigher, multiplier in profile.weighers
-    ]
+    columns = []
+    for weigher, multiplier in profile.weighers:
+        if applies(weigher, request):
+            scaled = normalise([weigher(request, node) for node in nodes], weigher.minval, weigher.maxval)
+            columns.append((weigher.name, [
+                multiplier_of(weigher, multiplier, node.facts) * value for value, node in zip(scaled, nodes, strict=True)]))
     ranked = []
     for row, node in enumerate(nodes):
         weights = {name: column[row] for name, column in columns}
@@ -55,50 +76,151 @@ def _rank(request: Request, nodes: list[NodeView], profile: Profile) -> list[Can
     return ranked
 
 
-@dataclass(frozen=True)
-class ExplainRow:
-    """One node of a decision, for people. `verdict` is chosen, 2nd, 3rd, … or rejected; `score` None when rejected."""
-
-    node: str
-    verdict: str
-    reasons: tuple[str, ...]
-    weights: Mapping[str, float]
-    score: float | None
-
-
-def explain_rows(decision: Decision) -> tuple[ExplainRow, ...]:
-    """Every node: the candidates best first, then the rejected by name."""
-    names = decision.names
-    taken = [
-        ExplainRow(names[c.node], "chosen" if rank == 1 else _ordinal(rank), (), c.weights, c.score)
-        for rank, c in enumerate(decision.candidates, 1)
-    ]
-    refused = [
-        ExplainRow(names[node], "rejected", tuple(r.text for r in rejects), {}, None)
-        for node, rejects in decision.rejected.items()
-    ]
-    return (*taken, *sorted(refused, key=lambda row: row.node))
+def _chosen_first(request: Request, ranked: list[Any], profile: Profile, score: Callable[[Any], float]) -> list[Any]:
+    """`ranked` with the one to take moved to the front: the first, or by `request.seed` one of the equals or of the best few."""
+    count = 1
+    if profile.shuffle_equals:
+        count = sum(1 for one in ranked if score(one) == score(ranked[0]))
+    count = max(count, min(profile.host_subset_size, len(ranked)))
+    if count < 2:
+        return ranked
+    at = crc32(f"{request.seed}/{request.server}".encode()) % count
+    return [ranked[at], *ranked[:at], *ranked[at + 1:]]
 
 
-def rejection_lines(decision: Decision) -> tuple[str, ...]:
-    """One line a rejected node, by name: 'n5: memory: needs …; zone: …'."""
-    return tuple(f"{row.node}: {'; '.join(row.reasons)}" for row in explain_rows(decision) if row.verdict == "rejected")
+# ---------------------------------------------------------------- by columns
+
+def pick(request: Request, fleet: Fleet, profile: Profile = DEFAULT, guard: Guard | None = None, *, keep: int = KEEP) -> Decision:
+    """The decision that `place` takes, among the nodes of `fleet`, telling the best `keep` candidates and no reasons but `guard`'s.
+
+    A filter or weigher that has only its form for one node needs `fleet.views` of every node; see `needs_views`.
+    """
+    passed = _passed(request, fleet, profile)
+    count = fleet.size if passed is None else len(passed)
+    rejected: dict[str, tuple[Reject, ...]] = {}
+    best: list[Candidate] = []
+    possible = count
+    if count:
+        names, columns, scores = _scores(request, fleet, profile, passed, count)
+        if guard or profile.shuffle_equals or profile.host_subset_size > keep:
+            keep = count
+        order = _order(fleet, passed, scores, count, keep)
+        best = [Candidate(fleet.ids[_at(passed, row)], float(scores[row]), {
+            name: float(column[row]) for name, column in zip(names, columns, strict=True)}) for row in order]
+        if guard:
+            best, rejected = _guarded(request, best, guard)
+            possible -= len(rejected)
+        best = _chosen_first(request, best, profile, lambda candidate: candidate.score)
+    return Decision(
+        request=request, chosen=best[0] if best else None, alternates=tuple(best[1:]), rejected=rejected, names={},
+        profile=profile.name, looked_at=fleet.size, possible=possible)
 
 
-def request_line(request: Request) -> str:
-    """'server web1 (vcpu 4, memory 8.0 GiB, disk 20 GiB, x86_64, zone z1)'."""
-    parts = [spoken(name, amount) for name, amount in request.amounts.items() if amount]
-    parts += [request.architecture] if request.architecture else []
-    parts += [f"zone {request.zone}"] if request.zone else []
-    return f"server {request.server} ({', '.join(parts)})"
+def needs_views(request: Request, profile: Profile) -> bool:
+    """Whether some filter or weigher of the profile can judge this request only node by node."""
+    judges = [check for check in (*profile.filters, *(weigher for weigher, _ in profile.weighers)) if applies(check, request)]
+    return any(not hasattr(judge, "columns") and not by_facts(judge) for judge in judges)
 
 
-def summary_line(decision: Decision) -> str:
-    """'6 nodes, 2 possible.'"""
-    count = decision.looked_at
-    return f"{count} node{'' if count == 1 else 's'}, {decision.possible} possible."
+def _passed(request: Request, fleet: Fleet, profile: Profile) -> Any:
+    """The indices of the nodes that every filter lets pass, ascending; None: all."""
+    mask: Any = None
+    slow: list[Filter] = []
+    for check in (requested, *profile.filters):
+        if not applies(check, request):
+            continue
+        if hasattr(check, "columns"):
+            found = check.columns(request, fleet)
+        elif by_facts(check):
+            found = _by_kind(check, request, fleet)
+        else:
+            slow.append(check)
+            continue
+        if found is not None:
+            mask = found if mask is None else mask & found
+    if mask is None and not slow:
+        return None
+    passed = range(fleet.size) if mask is None else fleet.xp.flatnonzero(mask)
+    if slow:
+        passed = fleet.xp.asarray([
+            index for index in passed if not any(check(request, fleet.views[index]) for check in slow)])
+    return None if len(passed) == fleet.size else passed
 
 
-def _ordinal(number: int) -> str:
-    suffix = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"
+def _by_kind(check: Filter, request: Request, fleet: Fleet) -> Any:
+    verdicts = [check(request, _specimen(facts)) is None for facts in fleet.facts]
+    if all(verdicts):
+        return None
+    return fleet.xp.take(fleet.xp.asarray(verdicts), fleet.shape)
+
+
+def _specimen(facts: Any) -> NodeView:
+    """A node of a kind, for those who look at nothing but its facts."""
+    return NodeView(id="", name="", state=NodeState.ENABLED, facts=facts, inventories={}, used={})
+
+
+def _scores(request: Request, fleet: Fleet, profile: Profile, passed: Any, count: int) -> tuple[list[str], list[Any], Any]:
+    """The weighers' names, their columns, and the column of their sums, over the nodes that passed."""
+    xp, names, columns, scores = fleet.xp, [], [], None
+    for weigher, multiplier in profile.weighers:
+        if not applies(weigher, request):
+            continue
+        raw = _raw(weigher, request, fleet, passed)
+        factor: Any = multiplier
+        key = getattr(weigher, "multiplier_key", "")
+        if key and any(aggregate.metadata.get(key) for facts in fleet.facts for aggregate in facts.aggregates):
+            factor = fleet.by_facts(lambda facts, w=weigher, m=multiplier: multiplier_of(w, m, facts))
+            factor = factor if passed is None else xp.take(factor, passed)
+        column = normalised(xp, raw, count, weigher.minval, weigher.maxval) * factor
+        names.append(weigher.name)
+        columns.append(column)
+        scores = column if scores is None else scores + column
+    return names, columns, xp.full(count, 0.0) if scores is None else scores
+
+
+def _raw(weigher: Weigher, request: Request, fleet: Fleet, passed: Any) -> Any:
+    xp = fleet.xp
+    if hasattr(weigher, "columns"):
+        raw = weigher.columns(request, fleet)
+    elif by_facts(weigher):                                   # type: ignore[arg-type]
+        raw = fleet.by_facts(lambda facts: weigher(request, _specimen(facts)))
+    else:
+        return xp.asarray([weigher(request, fleet.views[index]) for index in (range(fleet.size) if passed is None else passed)])
+    return raw if passed is None else xp.take(raw, passed)
+
+
+def _order(fleet: Fleet, passed: Any, scores: Any, count: int, keep: int) -> list[int]:
+    """The rows of the best `keep` scores, best first, equals by id."""
+    xp = fleet.xp
+    if keep >= count:
+        edge = None
+    elif keep == 1:
+        edge = scores.max() if xp is not lanes else max(scores)
+    else:
+        edge = xp.partition(scores, count - keep)[count - keep] if xp is not lanes else nlargest(keep, scores)[-1]
+
+    def by_id(row: int) -> Any:
+        return row if fleet.sorted else fleet.ids[_at(passed, row)]
+
+    if edge is None:
+        return sorted(range(count), key=lambda row: (-scores[row], by_id(row)))
+    above = sorted(map(int, xp.flatnonzero(scores > edge)), key=lambda row: (-scores[row], by_id(row)))
+    ties: Sequence[int] = xp.flatnonzero(scores == edge)
+    if not fleet.sorted:
+        ties = sorted(ties, key=by_id)
+    return [*above, *map(int, ties[:keep - len(above)])]
+
+
+def _at(passed: Any, row: int) -> int:
+    return row if passed is None else int(passed[row])
+
+
+def _guarded(request: Request, ranked: list[Candidate], guard: Guard) -> tuple[list[Candidate], dict[str, tuple[Reject, ...]]]:
+    """The candidates from the first that the guard lets pass on; those before it with its reason."""
+    rejected: dict[str, tuple[Reject, ...]] = {}
+    for position, candidate in enumerate(ranked):
+        reject = guard(request, candidate.node)
+        if reject is None:
+            return ranked[position:], rejected
+        rejected[candidate.node] = (reject,)
+    return [], rejected

@@ -14,11 +14,16 @@ from novactl.scheduler.weighers.room import balance
 
 @dataclass(frozen=True)
 class Profile:
-    """`weighers` are pairs of a weigher and its multiplier; a negative one prefers less."""
+    """`weighers` are pairs of a weigher and its multiplier; a negative one prefers less.
+
+    `host_subset_size`: one of so many best is taken by chance. `shuffle_equals`: among equal best ones chance decides, not the id.
+    """
 
     name: str
     filters: tuple[Filter, ...]
     weighers: tuple[tuple[Weigher, float], ...]
+    host_subset_size: int = 1
+    shuffle_equals: bool = False
 
 
 _ALL = tuple(FILTERS.values())

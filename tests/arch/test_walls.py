@@ -27,7 +27,7 @@ OPEN = {"novactl", "novactl.errors", "novactl.config", "novactl.states", "novact
 PURE = {"model", "scheduler"}
 HOMES = {
     "typer": {"cli"}, "rich": {"cli"}, "tabulate": {"cli"}, "sqlalchemy": {"db"}, "alembic": {"db"}, "zmq": {"agents"},
-    "paramiko": {"enroll"}, "pycdlib": {"conductor"}, "oslo_utils": {"conductor"}, "cryptography": {"api"},
+    "paramiko": {"enroll"}, "pycdlib": {"conductor"}, "oslo_utils": {"conductor"}, "cryptography": {"api"}, "numpy": {"scheduler"},
 }
 WORLD = {"time", "random", "os", "subprocess", "socket", "pathlib", "secrets", "uuid", "threading", "io", "tempfile", "shutil"}
 

@@ -13,9 +13,10 @@ from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory, shortage
 from novactl.scheduler.filters import FILTERS, requested
-from novactl.scheduler.pipeline import explain_rows, place
+from novactl.scheduler.pipeline import place
 from novactl.scheduler.profiles import PROFILES, Profile
 from novactl.scheduler.request import Decision, NodeView, Reject, Request
+from novactl.scheduler.telling import explain_rows
 from novactl.scheduler.weighers import normalise
 
 IDS = st.sampled_from("abcdefgh")

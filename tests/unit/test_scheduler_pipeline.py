@@ -14,9 +14,10 @@ from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
 from novactl.scheduler import filters, weighers
-from novactl.scheduler.pipeline import explain_rows, place, rejection_lines, request_line, summary_line
+from novactl.scheduler.pipeline import place
 from novactl.scheduler.profiles import PROFILES
 from novactl.scheduler.request import NodeView, Reject, Request
+from novactl.scheduler.telling import explain_rows, rejection_lines, request_line, summary_line
 
 GOOD = Facts(zone="z1", architecture="x86_64")
 REQUEST = Request(

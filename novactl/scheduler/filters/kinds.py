@@ -7,6 +7,7 @@ from novactl.scheduler.request import NodeView, Reject, Request
 
 class Architecture:
     name = "architecture"
+    by_facts = True
 
     def __call__(self, request: Request, node: NodeView) -> Reject | None:
         if request.architecture == node.architecture:
@@ -16,6 +17,10 @@ class Architecture:
 
 class Zone:
     name = "zone"
+    by_facts = True
+
+    def applies(self, request: Request) -> bool:
+        return bool(request.zone)
 
     def __call__(self, request: Request, node: NodeView) -> Reject | None:
         if not request.zone or request.zone == node.zone:

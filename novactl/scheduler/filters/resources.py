@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from novactl.model.resources import shortage
+from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.request import NodeView, Reject, Request
 
 
@@ -23,6 +26,21 @@ class Resources:
             self.name, "; ".join(s.text for s in short),
             needs={s.resource_class: s.needs for s in short}, has={s.resource_class: s.free for s in short},
         )
+
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        mask: Any = None
+        for name, amount in request.amounts.items():
+            if not amount:
+                continue
+            if name not in fleet.capacity:
+                return fleet.xp.full(fleet.size, False)
+            fits = (fleet.used[name] + amount <= fleet.capacity[name]) & (fleet.max_unit[name] >= amount)
+            if name in fleet.min_unit:
+                fits = fits & (fleet.min_unit[name] <= amount)
+            if name in fleet.step_size:
+                fits = fits & (amount % fleet.step_size[name] == 0)
+            mask = fits if mask is None else mask & fits
+        return mask
 
 
 resources = Resources()

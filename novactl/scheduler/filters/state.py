@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from novactl.model.node import NodeState
 from novactl.model.units import human_seconds
+from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.request import NodeView, Reject, Request
 
 
@@ -23,6 +26,13 @@ class Requested:
             return Reject(self.name, f"was tried and failed: {request.exclude[node.id]}")
         return None
 
+    def applies(self, request: Request) -> bool:
+        return bool(request.node or request.exclude)
+
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        mask = fleet.only(request.exclude, inside=False)
+        return mask & fleet.only([request.node]) if request.node else mask
+
 
 class Enabled:
     name = "enabled"
@@ -32,6 +42,9 @@ class Enabled:
             return None
         why = f' ("{node.reason}")' if node.reason else ""
         return Reject(self.name, f"state: {node.state.value}{why}")
+
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        return fleet.enabled
 
 
 class Alive:
@@ -43,6 +56,9 @@ class Alive:
         if node.silent_since is None:
             return None
         return Reject(self.name, f"agent: has not answered for {human_seconds(max(0.0, request.now - node.silent_since))}")
+
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        return fleet.alive
 
 
 class Fresh:
@@ -57,6 +73,11 @@ class Fresh:
         if age_s <= request.fresh_s:
             return None
         return Reject(self.name, f"report: {human_seconds(age_s)} old, at most {human_seconds(request.fresh_s)}")
+
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        if request.now - fleet.oldest <= request.fresh_s:
+            return None
+        return request.now - fleet.reported_at <= request.fresh_s
 
 
 requested, enabled, alive, fresh = Requested(), Enabled(), Alive(), Fresh()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from novactl.model.facts import Facts
+from novactl.scheduler import lanes
+from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.request import NodeView, Request
 
 
@@ -16,6 +19,19 @@ class Weigher(Protocol):
     maxval: float | None
 
     def __call__(self, request: Request, node: NodeView) -> float: ...
+
+
+class Vectorised(Weigher, Protocol):
+    """A weigher that can also value all nodes at once: the same floats as `__call__`'s, for the nodes that pass the filters."""
+
+    def columns(self, request: Request, fleet: Fleet) -> Any: ...
+
+
+def multiplier_of(weigher: Weigher, multiplier: float, facts: Facts) -> float:
+    """The profile's multiplier, or the least that the node's aggregates give under the weigher's `multiplier_key`."""
+    key = getattr(weigher, "multiplier_key", "")
+    found = facts.least(key) if key and facts.aggregates else None
+    return multiplier if found is None else found
 
 
 def normalise(raw: Sequence[float], minval: float | None = None, maxval: float | None = None) -> list[float]:
@@ -32,3 +48,15 @@ def normalise(raw: Sequence[float], minval: float | None = None, maxval: float |
         return [0.0] * len(raw)
     span = high - low
     return [(min(max(value, low), high) - low) / span for value in raw]
+
+
+def normalised(xp: Any, raw: Any, count: int, minval: float | None = None, maxval: float | None = None) -> Any:
+    """`normalise` over a column of `count` values."""
+    if count < 2:
+        return xp.full(count, 0.0)
+    low = (min(raw) if xp is lanes else raw.min()) if minval is None else minval
+    high = (max(raw) if xp is lanes else raw.max()) if maxval is None else maxval
+    if not high > low:
+        return xp.full(count, 0.0)
+    clamped = raw if minval is None and maxval is None else xp.minimum(xp.maximum(raw, low), high)
+    return (clamped - low) / (high - low)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.request import NodeView, Request
 
 
@@ -18,15 +21,27 @@ class Balance:
 
     def __call__(self, request: Request, node: NodeView) -> float:
         dominant = 0.0
-        for name, inventory in node.inventories.items():
+        for name in {**node.inventories, **node.used}:
             wanted = node.used.get(name, 0) + request.amounts.get(name, 0)
             if wanted <= 0:
                 continue
-            capacity = inventory.capacity
+            inventory = node.inventories.get(name)
+            capacity = inventory.capacity if inventory else 0
             share = wanted / capacity if capacity > 0 else 1.0
             if share > dominant:
                 dominant = share
         return 1.0 - dominant
+
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        xp, dominant = fleet.xp, None
+        for name, capacity in fleet.capacity.items():
+            wanted = fleet.used[name] + request.amounts.get(name, 0)
+            if name in fleet.lacking:
+                share = xp.where(capacity > 0, wanted / xp.maximum(capacity, 1), xp.where(wanted > 0, 1.0, 0.0))
+            else:
+                share = wanted / capacity
+            dominant = share if dominant is None else xp.maximum(dominant, share)
+        return 1.0 - (xp.full(fleet.size, 0.0) if dominant is None else dominant)
 
 
 balance = Balance()

@@ -14,7 +14,7 @@ from novactl.model.image import Image
 from novactl.model.keypair import Keypair
 from novactl.model.operation import EventRecord, Operation, OperationState
 from novactl.model.server import Server
-from novactl.scheduler.pipeline import ExplainRow
+from novactl.scheduler.telling import ExplainRow
 from novactl.states import PowerState, TaskState, VmState
 
 THEN = 1_700_000_000.0
