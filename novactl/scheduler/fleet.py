@@ -50,6 +50,8 @@ class Fleet:
         self.min_unit: dict[str, Any] = {}
         self.step_size: dict[str, Any] = {}
         self.lacking: set[str] = set()
+        self.smallest_max: dict[str, int] = {}
+        self._after: dict[str, tuple[int, Any]] = {}
         self.views: dict[int, NodeView] = {}
         self.shared_disk: Sequence[str] = ()
         self._index: dict[str, int] = {}
@@ -128,6 +130,7 @@ class Fleet:
     def _put(self, name: str, capacity: Sequence[int], used: Sequence[int], max_unit: Sequence[int]) -> None:
         xp = self.xp
         self.capacity[name], self.used[name], self.max_unit[name] = xp.asarray(capacity), xp.asarray(used), xp.asarray(max_unit)
+        self.smallest_max[name] = min(max_unit, default=0)
         if min(capacity, default=1) <= 0:
             self.lacking.add(name)
         else:
@@ -144,6 +147,13 @@ class Fleet:
     def by_facts(self, judge: Callable[[Facts], Any]) -> Any:
         """A column of what `judge` says of each node's facts; it is asked once for each kind of node."""
         return self.xp.take(self.xp.asarray([judge(facts) for facts in self.facts]), self.shape)
+
+    def after(self, name: str, amount: int) -> Any:
+        """A column of what would be used of a class with `amount` more. Filter and weigher ask for the same: it is added once."""
+        known = self._after.get(name)
+        if known is None or known[0] != amount:
+            known = self._after[name] = amount, self.used[name] + amount
+        return known[1]
 
     def only(self, node_ids: Iterable[str], *, inside: bool = True) -> Any:
         """A mask that is `inside` at the nodes named (those that are there) and the opposite elsewhere."""
@@ -170,6 +180,8 @@ class Fleet:
             if amount:
                 for at in self._sharing(index) if name == DISK_GB else (index,):
                     self.used[name][at] += sign * amount
+                    if name in self._after:
+                        self._after[name][1][at] += sign * amount
         self.servers[index] += sign
         for at in self._sharing(index):
             self.generations[at] += 1

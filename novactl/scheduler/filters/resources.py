@@ -34,7 +34,9 @@ class Resources:
                 continue
             if name not in fleet.capacity:
                 return fleet.xp.full(fleet.size, False)
-            fits = (fleet.used[name] + amount <= fleet.capacity[name]) & (fleet.max_unit[name] >= amount)
+            fits = fleet.after(name, amount) <= fleet.capacity[name]
+            if fleet.smallest_max[name] < amount:
+                fits = fits & (fleet.max_unit[name] >= amount)
             if name in fleet.min_unit:
                 fits = fits & (fleet.min_unit[name] <= amount)
             if name in fleet.step_size:

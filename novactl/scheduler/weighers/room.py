@@ -35,7 +35,7 @@ class Balance:
     def columns(self, request: Request, fleet: Fleet) -> Any:
         xp, dominant = fleet.xp, None
         for name, capacity in fleet.capacity.items():
-            wanted = fleet.used[name] + request.amounts.get(name, 0)
+            wanted = fleet.after(name, request.amounts.get(name, 0))
             if name in fleet.lacking:
                 share = xp.where(capacity > 0, wanted / xp.maximum(capacity, 1), xp.where(wanted > 0, 1.0, 0.0))
             else:
