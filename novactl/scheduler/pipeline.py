@@ -6,8 +6,9 @@ The two take the same decision, to the last bit of every score; a law test holds
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nlargest
 from typing import Any
 from zlib import crc32
@@ -23,6 +24,9 @@ from novactl.scheduler.weighers.base import Weigher, multiplier_of, normalise, n
 
 KEEP = 4
 """Candidates that `pick` names: the chosen one and the next."""
+
+TOLD = 64
+"""Rejected nodes whose reasons a stored decision of a large fleet tells."""
 
 Guard = Callable[[Request, str], Reject | None]
 """Asked last, of the ranked candidates (node ids): whether the whole fleet can bear this placement."""
@@ -90,12 +94,17 @@ def _chosen_first(request: Request, ranked: list[Any], profile: Profile, score: 
 
 # ---------------------------------------------------------------- by columns
 
-def pick(request: Request, fleet: Fleet, profile: Profile = DEFAULT, guard: Guard | None = None, *, keep: int = KEEP) -> Decision:
+def pick(
+    request: Request, fleet: Fleet, profile: Profile = DEFAULT, guard: Guard | None = None, *, keep: int = KEEP,
+    counts: dict[str, int] | None = None,
+) -> Decision:
     """The decision that `place` takes, among the nodes of `fleet`, telling the best `keep` candidates and no reasons but `guard`'s.
 
-    A filter or weigher that has only its form for one node needs `fleet.views` of every node; see `needs_views`.
+    A filter or weigher that has only its form for one node needs `fleet.views` of every node; see `needs_views`. Where `counts`
+    is given, it is filled with how many nodes each filter rejected, and `rejected` names the first TOLD of them, without
+    reasons: `with_reasons` adds those.
     """
-    passed = _passed(request, fleet, profile)
+    passed = _passed(request, fleet, profile, counts)
     count = fleet.size if passed is None else len(passed)
     rejected: dict[str, tuple[Reject, ...]] = {}
     best: list[Candidate] = []
@@ -111,9 +120,32 @@ def pick(request: Request, fleet: Fleet, profile: Profile = DEFAULT, guard: Guar
             best, rejected = _guarded(request, best, guard)
             possible -= len(rejected)
         best = _chosen_first(request, best, profile, lambda candidate: candidate.score)
+    if counts is not None and count < fleet.size:
+        rejected |= dict.fromkeys(_failed(fleet, passed), ())
     return Decision(
         request=request, chosen=best[0] if best else None, alternates=tuple(best[1:]), rejected=rejected, names={},
-        profile=profile.name, looked_at=fleet.size, possible=possible)
+        profile=profile.name, looked_at=fleet.size, possible=possible, counts={} if counts is None else counts)
+
+
+def with_reasons(decision: Decision, views: Iterable[NodeView], profile: Profile, names: Mapping[str, str]) -> Decision:
+    """The decision with every reason of the rejected nodes that `views` shows, and without the rejected ones it does not."""
+    filters = [check for check in (requested, *profile.filters) if applies(check, decision.request)]
+    rejected = {node: rejects for node, rejects in decision.rejected.items() if rejects}
+    for node in views:
+        if node.id in decision.rejected and node.id not in rejected:
+            rejected[node.id] = tuple(reject for check in filters if (reject := check(decision.request, node)))
+    return dataclasses.replace(decision, rejected=rejected, names=names)
+
+
+def _failed(fleet: Fleet, passed: Any) -> list[str]:
+    """The ids of the first nodes that did not pass, at most TOLD."""
+    kept, failed = set(map(int, passed)), []
+    for index in range(fleet.size):
+        if index not in kept:
+            failed.append(fleet.ids[index])
+            if len(failed) == TOLD:
+                break
+    return failed
 
 
 def needs_views(request: Request, profile: Profile) -> bool:
@@ -122,8 +154,8 @@ def needs_views(request: Request, profile: Profile) -> bool:
     return any(not hasattr(judge, "columns") and not by_facts(judge) for judge in judges)
 
 
-def _passed(request: Request, fleet: Fleet, profile: Profile) -> Any:
-    """The indices of the nodes that every filter lets pass, ascending; None: all."""
+def _passed(request: Request, fleet: Fleet, profile: Profile, counts: dict[str, int] | None = None) -> Any:
+    """The indices of the nodes that every filter lets pass, ascending; None: all. `counts` takes how many each rejected."""
     mask: Any = None
     slow: list[Filter] = []
     for check in (requested, *profile.filters):
@@ -136,15 +168,25 @@ def _passed(request: Request, fleet: Fleet, profile: Profile) -> Any:
         else:
             slow.append(check)
             continue
-        if found is not None:
-            mask = found if mask is None else mask & found
+        if found is None:
+            continue
+        mask = found if mask is None else mask & found
+        if counts is not None and (failed := fleet.size - len(fleet.xp.flatnonzero(found))):
+            counts[check.name] = failed
     if mask is None and not slow:
         return None
     passed = range(fleet.size) if mask is None else fleet.xp.flatnonzero(mask)
     if slow:
         passed = fleet.xp.asarray([
-            index for index in passed if not any(check(request, fleet.views[index]) for check in slow)])
+            index for index in passed if not any(_rejects(check, request, fleet.views[index], counts) for check in slow)])
     return None if len(passed) == fleet.size else passed
+
+
+def _rejects(check: Filter, request: Request, node: NodeView, counts: dict[str, int] | None) -> bool:
+    rejects = check(request, node) is not None
+    if rejects and counts is not None:
+        counts[check.name] = counts.get(check.name, 0) + 1
+    return rejects
 
 
 def _by_kind(check: Filter, request: Request, fleet: Fleet) -> Any:
