@@ -37,7 +37,20 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("placement.fresh_s", 60.0, "a report older than this does not place servers", 1),
     Setting("placement.refresh_s", 10.0, "a report older than this is asked for anew before placing", 0),
     Setting("placement.max_attempts", 3, "nodes tried for one server", 1),
-    Setting("placement.profile", "default", "the scheduler's profile"),
+    Setting("placement.profile", "default", "the scheduler's profile (novactl scheduler list)"),
+    Setting("placement.filters", "", "filters: a whole list 'enabled,resources', or changes to the profile's '+gpu_free,-zone'"),
+    Setting("placement.weighers", "", "weighers: a whole list 'ram=1.0,balance=2', or changes to the profile's '+ram=1.0,-servers'"),
+    Setting("placement.host_subset_size", 1, "one of so many best nodes is taken by chance", 1),
+    Setting("placement.shuffle_equals", False, "among equally good nodes chance decides, not the id"),
+    Setting("placement.max_servers", 50, "servers on one node, unless its aggregates say otherwise", 1),
+    Setting("placement.max_io_ops", 8, "operations under way on one node, unless its aggregates say otherwise", 1),
+    Setting("placement.isolated_images", "", "images that only isolated nodes take: names, by comma"),
+    Setting("placement.isolated_nodes", "", "nodes kept for isolated images: names, by comma"),
+    Setting("placement.restrict_isolated", True, "isolated nodes take isolated images only"),
+    Setting("placement.metrics", "", "what one unit of a measured load weighs: 'load_1m=-1.0,memory_used_mb=-0.001'"),
+    Setting("placement.metrics_required", True, "a node without those measurements takes no servers"),
+    Setting("placement.image_properties", "", "what a server of the same image property nearby weighs: 'os_distro=1.0'"),
+    Setting("placement.pci_aliases", "", "names of PCI devices: 'gpu=10de:1db4', by comma"),
     Setting("placement.cpu_ratio", 4.0, "VCPU claimed per host CPU, for nodes enrolled from now on", 0.001),
     Setting("placement.ram_ratio", 1.0, "memory claimed per host memory, for nodes enrolled from now on", 0.001),
     Setting("placement.disk_ratio", 1.0, "disk claimed per pool size, for nodes enrolled from now on", 0.001),
@@ -117,7 +130,14 @@ def _read_file(file: Path) -> dict[str, Any]:
     return flat
 
 
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
 def _parsed(setting: Setting, text: str, where: str) -> Any:
+    if type(setting.default) is bool:
+        if text.lower() not in _BOOLEANS:
+            raise BadConfig(f"{where}: {text!r} is not a bool", hint=f"one of {', '.join(_BOOLEANS)}")
+        return _BOOLEANS[text.lower()]
     try:
         return type(setting.default)(text)
     except ValueError:

@@ -105,6 +105,12 @@ class BadConfig(UsageError):
     code = "config"
 
 
+class PluginFailed(NovaError):
+    """A filter or weigher of an installed package failed while it was asked; the message names the package."""
+
+    code = "plugin"
+
+
 class NotFound(NovaError):
     code, exit_status = "not_found", ExitStatus.NOT_FOUND
 

@@ -182,6 +182,15 @@ CLAIMS = Table((
     Column("disk_gb", "DISK", human=gibibytes),
 ))
 
+PARTS = Table((
+    Column("kind", "KIND", firm=True),
+    Column("name", "NAME", firm=True),
+    Column("enabled", "IN FORCE"),
+    Column("multiplier", "MULTIPLIER"),
+    Column("source", "FROM"),
+    Column("about", "ABOUT"),
+))
+
 FINDINGS = Table((
     Column("verdict", "VERDICT", firm=True),
     Column("check", "CHECK"),

@@ -23,6 +23,7 @@ NOUNS: Mapping[str, Entry] = {
     "init": Entry("novactl.cli.setup", _START, "Make a cluster: its database and this admin's key."),
     "doctor": Entry("novactl.cli.setup", _START, "Check database, key, operations and agents."),
     "node": Entry("novactl.cli.node", _FLEET, "Hypervisor hosts: enroll, list, check, enable, disable, remove."),
+    "scheduler": Entry("novactl.cli.scheduler", _FLEET, "What placement decides with: profiles, filters, weighers."),
     "placement": Entry("novactl.cli.placement", _FLEET, "Where servers can go, why, and what is claimed."),
     "operation": Entry("novactl.cli.operation", _FLEET, "Changes under way: list, show, resume, undo."),
     "server": Entry("novactl.cli.server", _SERVERS, "Virtual machines: create, list, start, stop, reboot, console, delete."),
