@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from novactl.scheduler.filters.base import Filter
+from novactl.scheduler.filters.hardware import numa, pci
 from novactl.scheduler.filters.kinds import architecture, zone
 from novactl.scheduler.filters.resources import resources
 from novactl.scheduler.filters.state import alive, enabled, fresh, requested
 
 __all__ = ["FILTERS", "Filter", "requested"]
 
-FILTERS: Mapping[str, Filter] = {f.name: f for f in (enabled, alive, fresh, resources, architecture, zone)}
+FILTERS: Mapping[str, Filter] = {f.name: f for f in (enabled, alive, fresh, resources, architecture, zone, numa, pci)}
