@@ -1,0 +1,67 @@
+"""The metadata keys of aggregates that placement reads, and the check of what is set. Other keys are free: flavors ask for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from novactl.errors import UsageError
+from novactl.model.aggregate import ZONE_KEY
+from novactl.model.ids import check_name
+
+MAX_KEYS, MAX_CHARS = 128, 255
+MULTIPLIER = "_weight_multiplier"
+TENANTS = "filter_tenant_id"
+
+
+class BadMetadata(UsageError):
+    code = "metadata"
+
+
+class Key(NamedTuple):
+    key: str
+    takes: str
+    help: str
+
+
+KEYS: tuple[Key, ...] = (
+    Key(ZONE_KEY, "ZONE", "its nodes are this availability zone (--zone sets it)"),
+    Key("max_instances_per_host", "N", "at most so many servers on one of its nodes"),
+    Key("max_io_ops_per_host", "N", "at most so many operations under way on one of its nodes"),
+    Key("instance_type", "FLAVOR[,...]", "only servers of these flavors"),
+    Key(f"{TENANTS}*", "PROJECT[,...]", "only servers of these projects; what all keys that begin so say, together"),
+    Key(f"WEIGHER{MULTIPLIER}", "NUMBER", "that weigher's multiplier on its nodes; the least of several aggregates holds"),
+    Key("os_type, custom_WORD ...", "VALUE[,...]", "an image that has this property has it with one of these values"),
+)
+_WHOLE = ("max_instances_per_host", "max_io_ops_per_host")
+_MOVED = {
+    "cpu_allocation_ratio": "--cpu-ratio", "ram_allocation_ratio": "--ram-ratio", "disk_allocation_ratio": "--disk-ratio",
+}
+
+
+def check(metadata: Mapping[str, str]) -> None:
+    """Raises BadMetadata naming the key and what it takes."""
+    if len(metadata) > MAX_KEYS:
+        raise BadMetadata(f"{len(metadata)} keys are too many: at most {MAX_KEYS}")
+    for key, value in metadata.items():
+        if len(key) > MAX_CHARS or len(value) > MAX_CHARS or not key.strip() or not value.strip() or not (key + value).isprintable():
+            raise BadMetadata(f"{key[:MAX_CHARS]!r}: key and value are printable text of 1 to {MAX_CHARS} characters")
+        if key in _MOVED:
+            raise BadMetadata(
+                f"{key} is not read of aggregates: a ratio is a node's", command=f"novactl node set NODE... {_MOVED[key]} {value}")
+        if key == ZONE_KEY:
+            check_name("zone", value)
+        if key in _WHOLE and not (value.isascii() and value.isdigit() and len(value) < 10):
+            raise BadMetadata(f"{key} takes a whole number, not {value!r}", hint="0 or more, such as 20")
+        if key.endswith(MULTIPLIER):
+            _number(key, value)
+
+
+def _number(key: str, value: str) -> None:
+    try:
+        finite = math.isfinite(float(value))
+    except ValueError:
+        finite = False
+    if not finite:
+        raise BadMetadata(f"{key} takes a number, not {value!r}", hint="such as 2, 0.5 or -1")
