@@ -118,7 +118,7 @@ def test_scores_descend_and_add_up(request: Request, fleet: list[NodeView], prof
     for candidate in candidates:
         assert candidate.score == sum(candidate.weights.values())
         for weigher, multiplier in profile.weighers:
-            assert 0 <= candidate.weights[weigher.name] / multiplier <= 1
+            assert 0 <= candidate.weights.get(weigher.name, 0.0) / multiplier <= 1
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=9), st.none() | st.just(0.0))

@@ -40,7 +40,7 @@ def test_the_emptiest_is_chosen_and_the_others_follow() -> None:
     decision = place(REQUEST, [node("1", used_mb=8192), node("2"), node("3", used_mb=4096)])
     assert [c.node for c in decision.candidates] == ["2", "3", "1"]
     assert [c.score for c in decision.candidates] == pytest.approx([0.5, 0.25, 0.0])
-    assert decision.chosen and decision.chosen.weights == {"balance": 0.5}
+    assert decision.chosen and decision.chosen.weights == {"balance": 0.5, "failures": 0.0}
     assert decision.rejected == {}
 
 

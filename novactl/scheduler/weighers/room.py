@@ -18,6 +18,7 @@ class Balance:
     name = "balance"
     minval: float | None = 0.0
     maxval: float | None = 1.0
+    multiplier_key = "balance_weight_multiplier"
 
     def __call__(self, request: Request, node: NodeView) -> float:
         dominant = 0.0

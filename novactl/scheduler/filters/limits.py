@@ -1,0 +1,92 @@
+"""How much may be on a node at once, and what the settings keep for whom.
+
+Nova has each limit twice, and so do we. What an aggregate's metadata says holds in every profile, since somebody said it
+(`aggregate_io_ops`, `aggregate_servers`). The settings' own limits (`placement.max_io_ops`, `placement.max_servers`) hold where
+`io_ops` and `servers_limit` are switched on (`placement.filters` = '+io_ops'): their defaults are Nova's 8 and 50, and nobody who
+did not ask for them should meet them. `isolated` and `metrics` are in every profile and apply once the settings name something.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from novactl.model.facts import Facts
+from novactl.scheduler.fleet import Fleet
+from novactl.scheduler.request import NodeView, Reject, Request
+
+NO_LIMIT = float("inf")
+
+
+class Limit:
+    """A count of the node is below a limit: the least under `key` in its aggregates, else the settings' where `ruled`."""
+
+    def __init__(self, name: str, word: str, key: str, *, operations: bool, ruled: bool) -> None:
+        self.name, self.word, self.key, self.operations, self.ruled = name, word, key, operations, ruled
+
+    def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        limit = self._limit(request, node.facts)
+        count = node.building if self.operations else node.servers
+        if count < limit:
+            return None
+        whose = "its aggregates'" if node.facts.least(self.key) is not None else "the settings'"
+        return Reject(self.name, f"{self.word}: has {count}, at most {limit:g} ({whose} limit)")
+
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        limits = [self._limit(request, facts) for facts in fleet.facts]
+        if not any(limit < NO_LIMIT for limit in limits):
+            return None
+        count = fleet.building if self.operations else fleet.servers
+        return count < fleet.xp.take(fleet.xp.asarray(limits), fleet.shape)
+
+    def _limit(self, request: Request, facts: Facts) -> float:
+        found = facts.least(self.key) if facts.aggregates else None
+        if found is not None:
+            return found
+        if not self.ruled:
+            return NO_LIMIT
+        return float(request.rules.max_io_ops if self.operations else request.rules.max_servers)
+
+
+class Isolated:
+    """Some images and some nodes are kept for each other (Nova's IsolatedHostsFilter).
+
+        restricted      image isolated   other image       not restricted  image isolated   other image
+        node isolated   passes           rejected          node isolated   passes           passes
+        other node      rejected         passes            other node      rejected         passes
+    """
+
+    name = "isolated"
+
+    def applies(self, request: Request) -> bool:
+        return bool(request.rules.isolated_images or request.rules.isolated_nodes)
+
+    def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        rules = request.rules
+        image_isolated, node_isolated = request.image in rules.isolated_images, node.name in rules.isolated_nodes
+        if image_isolated and not node_isolated:
+            return Reject(self.name, f"isolated: image {request.image} is kept for other nodes")
+        if node_isolated and not image_isolated and rules.restrict_isolated:
+            return Reject(self.name, f"isolated: kept for other images than {request.image or 'none'}")
+        return None
+
+
+class Metrics:
+    """It reports every metric that the settings weigh, where they say that it must (MetricsFilter)."""
+
+    name = "metrics"
+
+    def applies(self, request: Request) -> bool:
+        return bool(request.rules.metrics) and request.rules.metrics_required
+
+    def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        if not self.applies(request):
+            return None
+        missing = sorted(request.rules.metrics.keys() - node.metrics.keys())
+        return Reject(self.name, f"metrics: its reports lack {', '.join(missing)}") if missing else None
+
+
+io_ops = Limit("io_ops", "operations under way", "max_io_ops_per_host", operations=True, ruled=True)
+servers_limit = Limit("servers_limit", "servers", "max_instances_per_host", operations=False, ruled=True)
+aggregate_io_ops = Limit("aggregate_io_ops", "operations under way", "max_io_ops_per_host", operations=True, ruled=False)
+aggregate_servers = Limit("aggregate_servers", "servers", "max_instances_per_host", operations=False, ruled=False)
+isolated, metrics = Isolated(), Metrics()
