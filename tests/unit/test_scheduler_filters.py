@@ -88,7 +88,7 @@ def test_filter(name: str, asked: Request, seen: NodeView, text: str | None) -> 
 
 def test_resources_names_every_class_that_is_short() -> None:
     """What does not fit in two ways is told in both, with the numbers."""
-    assert filters.resources(request(amounts={VCPU: 2, MEMORY_MB: 20_000, DISK_GB: 200}), NODE) == Reject(
+    assert filters.FILTERS["resources"](request(amounts={VCPU: 2, MEMORY_MB: 20_000, DISK_GB: 200}), NODE) == Reject(
         "resources",
         "memory: needs 19.5 GiB, free 15.5 GiB of 15.5 GiB (ratio 1.0, reserved 512 MiB): short by 4.0 GiB; "
         "disk: needs 200 GiB, free 100 GiB of 100 GiB (ratio 1.0, reserved 0 GiB): short by 100 GiB",

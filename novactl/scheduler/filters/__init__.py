@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from novactl.scheduler.filters.aggregates import aggregate_images, aggregate_specs, flavor_affinity, isolate_aggregates, tenancy
+from novactl.scheduler.filters import aggregates, capabilities, hardware, images, kinds, limits, peers, query, resources, state
 from novactl.scheduler.filters.base import Filter
-from novactl.scheduler.filters.capabilities import capabilities, measures
-from novactl.scheduler.filters.hardware import numa, pci
-from novactl.scheduler.filters.images import image_properties
-from novactl.scheduler.filters.kinds import architecture, traits, zone
-from novactl.scheduler.filters.limits import aggregate_io_ops, aggregate_servers, io_ops, isolated, metrics, servers_limit
-from novactl.scheduler.filters.peers import different_host, group, near, same_host
-from novactl.scheduler.filters.query import query
-from novactl.scheduler.filters.resources import resources
-from novactl.scheduler.filters.state import alive, enabled, fresh, requested
+from novactl.scheduler.filters.state import requested
 
 __all__ = ["FILTERS", "ON_DEMAND", "Filter", "requested"]
 
 FILTERS: Mapping[str, Filter] = {
     f.name: f for f in (
-        enabled, alive, fresh, resources, architecture, zone, numa, pci, traits, image_properties, capabilities, measures, group,
-        same_host, different_host, near, query, tenancy, flavor_affinity, isolate_aggregates, aggregate_specs, aggregate_images,
-        aggregate_io_ops, aggregate_servers, isolated, metrics, io_ops, servers_limit,
+        state.enabled, state.alive, state.fresh, resources.resources, kinds.architecture, kinds.zone, hardware.numa, hardware.pci,
+        kinds.traits, images.image_properties, capabilities.capabilities, capabilities.measures,
+        peers.group, peers.same_host, peers.different_host, peers.near, query.query,
+        aggregates.tenancy, aggregates.flavor_affinity, aggregates.isolate_aggregates, aggregates.aggregate_specs,
+        aggregates.aggregate_images, limits.aggregate_io_ops, limits.aggregate_servers,
+        limits.isolated, limits.metrics, limits.io_ops, limits.servers_limit,
     )
 }
 ON_DEMAND = frozenset({"io_ops", "servers_limit"})
