@@ -224,6 +224,12 @@ class Denied(NovaError):
     code, exit_status = "denied", ExitStatus.DENIED
 
 
+class QuotaExceeded(Denied):
+    """A project's limit would be passed; the message names project, resource, usage and limit."""
+
+    code = "quota"
+
+
 class Partial(NovaError):
     """Some targets succeeded, some failed; `reasons` has one line for each that failed."""
 

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.db import nodes, placement, servers
+from novactl.db.nodes import NodeRow, Peer
 from novactl.db.statements import Tx
 from novactl.errors import NovaError, Unreachable
 from novactl.model.facts import Facts
-from novactl.model.node import Node, NodeUsage
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
+from novactl.model.image import GIB
+from novactl.model.node import Node, NodeState, NodeUsage
+from novactl.model.resources import DISK_GB, MEMORY_MB, PCPU, VCPU, Inventory
+from novactl.model.topology import Fitting, Hardware, cpu_list
 from novactl.scheduler.request import NodeView
 
 SILENT_DEADLINE_S = 0.5
 """What a node that was silent the last time gets to answer a refresh."""
 REFRESH_DEADLINE_S = 2.0
+FEW = 32
+"""So many nodes are read one by one; more of them with all the others."""
 
 
 def usages(tx: Tx) -> tuple[NodeUsage, ...]:
@@ -30,20 +35,53 @@ def usages(tx: Tx) -> tuple[NodeUsage, ...]:
     )
 
 
-def views(tx: Tx) -> list[NodeView]:
-    return [
-        NodeView(
-            id=usage.node.id, name=usage.node.name, state=usage.node.state,
-            facts=Facts(architecture=usage.node.architecture, zone=usage.node.zone, labels=usage.node.labels),
-            inventories=usage.inventories, used=usage.allocated, servers=usage.servers,
-            reported_at=usage.node.reported_at, silent_since=usage.node.silent_since, reason=usage.node.reason,
-            generation=usage.node.generation, agent_version=usage.node.agent_version,
-        )
-        for usage in usages(tx)
-    ]
+def views(tx: Tx, *, only: Collection[str] | None = None, hardware: bool = False, images: bool = False) -> list[NodeView]:
+    """Whole views of every node by name, or of `only` these ids: what the rows say, nothing that reports hold.
+
+    With `hardware` each has what it can give away piece by piece and what was given, with `images` what its servers' images say.
+    """
+    some = only is not None and len(only) <= FEW
+    rows = [row for id_ in sorted(only or ()) if (row := nodes.row_of(tx, id_))] if some else nodes.rows(tx)
+    if only is not None and not some:
+        wanted = set(only)
+        rows = [row for row in rows if row.id in wanted]
+    if some:
+        inventories = {row.id: nodes.inventories_of(tx, row.id) for row in rows}
+        shapes = {row.shape: nodes.facts_of(tx, row.id) for row in rows}
+    else:
+        inventories, shapes = nodes.inventories(tx), nodes.shapes(tx)
+    beside = _Beside(
+        inventories=inventories, shapes=shapes, used_other=placement.used_other(tx) if any(row.odd for row in rows) else {},
+        busy=servers.busy_on(tx), hardware=nodes.hardware(tx) if hardware else None,
+        fittings=placement.fittings(tx) if hardware else None, images=servers.image_properties(tx) if images else None)
+    return [_view(row, beside) for row in rows]
 
 
-def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node] | None = None) -> dict[str, NovaError]:
+class _Beside(NamedTuple):
+    """What views are made of beside the nodes' rows, by node id but for the shapes."""
+
+    inventories: Mapping[str, Mapping[str, Inventory]]
+    shapes: Mapping[str, Facts]
+    used_other: Mapping[str, Mapping[str, int]]
+    busy: Mapping[str, int]
+    hardware: Mapping[str, Hardware] | None
+    fittings: Mapping[str, Sequence[Fitting]] | None
+    images: Mapping[str, Mapping[str, Mapping[str, str]]] | None
+
+
+def _view(row: NodeRow, beside: _Beside) -> NodeView:
+    return NodeView(
+        id=row.id, name=row.name, state=NodeState(row.state), facts=beside.shapes[row.shape],
+        inventories=beside.inventories.get(row.id, {}), used=row.used | beside.used_other.get(row.id, {}), servers=row.servers,
+        reported_at=row.reported_at, silent_since=row.silent_since, reason=row.reason, generation=row.generation,
+        agent_version=row.agent_version, building=beside.busy.get(row.id, 0), failed_builds=row.failed_builds, metrics=row.metrics,
+        address=row.address, shared_disk=row.shared_disk,
+        hardware=None if beside.hardware is None else beside.hardware.get(row.id),
+        fittings=None if beside.fittings is None else beside.fittings.get(row.id, ()),
+        images=None if beside.images is None else beside.images.get(row.id, {}))
+
+
+def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node | Peer] | None = None) -> dict[str, NovaError]:
     """Ask every node (or `only` these) whose report is older than `max_age_s` for a new one, all at once, and store the answers.
 
     Returns the errors by node id; a node that gives none is marked silent. Takes at most REFRESH_DEADLINE_S, and only
@@ -56,11 +94,11 @@ def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node] | None =
 _ASKING = threading.Lock()
 
 
-def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node] | None) -> dict[str, NovaError]:
+def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | Peer] | None) -> dict[str, NovaError]:
     now = cluster.clock.now()
     if only is None:
         with cluster.db.read() as tx:
-            only = nodes.all_(tx)
+            only = nodes.peers(tx)
     stale = [node for node in only if node.address and (
         node.silent_since is not None or node.reported_at is None or now - node.reported_at > max_age_s)]
     if not stale:
@@ -83,17 +121,38 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node] | None) ->
 
 
 def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> None:
-    """Store what an agent said: of the node, the totals that follow from it, and its guests' addresses."""
-    nodes.take_report(tx, node_id, wire.to_plain(report), now - report.age_s)
-    for name, total in totals(report).items():
-        nodes.set_total(tx, node_id, name, total)
+    """Store what an agent said: of the node, the totals that follow from it, and its guests' addresses.
+
+    One statement is all where it says what the last one said, but for time and load.
+    """
+    if not nodes.take_report(tx, node_id, wire.to_plain(report), now - report.age_s):
+        return
+    node = nodes.by_id(tx, node_id)
+    if node is None:
+        return
+    nodes.set_totals(tx, node_id, totals(report, node.dedicated_cpus), cached_gb(report))
+    nodes.set_hardware(tx, node_id, hardware(report))
     for domain in report.domains:
         if domain.addresses:
             servers.seen(tx, domain.server, domain.addresses)
 
 
-def totals(report: wire.Report) -> dict[str, int]:
-    return {VCPU: report.vcpus, MEMORY_MB: report.memory_mb, DISK_GB: report.disk_gb}
+def totals(report: wire.Report, dedicated_cpus: str = "") -> dict[str, int]:
+    """What the host has by resource class. CPUs kept for pinned servers are PCPU, the others VCPU."""
+    there = {cpu for cell in report.cells for cpu in cell.cpus} or set(range(report.vcpus))
+    kept = len(there.intersection(cpu_list(dedicated_cpus)))
+    return {VCPU: report.vcpus - kept, PCPU: kept, MEMORY_MB: report.memory_mb, DISK_GB: report.disk_gb}
+
+
+def cached_gb(report: wire.Report) -> int:
+    """What its image cache holds of the disk, rounded up."""
+    return -(-sum(image.size_bytes for image in report.images) // GIB)
+
+
+def hardware(report: wire.Report) -> Hardware:
+    """What the host can give away piece by piece."""
+    plain = wire.to_plain(report)
+    return Hardware.from_plain({"cells": plain["cells"], "pci": plain["pci"]})
 
 
 def first_inventories(settings: Mapping[str, Any], report: wire.Report) -> dict[str, Inventory]:
@@ -101,6 +160,8 @@ def first_inventories(settings: Mapping[str, Any], report: wire.Report) -> dict[
     ratios = {VCPU: "placement.cpu_ratio", MEMORY_MB: "placement.ram_ratio", DISK_GB: "placement.disk_ratio"}
     found = {}
     for name, total in totals(report).items():
+        if name == PCPU:
+            continue
         reserved = min(total, settings["placement.reserved_ram_mb"]) if name == MEMORY_MB else 0
         found[name] = Inventory(
             resource_class=name, total=total, reserved=reserved, ratio_milli=round(settings[ratios[name]] * 1000), max_unit=max(1, total))

@@ -17,7 +17,10 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 from novactl.db import schema
 from novactl.db.statements import REGISTRY, Statement
 
-NOUNS = ("meta", "nodes", "servers", "flavors", "images", "keypairs", "placement", "operations", "events")
+NOUNS = (
+    "aggregates", "claims", "derived", "events", "flavors", "groups", "images", "inventories", "keypairs", "meta", "nodes", "operations",
+    "placement", "projects", "quotas", "servers",
+)
 TARGET = Path(__file__).with_name("compiled.py")
 
 
@@ -37,9 +40,9 @@ def sqlite_text(query: Statement) -> str:
 def _literal(value: object) -> str:
     if isinstance(value, int):
         return str(value)
-    if isinstance(value, str) and value.replace("_", "").isalnum() or value == "":
+    if isinstance(value, str) and "'" not in value and ":" not in value:
         return f"'{value}'"
-    raise ValueError(f"a constant that is neither a word nor an integer: {value!r}")
+    raise ValueError(f"a constant that is neither a plain word nor an integer: {value!r}")
 
 
 def source() -> str:

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
-from novactl.db.named import Named
+from typing import Any
+
+from novactl.db.named import Named, plain_row
+from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
 from novactl.model.flavor import Flavor
 
-flavors: Named[Flavor] = Named("flavor", lambda row: Flavor(**row))
+
+def _record(row: Row) -> Flavor:
+    return Flavor(**{**dict(row), "specs": from_json(row["specs"])})
+
+
+def _row(flavor: Flavor) -> dict[str, Any]:
+    return plain_row(flavor) | {"specs": to_json(dict(flavor.specs))}
+
+
+flavors: Named[Flavor] = Named("flavor", _record, _row)
 all_, by_name, by_id, by_id_prefix, names = flavors.all_, flavors.by_name, flavors.by_id, flavors.by_id_prefix, flavors.names
 insert, delete = flavors.insert, flavors.delete
+
+
+@statement
+def q_update(sa: Any, t: Any) -> Any:
+    return updates(sa, t.flavor, "specs", "description").where(t.flavor.c.id == sa.bindparam("by_id"))
+
+
+def update(tx: Tx, flavor: Flavor) -> None:
+    """Write its specs and description. Its size never changes: servers were counted by it."""
+    tx.run(q_update, by_id=flavor.id, new_specs=to_json(dict(flavor.specs)), new_description=flavor.description)

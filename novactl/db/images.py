@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from novactl.db.named import Named
-from novactl.db.statements import Tx, statement
+from novactl.db.named import Named, plain_row
+from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
 from novactl.model.image import Image
 
-images: Named[Image] = Named("image", lambda row: Image(**row))
+
+def _record(row: Row) -> Image:
+    return Image(**{**dict(row), "properties": from_json(row["properties"])})
+
+
+def _row(image: Image) -> dict[str, Any]:
+    return plain_row(image) | {"properties": to_json(dict(image.properties))}
+
+
+images: Named[Image] = Named("image", _record, _row)
 all_, by_name, by_id, by_id_prefix, names = images.all_, images.by_name, images.by_id, images.by_id_prefix, images.names
 insert, delete = images.insert, images.delete
 
@@ -16,6 +25,16 @@ insert, delete = images.insert, images.delete
 @statement
 def q_count_sha256(sa: Any, t: Any) -> Any:
     return sa.select(sa.func.count().label("n")).where(t.image.c.sha256 == sa.bindparam("by_sha256"))
+
+
+@statement
+def q_update(sa: Any, t: Any) -> Any:
+    return updates(sa, t.image, "properties").where(t.image.c.id == sa.bindparam("by_id"))
+
+
+def update(tx: Tx, image: Image) -> None:
+    """Write its properties."""
+    tx.run(q_update, by_id=image.id, new_properties=to_json(dict(image.properties)))
 
 
 def with_sha256(tx: Tx, sha256: str) -> int:

@@ -9,13 +9,16 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config as AlembicConfig
 
-from novactl.db import meta
+from novactl.db import derived, meta
 from novactl.db.core import CoreTx
 from novactl.db.engine import SCHEMA, Database, SqliteDatabase
 
 
 def upgrade(database: Database, url: str, cluster_id: str) -> None:
-    """Create or upgrade the schema, in one transaction, and give a new cluster its id. Calling it again changes nothing."""
+    """Create or upgrade the schema, in one transaction, and give a new cluster its id. Calling it again changes nothing.
+
+    What the database keeps that follows from other rows is written anew.
+    """
     if isinstance(database, SqliteDatabase):
         database.create()
         engine = sqlite_engine(url, database.busy_timeout_s)
@@ -25,6 +28,7 @@ def upgrade(database: Database, url: str, cluster_id: str) -> None:
         command.upgrade(alembic_config(connection), "head")
         tx = CoreTx(connection, {})
         meta.put(tx, "schema", str(SCHEMA))
+        derived.everything(tx)
         if meta.get(tx, "cluster_id") is None:
             meta.put(tx, "cluster_id", cluster_id)
     engine.dispose()
@@ -38,13 +42,16 @@ def alembic_config(connection: sqlalchemy.Connection) -> AlembicConfig:
 
 
 def sqlite_engine(url: str, busy_timeout_s: float = 60.0) -> sqlalchemy.Engine:
-    """SQLAlchemy on SQLite with writers that queue: the driver's own transactions are off, ours begin IMMEDIATE."""
+    """SQLAlchemy on SQLite with writers that queue: the driver's own transactions are off, ours begin IMMEDIATE.
+
+    Foreign keys are not enforced: a table that is made anew is dropped in between, which would take along what refers to it.
+    """
     engine = sqlalchemy.create_engine(url, connect_args={"timeout": busy_timeout_s})
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA foreign_keys=OFF")
 
     @sqlalchemy.event.listens_for(engine, "begin")
     def on_begin(connection: Any) -> None:

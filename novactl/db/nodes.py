@@ -1,104 +1,118 @@
-"""Nodes, their last reports and their inventories."""
+"""Nodes: their rows, their last reports, and what every placement reads of them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from novactl.db.derived import HOT, facts_of, reshape, resum, shapes
+from novactl.db.inventories import ensure_inventory, inventories, inventories_of, set_inventory, set_totals
 from novactl.db.named import Named
 from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
-from novactl.errors import Conflict
 from novactl.model.node import Node, NodeState
-from novactl.model.resources import Inventory
+from novactl.model.topology import Hardware, cpu_list
+
+__all__ = [
+    "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete", "ensure_inventory", "facts_of", "hardware",
+    "hardware_of", "insert", "inventories", "inventories_of", "lean_rows", "lock", "name_of", "names", "peers", "reshape",
+    "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent", "take_report", "update",
+]
+
+MEASURED = ("load_1m", "memory_used_mb", "disk_used_gb")
+"""What of a report changes all the time: columns, so that a report that brings nothing else writes nothing else."""
+_TIMES = ("taken_s", "age_s")
+_PLAIN = ("id", "name", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version", "generation",
+          "reported_at", "silent_since", "created_at", "dedicated_cpus", "shared_disk", "failed_builds")
+_JSON = ("labels", "traits")
+_SUMS = tuple(f"{name}_{what}" for name in HOT.values() for what in ("capacity", "used", "max_unit"))
 
 
 def _record(row: Row) -> Node:
-    plain = dict(row)
-    plain["state"] = NodeState(plain["state"])
-    for name in ("labels", "report", "undo"):
-        plain[name] = from_json(plain[name])
-    return Node(**plain)
+    plain = {name: row[name] for name in _PLAIN}
+    report, measured = from_json(row["report"]), {name: row[name] for name in MEASURED if row[name] is not None}
+    return Node(
+        **plain, state=NodeState(row["state"]), labels=from_json(row["labels"]), traits=tuple(from_json(row["traits"])),
+        report=None if report is None else {**report, **measured}, undo=from_json(row["undo"]) or {})
 
 
 def _row(node: Node) -> dict[str, Any]:
-    return {
-        "id": node.id, "name": node.name, "state": node.state.value, "reason": node.reason, "address": node.address,
-        "public_key": node.public_key, "ssh": node.ssh, "host_key": node.host_key, "zone": node.zone,
-        "architecture": node.architecture, "agent_version": node.agent_version, "labels": to_json(dict(node.labels)),
-        "generation": node.generation, "report": None if node.report is None else to_json(node.report),
-        "reported_at": node.reported_at, "silent_since": node.silent_since, "undo": to_json(dict(node.undo)),
-        "created_at": node.created_at,
+    given = {name: getattr(node, name) for name in _PLAIN}
+    return given | {
+        "state": node.state.value, "labels": to_json(dict(node.labels)), "traits": to_json(sorted(node.traits)),
+        "shape": "", "servers": 0, "odd": int(bool(node.shared_disk)), "report_key": "", **dict.fromkeys(_SUMS, 0),
+        **dict.fromkeys(MEASURED),
     }
 
 
-nodes: Named[Node] = Named("node", _record, _row)
+def _select(sa: Any, t: Any) -> Any:
+    columns = [t.node.c[name] for name in (*_PLAIN, *_JSON, "state", *MEASURED)]
+    return sa.select(*columns, t.node_file.c.report, t.node_file.c.undo).select_from(t.node.outerjoin(t.node_file))
+
+
+nodes: Named[Node] = Named("node", _record, _row, select=_select)
 all_, by_name, by_id, by_id_prefix, names = nodes.all_, nodes.by_name, nodes.by_id, nodes.by_id_prefix, nodes.names
-insert, delete = nodes.insert, nodes.delete
+delete = nodes.delete
+
+
+@statement
+def q_file_insert(sa: Any, t: Any) -> Any:
+    return sa.insert(t.node_file)
 
 
 @statement
 def q_update(sa: Any, t: Any) -> Any:
+    """A report key of '' lets the next report be taken in whole: what follows from it may be different now."""
     return updates(
         sa, t.node, "state", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version",
-        "labels", "undo",
-    ).where(t.node.c.id == sa.bindparam("by_id"))
+        "labels", "traits", "dedicated_cpus", "shared_disk",
+    ).values(generation=t.node.c.generation + 1, report_key="").where(t.node.c.id == sa.bindparam("by_id"))
 
 
 @statement
-def q_bump(sa: Any, t: Any) -> Any:
-    return sa.update(t.node).values(generation=t.node.c.generation + 1).where(
-        t.node.c.id == sa.bindparam("by_id"), t.node.c.generation == sa.bindparam("by_generation"))
+def q_undo(sa: Any, t: Any) -> Any:
+    return updates(sa, t.node_file, "undo").where(t.node_file.c.node_id == sa.bindparam("by_id"))
 
 
 @statement
 def q_lock(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.generation, t.node.c.state).where(t.node.c.id == sa.bindparam("by_id")).with_for_update()
+    return sa.select(t.node.c.generation, t.node.c.state, t.node.c.shared_disk).where(
+        t.node.c.id == sa.bindparam("by_id")).with_for_update()
 
 
 @statement
-def q_report(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node, "report", "reported_at", "silent_since", "agent_version").where(t.node.c.id == sa.bindparam("by_id"))
+def q_in_pool(sa: Any, t: Any) -> Any:
+    return sa.select(t.node.c.id).where(t.node.c.shared_disk == sa.bindparam("by_pool")).order_by(t.node.c.id)
 
 
-@statement
-def q_silent(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node, "silent_since").where(t.node.c.id == sa.bindparam("by_id"), t.node.c.silent_since.is_(None))
-
-
-@statement
-def q_inventories(sa: Any, t: Any) -> Any:
-    return sa.select(t.inventory).order_by(t.inventory.c.node_id, t.inventory.c.resource_class)
-
-
-@statement
-def q_inventories_of(sa: Any, t: Any) -> Any:
-    return sa.select(t.inventory).where(t.inventory.c.node_id == sa.bindparam("by_node_id"))
-
-
-@statement
-def q_inventory_insert(sa: Any, t: Any) -> Any:
-    return sa.insert(t.inventory)
-
-
-@statement
-def q_inventory_total(sa: Any, t: Any) -> Any:
-    return updates(sa, t.inventory, "total", "max_unit").where(
-        t.inventory.c.node_id == sa.bindparam("by_node_id"), t.inventory.c.resource_class == sa.bindparam("by_class"),
-        t.inventory.c.total != sa.bindparam("new_total"))
+def insert(tx: Tx, node: Node) -> None:
+    nodes.insert(tx, node)
+    tx.run(q_file_insert, node_id=node.id, report=None if node.report is None else to_json(node.report),
+           undo=to_json(dict(node.undo)), hardware=None)
+    reshape(tx, [node.id])
+    _resum_pools(tx, node.shared_disk)
 
 
 def update(tx: Tx, node: Node) -> None:
-    """Write all of `node` but its report, its generation and its birth."""
+    """Write all of `node` but its name, its generation (which rises), its report and its birth."""
+    old = tx.one(q_lock, by_id=node.id)
+    if old is None:
+        return
     row = _row(node)
-    for name in ("generation", "report", "reported_at", "silent_since", "created_at", "name"):
-        del row[name]
-    tx.run(q_update, by_id=row.pop("id"), **{f"new_{name}": value for name, value in row.items()})
+    kept = ("generation", "name", "reported_at", "silent_since", "created_at", "failed_builds", "shape", "servers", "odd", "report_key",
+            *_SUMS, *MEASURED)
+    tx.run(q_update, by_id=row.pop("id"), **{f"new_{name}": value for name, value in row.items() if name not in kept})
+    tx.run(q_undo, by_id=node.id, new_undo=to_json(dict(node.undo)))
+    reshape(tx, [node.id])
+    if old["shared_disk"] != node.shared_disk:
+        resum(tx, node.id)
+        _resum_pools(tx, old["shared_disk"], node.shared_disk)
 
 
-def bump(tx: Tx, node_id: str, generation: int) -> None:
-    """Raise the generation of a node seen, and locked, at `generation`. Raises Conflict when it has moved on all the same."""
-    if tx.run(q_bump, by_id=node_id, by_generation=generation) != 1:
-        raise Conflict(f"node {node_id} changed since it was read", hint="place again")
+def _resum_pools(tx: Tx, *pools: str) -> None:
+    for pool in sorted({pool for pool in pools if pool}):
+        for (node_id,) in list(tx.stream(q_in_pool, by_pool=pool)):
+            resum(tx, node_id)
 
 
 def lock(tx: Tx, node_id: str) -> tuple[int, NodeState] | None:
@@ -107,12 +121,56 @@ def lock(tx: Tx, node_id: str) -> tuple[int, NodeState] | None:
     return None if row is None else (row["generation"], NodeState(row["state"]))
 
 
-def take_report(tx: Tx, node_id: str, report: Mapping[str, Any], at: float) -> None:
-    """Store a report (nodeagent.wire.Report as JSON) taken at `at`; the node is no longer silent."""
-    tx.run(
-        q_report, by_id=node_id, new_report=to_json(report), new_reported_at=at, new_silent_since=None,
-        new_agent_version=report["agent_version"],
-    )
+# ---------------------------------------------------------------- reports
+
+@statement
+def q_measured(sa: Any, t: Any) -> Any:
+    return updates(sa, t.node, "reported_at", "silent_since", *MEASURED).where(
+        t.node.c.id == sa.bindparam("by_id"), t.node.c.report_key == sa.bindparam("by_report_key"))
+
+
+@statement
+def q_report(sa: Any, t: Any) -> Any:
+    return updates(sa, t.node, "reported_at", "silent_since", *MEASURED, "agent_version", "report_key").where(
+        t.node.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_file_report(sa: Any, t: Any) -> Any:
+    return updates(sa, t.node_file, "report").where(t.node_file.c.node_id == sa.bindparam("by_id"))
+
+
+@statement
+def q_silent(sa: Any, t: Any) -> Any:
+    return updates(sa, t.node, "silent_since").where(t.node.c.id == sa.bindparam("by_id"), t.node.c.silent_since.is_(None))
+
+
+@statement
+def q_built(sa: Any, t: Any) -> Any:
+    return sa.update(t.node).values(failed_builds=0).where(t.node.c.id == sa.bindparam("by_id"), t.node.c.failed_builds != 0)
+
+
+@statement
+def q_build_failed(sa: Any, t: Any) -> Any:
+    return sa.update(t.node).values(failed_builds=t.node.c.failed_builds + 1).where(t.node.c.id == sa.bindparam("by_id"))
+
+
+def take_report(tx: Tx, node_id: str, report: Mapping[str, Any], at: float) -> bool:
+    """Store a report (nodeagent.wire.Report as JSON) taken at `at`; the node is no longer silent.
+
+    False when it says what the last one said but for time and load: then one statement has been all. True when what
+    follows from it (totals, addresses) is to be looked at; the node's facts have been.
+    """
+    kept = {name: value for name, value in report.items() if name not in MEASURED and name not in _TIMES and name != "domains"}
+    heard = [kept, [[domain["server"], domain["addresses"]] for domain in report.get("domains", ())]]
+    key = hashlib.sha1(to_json(heard).encode(), usedforsecurity=False).hexdigest()
+    values = {"new_reported_at": at, "new_silent_since": None} | {f"new_{name}": report.get(name) for name in MEASURED}
+    if tx.run(q_measured, by_id=node_id, by_report_key=key, **values):
+        return False
+    tx.run(q_report, by_id=node_id, **values, new_agent_version=report["agent_version"], new_report_key=key)
+    tx.run(q_file_report, by_id=node_id, new_report=to_json(kept))
+    reshape(tx, [node_id])
+    return True
 
 
 def silent(tx: Tx, node_id: str, at: float) -> None:
@@ -120,36 +178,160 @@ def silent(tx: Tx, node_id: str, at: float) -> None:
     tx.run(q_silent, by_id=node_id, new_silent_since=at)
 
 
-def _inventory(row: Row) -> Inventory:
-    plain = dict(row)
-    del plain["node_id"]
-    return Inventory(**plain)
+def built(tx: Tx, node_id: str) -> None:
+    """A server was built on it: earlier failures are forgiven."""
+    tx.run(q_built, by_id=node_id)
 
 
-def inventories(tx: Tx) -> dict[str, dict[str, Inventory]]:
-    """Node id -> resource class -> inventory, of every node, in one query."""
-    found: dict[str, dict[str, Inventory]] = {}
-    for row in tx.all(q_inventories):
-        found.setdefault(row["node_id"], {})[row["resource_class"]] = _inventory(row)
-    return found
+def build_failed(tx: Tx, node_id: str) -> None:
+    tx.run(q_build_failed, by_id=node_id)
 
 
-def inventories_of(tx: Tx, node_id: str) -> dict[str, Inventory]:
-    return {row["resource_class"]: _inventory(row) for row in tx.all(q_inventories_of, by_node_id=node_id)}
+# ---------------------------------------------------------------- what placing reads
+
+class NodeRow(NamedTuple):
+    """A node without its files. The sums are by resource class; `odd`: other classes or limits than they tell matter too."""
+
+    id: str
+    name: str
+    state: str
+    reason: str
+    address: str
+    agent_version: str
+    shape: str
+    generation: int
+    reported_at: float | None
+    silent_since: float | None
+    servers: int
+    failed_builds: int
+    shared_disk: str
+    odd: int
+    load_1m: float | None
+    memory_used_mb: int | None
+    disk_used_gb: int | None
+    vcpu_used: int
+    memory_mb_used: int
+    disk_gb_used: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {name: value for name in MEASURED if (value := getattr(self, name)) is not None}
+
+    @property
+    def used(self) -> dict[str, int]:
+        return {name: value for name, column in HOT.items() if (value := getattr(self, f"{column}_used"))}
 
 
-def ensure_inventory(tx: Tx, node_id: str, wanted: Mapping[str, Inventory]) -> None:
-    """Write the inventories a node lacks; those it has stay as they were set."""
-    there = inventories_of(tx, node_id)
-    for name, inventory in wanted.items():
-        if name not in there:
-            tx.run(
-                q_inventory_insert, node_id=node_id, resource_class=name, total=inventory.total, reserved=inventory.reserved,
-                ratio_milli=inventory.ratio_milli, min_unit=inventory.min_unit, max_unit=inventory.max_unit,
-                step_size=inventory.step_size,
-            )
+class Peer(NamedTuple):
+    """What calling an agent, and knowing whether it needs to be called, takes."""
+
+    id: str
+    name: str
+    address: str
+    public_key: str
+    reported_at: float | None
+    silent_since: float | None
 
 
-def set_total(tx: Tx, node_id: str, resource_class: str, total: int) -> None:
-    """The host has another total now (memory added, pool grown): ratio and reservation stay as they were set."""
-    tx.run(q_inventory_total, by_node_id=node_id, by_class=resource_class, new_total=total, new_max_unit=max(1, total))
+@statement
+def q_lean(sa: Any, t: Any) -> Any:
+    n = t.node.c
+    ready = sa.case((n.state == "enabled", 2), else_=0) + sa.case((n.silent_since.is_(None), 1), else_=0)
+    return sa.select(
+        n.id, n.shape, n.generation, ready, n.reported_at, n.servers, n.failed_builds, *(n[name] for name in _SUMS), n.odd)
+
+
+@statement
+def q_rows(sa: Any, t: Any) -> Any:
+    return sa.select(*(t.node.c[name] for name in NodeRow._fields)).order_by(t.node.c.name)
+
+
+@statement
+def q_row_of(sa: Any, t: Any) -> Any:
+    return sa.select(*(t.node.c[name] for name in NodeRow._fields)).where(t.node.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_name_of(sa: Any, t: Any) -> Any:
+    return sa.select(t.node.c.name).where(t.node.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_peers(sa: Any, t: Any) -> Any:
+    return sa.select(*(t.node.c[name] for name in Peer._fields)).order_by(t.node.c.name)
+
+
+@statement
+def q_hardware(sa: Any, t: Any) -> Any:
+    return sa.select(t.node.c.id, t.node.c.dedicated_cpus, t.node_file.c.hardware).select_from(t.node.join(t.node_file)).where(
+        t.node_file.c.hardware.is_not(None))
+
+
+@statement
+def q_hardware_write(sa: Any, t: Any) -> Any:
+    return updates(sa, t.node_file, "hardware").where(t.node_file.c.node_id == sa.bindparam("by_id"))
+
+
+@statement
+def q_hardware_of(sa: Any, t: Any) -> Any:
+    return sa.select(t.node.c.dedicated_cpus, t.node_file.c.hardware).select_from(t.node.join(t.node_file)).where(
+        t.node.c.id == sa.bindparam("by_node_id"))
+
+
+def lean_rows(tx: Tx) -> list[tuple]:
+    """Every node in one narrow read, in no order: (id, shape, generation, ready, reported_at, servers, failed_builds, capacity, used
+    and max_unit of VCPU, of MEMORY_MB and of DISK_GB, odd).
+
+    `ready` is 2 where the node is enabled plus 1 where it is not silent. `odd` 1: the sums do not tell all (other classes,
+    a min_unit or step_size, a shared disk), read its whole view.
+    """
+    return list(tx.stream(q_lean))
+
+
+def rows(tx: Tx) -> list[NodeRow]:
+    """Every node by name, nothing parsed."""
+    return [NodeRow(*row) for row in tx.stream(q_rows)]
+
+
+def row_of(tx: Tx, node_id: str) -> NodeRow | None:
+    found = next(iter(tx.stream(q_row_of, by_id=node_id)), None)
+    return None if found is None else NodeRow(*found)
+
+
+def name_of(tx: Tx, node_id: str) -> str:
+    """"" when it is not there."""
+    row = tx.one(q_name_of, by_id=node_id)
+    return "" if row is None else row["name"]
+
+
+def peers(tx: Tx) -> list[Peer]:
+    """Every node by name."""
+    return [Peer(*row) for row in tx.stream(q_peers)]
+
+
+def hardware(tx: Tx) -> dict[str, Hardware]:
+    """Node id -> what it has to give away piece by piece, of the nodes that have said so."""
+    return {id_: _hardware(text, dedicated) for id_, dedicated, text in tx.stream(q_hardware)}
+
+
+def hardware_of(tx: Tx, node_id: str) -> Hardware:
+    """Nothing, where the node has not said."""
+    row = tx.one(q_hardware_of, by_node_id=node_id)
+    return Hardware() if row is None or row["hardware"] is None else _hardware(row["hardware"], row["dedicated_cpus"])
+
+
+def _hardware(text: str, dedicated: str) -> Hardware:
+    return Hardware.from_plain({**from_json(text), "dedicated": cpu_list(dedicated)})
+
+
+def set_hardware(tx: Tx, node_id: str, found: Hardware) -> bool:
+    """Store a host's pieces; which CPUs are dedicated is the node's own word. True when they are others now: the generation rises."""
+    plain = found.to_plain()
+    del plain["dedicated"]
+    tx.one(q_lock, by_id=node_id)
+    row = tx.one(q_hardware_of, by_node_id=node_id)
+    if row is None or row["hardware"] == to_json(plain):
+        return False
+    tx.run(q_hardware_write, by_id=node_id, new_hardware=to_json(plain))
+    resum(tx, node_id)
+    return True

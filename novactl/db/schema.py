@@ -3,9 +3,15 @@
 Times are seconds since the epoch in UTC. JSON is text of our own making. A name that must be unique among the
 living is kept twice: `name`, and `live_name`, which becomes NULL when the row's object is deleted; in the same way
 `open_object_id` lets an object have one operation that has not ended.
+
+Some columns are derived from other rows, so that hot reads and claims touch one row: of a node its sums (`servers`,
+`vcpu_…`, `memory_mb_…`, `disk_gb_…`, `odd`) and its `shape`, of a project its usage (`…_used`) and its limits (`…_max`).
+Whoever changes the rows they follow from changes them in the same transaction; `novactl.db.derived` says how they follow.
 """
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Double, ForeignKey, Index, Integer, MetaData, String, Table, Text
+
+from novactl.model.project import DEFAULT_PROJECT
 
 NAMING = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s", "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -21,6 +27,15 @@ def _id(name: str = "id", **kwargs: object) -> Column:
     return Column(name, _ID, primary_key=True, **kwargs)
 
 
+def _count(name: str, default: str = "0") -> Column:
+    return Column(name, BigInteger, nullable=False, server_default=default)
+
+
+def _project() -> Column:
+    """Whose it is. What was there before there were projects is the default one's."""
+    return Column("project_id", _ID, ForeignKey("project.id"), nullable=False, server_default=DEFAULT_PROJECT)
+
+
 meta = Table(
     "meta", metadata,
     Column("key", _NAME, primary_key=True),
@@ -28,8 +43,18 @@ meta = Table(
 )
 node = Table(
     "node", metadata, _id(),
-    Column("name", _NAME, nullable=False, unique=True),
+    # What every placement reads of every node comes first: SQLite finds a column by walking over those before it.
     Column("state", String(16), nullable=False),
+    Column("shape", String(40), nullable=False, index=True, server_default=""),
+    _count("generation"),
+    Column("reported_at", Double),
+    Column("silent_since", Double),
+    _count("servers"),
+    _count("failed_builds"),
+    *(_count(f"{name}_{what}") for name in ("vcpu", "memory_mb", "disk_gb") for what in ("capacity", "used", "max_unit")),
+    Column("odd", Integer, nullable=False, server_default="0"),
+    Column("shared_disk", _NAME, nullable=False, server_default=""),
+    Column("name", _NAME, nullable=False, unique=True),
     Column("reason", Text, nullable=False),
     Column("address", Text, nullable=False),
     Column("public_key", String(40), nullable=False),
@@ -39,11 +64,59 @@ node = Table(
     Column("architecture", String(32), nullable=False),
     Column("agent_version", String(32), nullable=False),
     Column("labels", Text, nullable=False),
-    Column("generation", BigInteger, nullable=False),
+    Column("traits", Text, nullable=False, server_default="[]"),
+    Column("dedicated_cpus", Text, nullable=False, server_default=""),
+    Column("load_1m", Double),
+    Column("memory_used_mb", BigInteger),
+    Column("disk_used_gb", BigInteger),
+    Column("report_key", String(40), nullable=False, server_default=""),
+    Column("created_at", Double, nullable=False),
+)
+node_file = Table(
+    "node_file", metadata,
+    Column("node_id", _ID, ForeignKey("node.id", ondelete="CASCADE"), primary_key=True),
     Column("report", Text),
-    Column("reported_at", Double),
-    Column("silent_since", Double),
     Column("undo", Text, nullable=False),
+    Column("hardware", Text),
+)
+shape = Table(
+    "shape", metadata,
+    Column("id", String(40), primary_key=True),
+    Column("facts", Text, nullable=False),
+)
+aggregate = Table(
+    "aggregate", metadata, _id(),
+    Column("name", _NAME, nullable=False, unique=True),
+    Column("metadata", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+aggregate_node = Table(
+    "aggregate_node", metadata,
+    Column("aggregate_id", _ID, ForeignKey("aggregate.id", ondelete="CASCADE"), primary_key=True),
+    Column("node_id", _ID, ForeignKey("node.id", ondelete="CASCADE"), primary_key=True, index=True),
+)
+project = Table(
+    "project", metadata, _id(),
+    Column("name", _NAME, nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    *(_count(f"{name}_used") for name in ("servers", "cores", "ram_mb", "disk_gb")),
+    *(_count(f"{name}_max", "-1") for name in ("servers", "cores", "ram_mb", "disk_gb")),
+)
+quota = Table(
+    "quota", metadata,
+    Column("project_id", _ID, primary_key=True),
+    Column("resource", _NAME, primary_key=True),
+    Column("max_amount", BigInteger, nullable=False),
+)
+server_group = Table(
+    "server_group", metadata, _id(),
+    Column("name", _NAME, nullable=False, unique=True),
+    Column("project_id", _ID, ForeignKey("project.id"), nullable=False),
+    Column("policy", String(32), nullable=False),
+    Column("scope", _NAME, nullable=False),
+    Column("max_per_domain", BigInteger, nullable=False),
+    _count("version"),
     Column("created_at", Double, nullable=False),
 )
 inventory = Table(
@@ -56,15 +129,23 @@ inventory = Table(
     Column("min_unit", BigInteger, nullable=False),
     Column("max_unit", BigInteger, nullable=False),
     Column("step_size", BigInteger, nullable=False),
+    _count("cached"),
 )
 claim = Table(
     "claim", metadata,
     Column("consumer_id", _ID, primary_key=True),
-    Column("node_id", _ID, ForeignKey("node.id"), primary_key=True),
+    Column("node_id", _ID, ForeignKey("node.id"), primary_key=True, index=True),
     Column("resource_class", _NAME, primary_key=True),
     Column("consumer_kind", String(16), nullable=False),
     Column("amount", BigInteger, nullable=False),
+    Column("project_id", _ID, nullable=False, server_default=DEFAULT_PROJECT),
     CheckConstraint("amount > 0", name="amount"),
+)
+fitting = Table(
+    "fitting", metadata,
+    Column("consumer_id", _ID, primary_key=True),
+    Column("node_id", _ID, ForeignKey("node.id"), primary_key=True, index=True),
+    Column("body", Text, nullable=False),
 )
 flavor = Table(
     "flavor", metadata, _id(),
@@ -73,6 +154,8 @@ flavor = Table(
     Column("memory_mb", BigInteger, nullable=False),
     Column("disk_gb", BigInteger, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("specs", Text, nullable=False, server_default="{}"),
+    Column("description", Text, nullable=False, server_default=""),
 )
 image = Table(
     "image", metadata, _id(),
@@ -84,6 +167,7 @@ image = Table(
     Column("architecture", String(32), nullable=False),
     Column("source", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("properties", Text, nullable=False, server_default="{}"),
 )
 keypair = Table(
     "keypair", metadata, _id(),
@@ -92,6 +176,7 @@ keypair = Table(
     Column("public_key", Text, nullable=False),
     Column("fingerprint", Text, nullable=False),
     Column("created_at", Double, nullable=False),
+    _project(),
 )
 server = Table(
     "server", metadata, _id(),
@@ -122,6 +207,9 @@ server = Table(
     Column("updated_at", Double, nullable=False),
     Column("launched_at", Double),
     Column("deleted_at", Double),
+    Column("project_id", _ID, nullable=False, server_default=DEFAULT_PROJECT),
+    Column("group_id", _ID, nullable=False, index=True, server_default=""),
+    Column("wants", Text, nullable=False, server_default="{}"),
     Index("ix_server_live_created", "deleted_at", "created_at"),
 )
 operation = Table(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from novactl.db.named import Named
 from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
 from novactl.errors import Conflict
 from novactl.model.server import Server
+from novactl.model.wants import NOTHING_SPECIAL, Wants
 from novactl.states import PowerState, ServerState, TaskState, VmState
 
 
@@ -18,6 +20,7 @@ def _record(row: Row) -> Server:
     plain["power_state"] = PowerState(plain["power_state"])
     plain["node_id"], plain["node_name"] = plain["node_id"] or "", plain["node_name"] or ""
     plain["addresses"] = tuple(from_json(plain["addresses"]))
+    plain["wants"] = NOTHING_SPECIAL if plain["wants"] == "{}" else Wants.from_plain(from_json(plain["wants"]))
     return Server(**plain)
 
 
@@ -28,6 +31,7 @@ def _row(server: Server) -> dict[str, Any]:
     plain["power_state"] = server.power_state.value
     plain["node_id"] = server.node_id or None
     plain["addresses"] = to_json(list(server.addresses))
+    plain["wants"] = to_json(server.wants.to_plain())
     return plain
 
 
@@ -115,6 +119,19 @@ def q_building_from(sa: Any, t: Any) -> Any:
         t.server.c.image_id == sa.bindparam("by_image_id"), t.server.c.vm_state == "building").order_by(t.server.c.name)
 
 
+@statement
+def q_busy_on(sa: Any, t: Any) -> Any:
+    return sa.select(t.server.c.node_id, sa.func.count()).select_from(
+        t.operation.join(t.server, t.server.c.id == t.operation.c.object_id),
+    ).where(t.operation.c.ended_at.is_(None), t.server.c.node_id.is_not(None)).group_by(t.server.c.node_id)
+
+
+@statement
+def q_properties(sa: Any, t: Any) -> Any:
+    s = t.server.c
+    return sa.select(s.node_id, s.id, s.wants).where(s.node_id.is_not(None), s.wants != "{}")
+
+
 def list_rows(tx: Tx, *, limit: int | None = None, node: str = "") -> list[ServerRow]:
     """The living, newest first."""
     rows = tx.stream(q_list, by_node=node, limit=limit if limit is not None else 2**62)
@@ -163,6 +180,21 @@ def gone(tx: Tx, server_id: str, at: float) -> None:
 
 def seen(tx: Tx, server_id: str, addresses: tuple[str, ...]) -> None:
     tx.run(q_seen, by_id=server_id, new_addresses=to_json(list(addresses)))
+
+
+def busy_on(tx: Tx) -> dict[str, int]:
+    """Node id -> how many of its servers have an operation under way."""
+    return dict(tx.stream(q_busy_on))
+
+
+def image_properties(tx: Tx) -> dict[str, dict[str, Mapping[str, str]]]:
+    """Node id -> server id -> what its image says of itself, of the servers whose image says anything."""
+    found: dict[str, dict[str, Mapping[str, str]]] = {}
+    for node_id, server_id, wants in tx.stream(q_properties):
+        properties = from_json(wants).get("properties")
+        if properties:
+            found.setdefault(node_id, {})[server_id] = properties
+    return found
 
 
 def building_from(tx: Tx, image_id: str) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 GIB = 1 << 30
 DISK_FORMATS = ("qcow2", "raw")
@@ -10,7 +11,8 @@ DISK_FORMATS = ("qcow2", "raw")
 class Image:
     """A bootable disk, checked at intake and stored under its SHA-256. Sizes in bytes.
 
-    `virtual_size_bytes` is the disk a guest sees. `source` is the file or URL it came from.
+    `virtual_size_bytes` is the disk a guest sees. `source` is the file or URL it came from. `properties` say what
+    its servers need (novactl.model.extra_specs).
     """
 
     id: str
@@ -22,6 +24,7 @@ class Image:
     architecture: str
     source: str
     created_at: float
+    properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def min_disk_gb(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from novactl.errors import UsageError
+from novactl.model.project import DEFAULT_PROJECT
 
 MAX_KEY_CHARS = 16_384
 MAX_COMMENT_CHARS = 255
@@ -25,6 +26,7 @@ class Keypair:
     public_key: str
     fingerprint: str
     created_at: float
+    project_id: str = DEFAULT_PROJECT
 
 
 class BadKey(UsageError):

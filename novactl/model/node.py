@@ -24,7 +24,9 @@ class Node:
     `address` is the agent's endpoint (`tcp://host:port`), `public_key` its CURVE key in Z85. `ssh` is
     `user@host:port`, or `local`. `reported_at` is when `report` (nodeagent.wire.Report as JSON) was taken in;
     `silent_since` is when a call first got no answer, None while it answers. `generation` counts the changes of
-    the node's inventory and claims. `undo` is what enrolment did, for `node remove`.
+    the node's state, facts, inventory and claims. `undo` is what enrolment did, for `node remove`. `traits` are those an
+    admin gave it. `dedicated_cpus` ("2-7") are the host's CPUs kept for pinned servers. `shared_disk` names the pool that its
+    disk belongs to together with other nodes' ("" when it is its own).
     """
 
     id: str
@@ -45,6 +47,11 @@ class Node:
     reported_at: float | None = None
     silent_since: float | None = None
     undo: Mapping[str, Any] = field(default_factory=dict)
+    traits: tuple[str, ...] = ()
+    dedicated_cpus: str = ""
+    shared_disk: str = ""
+    failed_builds: int = 0
+    """Creations that failed on it since the last that did not."""
 
     @property
     def enroll_again(self) -> str:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from novactl.model.project import DEFAULT_PROJECT
+from novactl.model.wants import NOTHING_SPECIAL, Wants
 from novactl.states import PowerState, ServerState, TaskState, VmState
 
 
@@ -11,6 +13,7 @@ class Server:
 
     `epoch` is raised whenever `node_id` changes. `operation_id` is the operation under way, "" when idle.
     `disk_gb` is the root disk as claimed. `fault` is why it is in ERROR, or was never built.
+    `group_id` is its server group, "" for none; `wants` is what else it asks of its node.
     """
 
     id: str
@@ -41,6 +44,9 @@ class Server:
     updated_at: float
     launched_at: float | None
     deleted_at: float | None
+    project_id: str = DEFAULT_PROJECT
+    group_id: str = ""
+    wants: Wants = NOTHING_SPECIAL
 
     @property
     def state(self) -> ServerState:
