@@ -1,12 +1,16 @@
-"""The cluster as a whole: making it, and asking whether it is well."""
+"""The cluster as a whole: making it, what it has, what holds for all of it, and asking whether it is well."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from novactl.cluster import Cluster
 from novactl.db import meta, nodes, operations
-from novactl.errors import Conflict, NovaError, SchemaNewer, SchemaOlder
+from novactl.db.statements import Tx
+from novactl.errors import Conflict, NovaError, SchemaNewer, SchemaOlder, UsageError
+from novactl.model.amounts import amount_text
 from novactl.model.finding import Finding
 from novactl.model.node import Node
 from novactl.model.operation import Operation
@@ -52,6 +56,88 @@ def init(cluster: Cluster, *, upgrade: bool = False, dry_run: bool = False) -> I
     with cluster.db.read() as tx:
         cluster_id = meta.cluster_id(tx)
     return Initialised(found == 0, str(config.data_dir), database.where, cluster_id, pair.public, SCHEMA)
+
+
+N_PLUS_1 = "n_plus_1"
+"""The key of meta: "1" where a placement must leave room for the loss of any one node."""
+
+
+class Amounts(NamedTuple):
+    """What all nodes have together of a class, in its own unit; a disk that several share counts once."""
+
+    resource_class: str
+    total: int
+    capacity: int
+    used: int
+    free: int
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        total, capacity, used, free = (amount_text(self.resource_class, amount) for amount in self[1:])
+        return f"{self.resource_class}: total {total}, may be claimed {capacity}, used {used}, free {free}"
+
+
+class Limit(NamedTuple):
+    """`limit` -1 is none."""
+
+    resource: str
+    limit: int
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        from novactl.api.quotas import told
+
+        return f"{self.resource}: {told(self.resource, self.limit)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterView:
+    """`nodes` counts them by state. `quotas` are the limits of projects that have none of their own."""
+
+    cluster_id: str
+    database: str
+    schema: int
+    n_plus_1: bool
+    nodes: Mapping[str, int]
+    servers: int
+    projects: int
+    resources: tuple[Amounts, ...]
+    quotas: tuple[Limit, ...]
+
+
+def show(cluster: Cluster) -> ClusterView:
+    """What it has, what is free, and what holds for all of it. Asks no agent."""
+    with cluster.db.read() as tx:
+        return _view(cluster, tx)
+
+
+def set_(cluster: Cluster, *, n_plus_1: bool | None = None, dry_run: bool = False) -> ClusterView:
+    """Change what holds for all of it; None stays. Raises UsageError where there is nothing to set."""
+    if n_plus_1 is None:
+        raise UsageError("nothing to set", hint="--n-plus-1 or --no-n-plus-1")
+    with cluster.db.write() as tx:
+        if not dry_run:
+            meta.put(tx, N_PLUS_1, str(int(n_plus_1)))
+        return replace(_view(cluster, tx), n_plus_1=n_plus_1)
+
+
+def _view(cluster: Cluster, tx: Tx) -> ClusterView:
+    from novactl.api.quotas import defaults
+    from novactl.api.traits import class_rows
+    from novactl.db import projects, servers
+
+    states: dict[str, int] = {}
+    for node in nodes.rows(tx):
+        states[node.state] = states.get(node.state, 0) + 1
+    return ClusterView(
+        cluster_id=meta.cluster_id(tx), database=cluster.db.where, schema=meta.schema_number(tx), n_plus_1=meta.get(tx, N_PLUS_1) == "1",
+        nodes=states, servers=len(servers.list_rows(tx)), projects=len(projects.all_(tx)),
+        resources=tuple(
+            Amounts(row.name, row.total, row.capacity, row.used, row.capacity - row.used)
+            for row in class_rows(tx) if row.total or row.used),
+        quotas=tuple(Limit(*item) for item in defaults(tx).items()))
 
 
 def doctor(cluster: Cluster) -> tuple[Finding, ...]:

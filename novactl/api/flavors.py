@@ -1,34 +1,104 @@
-"""Flavors: create, list, show, delete."""
+"""Flavors: create, list, show, set, unset, delete."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.db import flavors
+from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, UsageError
 from novactl.model.flavor import Flavor
 from novactl.model.ids import check_name
 
+MAX_DESCRIPTION = 255
 MAX_VCPUS, MAX_MEMORY_MB, MAX_DISK_GB = 4096, 64 << 20, 1 << 30
 """Beyond any host there is: larger numbers are typing errors."""
 
 
-def create(cluster: Cluster, *, name: str, vcpus: int, memory_mb: int, disk_gb: int, dry_run: bool = False) -> Flavor:
-    """Raises UsageError for a bad name or size, AlreadyExists. `disk_gb` 0: as large as the image."""
-    check_name("flavor", name)
+@dataclass(frozen=True, kw_only=True)
+class CreateFlavor:
+    """`disk_gb` 0: as large as the image. `specs` are extra specs (novactl.model.extra_specs)."""
+
+    name: str
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    specs: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+
+
+def create(cluster: Cluster, wanted: CreateFlavor, *, dry_run: bool = False) -> Flavor:
+    """Raises UsageError for a bad name, size or extra spec, AlreadyExists."""
+    name = check_name("flavor", wanted.name)
     for what, value, low, high in (
-        ("vcpus", vcpus, 1, MAX_VCPUS), ("memory (MiB)", memory_mb, 1, MAX_MEMORY_MB), ("disk (GiB)", disk_gb, 0, MAX_DISK_GB),
+        ("vcpus", wanted.vcpus, 1, MAX_VCPUS), ("memory (MiB)", wanted.memory_mb, 1, MAX_MEMORY_MB),
+        ("disk (GiB)", wanted.disk_gb, 0, MAX_DISK_GB),
     ):
         if not low <= value <= high:
             raise UsageError(f"flavor {name}: {what} must be {low} to {high}, not {value}")
-    flavor = Flavor(
-        id=cluster.ids.uuid(), name=name, vcpus=vcpus, memory_mb=memory_mb, disk_gb=disk_gb, created_at=cluster.clock.now())
+    flavor = _checked(Flavor(
+        id=cluster.ids.uuid(), name=name, vcpus=wanted.vcpus, memory_mb=wanted.memory_mb, disk_gb=wanted.disk_gb,
+        created_at=cluster.clock.now(), specs=wanted.specs, description=wanted.description))
     with cluster.db.write() as tx:
         if flavors.by_name(tx, name) is not None:
             raise AlreadyExists("flavor", name)
         if not dry_run:
             flavors.insert(tx, flavor)
     return flavor
+
+
+def set_(
+    cluster: Cluster, ref: str, *, specs: Mapping[str, str], description: str | None = None, dry_run: bool = False,
+) -> Flavor:
+    """Set extra specs, and the description unless None; sizes never change. Servers made from it keep their copy. Raises UsageError."""
+    if not specs and description is None:
+        raise UsageError("nothing to set", hint="--property KEY=VALUE or --description TEXT; a flavor's sizes never change")
+    with cluster.db.write() as tx:
+        flavor: Flavor = resolve(tx, "flavor", flavors, ref)
+        return _write(tx, flavor, dataclasses.replace(
+            flavor, specs={**flavor.specs, **specs}, description=flavor.description if description is None else description), dry_run)
+
+
+def unset(cluster: Cluster, ref: str, *, keys: Iterable[str], dry_run: bool = False) -> Flavor:
+    """Take extra specs away; what is not there is no error. Raises UsageError where what stays makes no sense."""
+    gone = set(keys)
+    with cluster.db.write() as tx:
+        flavor: Flavor = resolve(tx, "flavor", flavors, ref)
+        return _write(tx, flavor, dataclasses.replace(
+            flavor, specs={key: value for key, value in flavor.specs.items() if key not in gone}), dry_run)
+
+
+def _write(tx: Tx, flavor: Flavor, changed: Flavor, dry_run: bool) -> Flavor:
+    _checked(changed)
+    if changed != flavor and not dry_run:
+        flavors.update(tx, changed)
+    return changed
+
+
+def _checked(flavor: Flavor) -> Flavor:
+    """Raises UsageError."""
+    if len(flavor.description) > MAX_DESCRIPTION or (flavor.description and not flavor.description.isprintable()):
+        raise UsageError(f"a description is printable text of at most {MAX_DESCRIPTION} characters")
+    if flavor.specs:
+        from novactl.model.extra_specs import check_flavor_specs
+
+        check_flavor_specs(flavor.specs, flavor.vcpus, flavor.memory_mb, operators=_check_operators)
+    return flavor
+
+
+def _check_operators(key: str, text: str) -> None:
+    """Raises UsageError."""
+    from novactl.scheduler import specs
+    from novactl.scheduler.filters import capabilities
+
+    if key.startswith(capabilities.SCOPE):
+        capabilities.check(key, text)
+    else:
+        specs.check(text)
 
 
 def list_flavors(cluster: Cluster) -> tuple[Flavor, ...]:

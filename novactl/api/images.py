@@ -1,19 +1,20 @@
-"""Images: what a caller may ask."""
+"""Images: create, list, show, set, unset, delete."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.conductor.progress import Watch, unwatched
 from novactl.db import images as db_images
+from novactl.db.statements import Tx
 from novactl.errors import UsageError
 from novactl.model.ids import check_name
 from novactl.model.image import DISK_FORMATS, CreateImage, Image
 
-__all__ = ["CreateImage", "create", "delete", "list_images", "show"]
+__all__ = ["CreateImage", "create", "delete", "list_images", "set_", "show", "unset"]
 
 ARCHITECTURES: Mapping[str, str] = {
     "x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64", "ppc64le": "ppc64le", "riscv64": "riscv64",
@@ -31,7 +32,9 @@ def create(cluster: Cluster, wanted: CreateImage, *, watch: Watch = unwatched, d
         raise UsageError(f"architecture {wanted.architecture!r} is not known", hint=f"one of {', '.join(ARCHITECTURES)}")
     if wanted.disk_format is not None and wanted.disk_format not in DISK_FORMATS:
         raise UsageError(f"disk format {wanted.disk_format!r} is not supported", hint=f"one of {', '.join(DISK_FORMATS)}")
-    return take_in(cluster, replace(wanted, architecture=ARCHITECTURES[wanted.architecture]), watch=watch, dry_run=dry_run)
+    known = replace(wanted, architecture=ARCHITECTURES[wanted.architecture])
+    _check(wanted.name, known.architecture, wanted.properties)
+    return take_in(cluster, known, watch=watch, dry_run=dry_run)
 
 
 def list_images(cluster: Cluster) -> tuple[Image, ...]:
@@ -42,6 +45,42 @@ def list_images(cluster: Cluster) -> tuple[Image, ...]:
 def show(cluster: Cluster, ref: str) -> Image:
     with cluster.db.read() as tx:
         return resolve(tx, "image", db_images, ref)
+
+
+def set_(cluster: Cluster, ref: str, *, properties: Mapping[str, str], dry_run: bool = False) -> Image:
+    """Set properties; servers made from it keep their copy. Raises UsageError."""
+    if not properties:
+        raise UsageError("nothing to set", hint="--property KEY=VALUE")
+    with cluster.db.write() as tx:
+        image: Image = resolve(tx, "image", db_images, ref)
+        return _write(tx, image, {**image.properties, **properties}, dry_run)
+
+
+def unset(cluster: Cluster, ref: str, *, keys: Iterable[str], dry_run: bool = False) -> Image:
+    """Take properties away; what is not there is no error."""
+    gone = set(keys)
+    with cluster.db.write() as tx:
+        image: Image = resolve(tx, "image", db_images, ref)
+        return _write(tx, image, {key: value for key, value in image.properties.items() if key not in gone}, dry_run)
+
+
+def _write(tx: Tx, image: Image, properties: Mapping[str, str], dry_run: bool) -> Image:
+    _check(image.name, image.architecture, properties)
+    changed = replace(image, properties=properties)
+    if changed != image and not dry_run:
+        db_images.update(tx, changed)
+    return changed
+
+
+def _check(name: str, architecture: str, properties: Mapping[str, str]) -> None:
+    """Raises UsageError."""
+    if properties:
+        from novactl.model.extra_specs import check_image_properties
+
+        check_image_properties(properties)
+    said = properties.get("hw_architecture", architecture)
+    if ARCHITECTURES.get(said) != architecture:
+        raise UsageError(f"image {name} is {architecture}; hw_architecture={said} contradicts it", hint="leave hw_architecture out")
 
 
 def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> Image:

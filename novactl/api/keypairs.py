@@ -11,9 +11,11 @@ from pathlib import Path
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.db import keypairs as db_keypairs
+from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, Conflict, UsageError
 from novactl.model.ids import check_name
 from novactl.model.keypair import Keypair, PublicKey, parse_public_key
+from novactl.model.project import DEFAULT_PROJECT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +26,30 @@ class CreatedKeypair:
     private_key_path: str
 
 
-def create(
-    cluster: Cluster, *, name: str, public_key: str | None = None, private_key_path: Path | None = None, dry_run: bool = False,
-) -> CreatedKeypair:
-    """Import `public_key` (the text of one), or make an ed25519 pair and write its private half to `private_key_path`.
+@dataclass(frozen=True, kw_only=True)
+class CreateKeypair:
+    """`public_key` is the text of one to import; else a pair is made and its private half written to `private_key_path`."""
+
+    name: str
+    public_key: str | None = None
+    private_key_path: Path | None = None
+    project: str | None = None
+
+
+def create(cluster: Cluster, wanted: CreateKeypair, *, dry_run: bool = False) -> CreatedKeypair:
+    """Import a public key, or make an ed25519 pair.
 
     The file is new, 0600 from its first moment; an existing one is never touched. A dry run of the latter shows no key:
-    none was made. Raises BadKey, AlreadyExists, and Conflict or UsageError about the file.
+    none was made. Raises BadKey, NotFound, AlreadyExists, QuotaExceeded, and Conflict or UsageError about the file.
     """
-    check_name("keypair", name)
+    name, public_key, private_key_path = check_name("keypair", wanted.name), wanted.public_key, wanted.private_key_path
     if (public_key is None) == (private_key_path is None):
         raise UsageError("give either a public key to import, or a file for the new private key")
     with cluster.db.read() as tx:
-        if db_keypairs.by_name(tx, name):
-            raise AlreadyExists("keypair", name)
+        project_id = _project(tx, wanted.project)
+        _check_new(tx, name, project_id)
     if public_key is not None:
-        keypair = _keypair(cluster, name, parse_public_key(public_key))
+        keypair = _keypair(cluster, name, parse_public_key(public_key), project_id)
         if not dry_run:
             _insert(cluster, keypair)
         return CreatedKeypair(keypair=keypair, private_key_path="")
@@ -47,17 +57,19 @@ def create(
     path = Path(os.path.abspath(private_key_path.expanduser()))
     if dry_run:
         _check_writable(path)
-        return CreatedKeypair(keypair=_keypair(cluster, name, PublicKey("ssh-ed25519", "", "")), private_key_path=str(path))
+        return CreatedKeypair(keypair=_keypair(cluster, name, PublicKey("ssh-ed25519", "", ""), project_id), private_key_path=str(path))
     private, public = _ed25519(f"novactl-{name}")
-    keypair = _keypair(cluster, name, parse_public_key(public))
+    keypair = _keypair(cluster, name, parse_public_key(public), project_id)
     with _new_file(path, private):
         _insert(cluster, keypair)
     return CreatedKeypair(keypair=keypair, private_key_path=str(path))
 
 
-def list_keypairs(cluster: Cluster) -> tuple[Keypair, ...]:
+def list_keypairs(cluster: Cluster, *, project: str | None = None) -> tuple[Keypair, ...]:
+    """By name; with `project` only that one's."""
     with cluster.db.read() as tx:
-        return db_keypairs.all_(tx)
+        only = _project(tx, project) if project else ""
+        return tuple(keypair for keypair in db_keypairs.all_(tx) if not only or keypair.project_id == only)
 
 
 def show(cluster: Cluster, ref: str) -> Keypair:
@@ -74,16 +86,33 @@ def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> Keypair:
     return keypair
 
 
-def _keypair(cluster: Cluster, name: str, key: PublicKey) -> Keypair:
+def _keypair(cluster: Cluster, name: str, key: PublicKey, project_id: str) -> Keypair:
     return Keypair(
         id=cluster.ids.uuid(), name=name, key_type=key.key_type, public_key=key.text, fingerprint=key.fingerprint,
-        created_at=cluster.clock.now())
+        created_at=cluster.clock.now(), project_id=project_id)
+
+
+def _project(tx: Tx, ref: str | None) -> str:
+    """The id of the project that is named, or of the default one. Raises NotFound."""
+    if ref is None:
+        return DEFAULT_PROJECT
+    from novactl.db import projects
+
+    return resolve(tx, "project", projects, ref).id
+
+
+def _check_new(tx: Tx, name: str, project_id: str) -> None:
+    """Raises AlreadyExists or QuotaExceeded."""
+    from novactl.db import quotas
+
+    if db_keypairs.by_name(tx, name):
+        raise AlreadyExists("keypair", name)
+    quotas.check(tx, project_id, "keypairs", 1)
 
 
 def _insert(cluster: Cluster, keypair: Keypair) -> None:
     with cluster.db.write() as tx:
-        if db_keypairs.by_name(tx, keypair.name):
-            raise AlreadyExists("keypair", keypair.name)
+        _check_new(tx, keypair.name, keypair.project_id)
         db_keypairs.insert(tx, keypair)
 
 

@@ -1,63 +1,29 @@
-"""Nodes: enroll, list, show, check, enable, disable, remove."""
+"""Nodes: enroll, list, show, check, set, unset, enable, disable, remove."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from novactl.api import node_changes
+from novactl.api.node_changes import Changed, SetNode, UnsetNode
+from novactl.api.node_views import NodeShown, NodeView, shown, views
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.conductor.history import note_on
 from novactl.db import nodes
-from novactl.db.statements import Tx
 from novactl.enroll.request import EnrollNode, EnrolPlan, HostKey, SudoPassword
 from novactl.errors import Conflict
 from novactl.model.finding import Finding
-from novactl.model.node import Node, NodeState, NodeUsage
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
+from novactl.model.node import Node, NodeState
 
 if TYPE_CHECKING:
     from novactl.conductor.progress import Watch
 
 __all__ = [
-    "EnrolPlan", "EnrollNode", "HostKey", "NodeView", "check", "disable", "enable", "enroll", "list_nodes", "remove", "show",
+    "Changed", "EnrolPlan", "EnrollNode", "HostKey", "NodeShown", "NodeView", "SetNode", "UnsetNode", "check", "disable", "enable",
+    "enroll", "list_nodes", "remove", "set_", "show", "unset",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeView:
-    """A node with its ledger and its last report. `…_used` is what the host really uses, `…_allocated` what is claimed,
-    `…_capacity` what may be claimed; None before the first report. `status`: up, stale, down, disabled, enrolling, removing, removed."""
-
-    id: str
-    name: str
-    status: str
-    state: str
-    reason: str
-    zone: str
-    labels: Mapping[str, str]
-    architecture: str
-    virt_type: str
-    agent_version: str
-    address: str
-    ssh: str
-    servers: int
-    vcpu_used: float | None
-    vcpu_allocated: int
-    vcpu_capacity: int | None
-    memory_used_mb: int | None
-    memory_allocated_mb: int
-    memory_capacity_mb: int | None
-    disk_used_gb: int | None
-    disk_allocated_gb: int
-    disk_capacity_gb: int | None
-    report_age_s: float | None
-    cpu_model: str
-    versions: Mapping[str, str] = field(default_factory=dict)
-    created_at: float = 0.0
-    foreign_domains: int = 0
 
 
 def enroll(cluster: Cluster, wanted: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False) -> NodeView | EnrolPlan:
@@ -95,15 +61,30 @@ def list_nodes(cluster: Cluster, *, refresh: bool = True) -> tuple[NodeView, ...
     if refresh:
         _refresh(cluster)
     with cluster.db.read() as tx:
-        return tuple(_view(cluster, usage) for usage in _usages(tx))
+        return views(cluster, tx)
 
 
-def show(cluster: Cluster, ref: str, *, refresh: bool = True) -> NodeView:
+def show(cluster: Cluster, ref: str, *, refresh: bool = True) -> NodeShown:
+    """One node, with its inventories and traits."""
     if refresh:
         _refresh(cluster, _find(cluster, ref))
     with cluster.db.read() as tx:
-        node: Node = resolve(tx, "node", nodes, ref)
-        return next(_view(cluster, usage) for usage in _usages(tx) if usage.node.id == node.id)
+        return shown(cluster, tx, resolve(tx, "node", nodes, ref))
+
+
+def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool = False) -> Changed:
+    """Set what may be claimed of a node, and what is said of it; the same again changes nothing.
+
+    Less than what is in use is allowed, as in Nova: servers go on, nothing more fits, and a warning says so. Raises
+    UsageError (a number, class, trait, label or CPU that cannot be), Conflict (two zones, or servers that asked for the zone it
+    leaves) and InUse (a pinned CPU).
+    """
+    return node_changes.set_(cluster, ref, change, dry_run=dry_run)
+
+
+def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool = False) -> Changed:
+    """Take away what `set_` gave; what is not there is no error. Raises InUse for a class or a CPU that servers hold, and Conflict."""
+    return node_changes.unset(cluster, ref, change, dry_run=dry_run)
 
 
 def enable(cluster: Cluster, ref: str, *, dry_run: bool = False) -> NodeView:
@@ -139,33 +120,3 @@ def _refresh(cluster: Cluster, *only: Node) -> None:
     refresh(cluster, max_age_s=cluster.config["placement.refresh_s"], only=only or None)
 
 
-def _usages(tx: Tx) -> tuple[NodeUsage, ...]:
-    from novactl.conductor.fleet import usages
-
-    return usages(tx)
-
-
-def _view(cluster: Cluster, usage: NodeUsage) -> NodeView:
-    node, report = usage.node, usage.node.report or {}
-    age_s = None if node.reported_at is None else max(0.0, cluster.clock.now() - node.reported_at)
-    capacity = {name: inventory.capacity for name, inventory in usage.inventories.items()}
-    load = report.get("load_1m")
-    return NodeView(
-        id=node.id, name=node.name, status=_status(node, age_s, cluster.config["placement.fresh_s"]), state=node.state.value,
-        reason=node.reason, zone=node.zone, labels=node.labels, architecture=node.architecture,
-        virt_type=report.get("virt_type", ""), agent_version=node.agent_version, address=node.address, ssh=node.ssh,
-        servers=usage.servers, vcpu_used=None if load is None else round(load, 2),
-        vcpu_allocated=usage.allocated.get(VCPU, 0), vcpu_capacity=capacity.get(VCPU),
-        memory_used_mb=report.get("memory_used_mb"), memory_allocated_mb=usage.allocated.get(MEMORY_MB, 0),
-        memory_capacity_mb=capacity.get(MEMORY_MB), disk_used_gb=report.get("disk_used_gb"),
-        disk_allocated_gb=usage.allocated.get(DISK_GB, 0), disk_capacity_gb=capacity.get(DISK_GB), report_age_s=age_s,
-        cpu_model=report.get("cpu_model", ""), versions=report.get("versions", {}), created_at=node.created_at,
-        foreign_domains=report.get("foreign_domains", 0))
-
-
-def _status(node: Node, age_s: float | None, fresh_s: float) -> str:
-    if node.state is not NodeState.ENABLED:
-        return node.state.value
-    if node.silent_since is not None:
-        return "down"
-    return "stale" if age_s is None or age_s > fresh_s else "up"

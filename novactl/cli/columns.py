@@ -127,6 +127,8 @@ FLAVORS = Table((
     Column("vcpus", "VCPUS"),
     Column("memory_mb", "MEMORY", human=mebibytes),
     Column("disk_gb", "DISK", human=lambda value, now: units.human_gib(value) if value else "as the image"),
+    Column("specs", "EXTRA SPECS"),
+    Column("description", "DESCRIPTION", where=WIDE),
     Column("created_at", "AGE", human=age, firm=True, where=WIDE),
 ))
 
@@ -139,6 +141,7 @@ IMAGES = Table((
     Column("architecture", "ARCH"),
     Column("sha256", "SHA256", human=lambda value, now: value[:12]),
     Column("source", "SOURCE", where=WIDE),
+    Column("properties", "PROPERTIES", where=WIDE),
     Column("created_at", "AGE", human=age, firm=True),
 ))
 
@@ -147,7 +150,85 @@ KEYPAIRS = Table((
     Column("id", "ID", where=WIDE, firm=True),
     Column("key_type", "TYPE"),
     Column("fingerprint", "FINGERPRINT", firm=True),
+    Column("project_id", "PROJECT", where=WIDE),
     Column("created_at", "AGE", human=age, firm=True),
+))
+
+AGGREGATES = Table((
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE, firm=True),
+    Column("zone", "ZONE"),
+    Column("nodes", "NODES", lambda aggregate: len(aggregate.nodes)),
+    Column("metadata", "METADATA"),
+    Column("members", "MEMBERS", lambda aggregate: aggregate.nodes, where=WIDE),
+    Column("created_at", "AGE", human=age, firm=True, where=WIDE),
+))
+
+ZONES = Table((
+    Column("name", "ZONE"),
+    Column("nodes", "NODES"),
+    Column("servers", "SERVERS"),
+    Column("aggregates", "AGGREGATES"),
+))
+
+SERVER_GROUPS = Table((
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE, firm=True),
+    Column("project", "PROJECT"),
+    Column("policy", "POLICY", firm=True),
+    Column("max_per_host", "MAX/HOST", absent=MISSING),
+    Column("scope", "SCOPE"),
+    Column("members", "MEMBERS", lambda group: len(group.members)),
+    Column("created_at", "AGE", human=age, firm=True, where=WIDE),
+))
+
+PROJECTS = Table((
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE, firm=True),
+    Column("servers", "SERVERS"),
+    Column("cores", "CORES"),
+    Column("ram_mb", "RAM", human=mebibytes),
+    Column("disk_gb", "DISK", human=gibibytes),
+    Column("description", "DESCRIPTION"),
+    Column("created_at", "AGE", human=age, firm=True, where=WIDE),
+))
+
+
+def _amount(name: str) -> Callable[[Any], str]:
+    """A quota's number in the unit of its resource, for people."""
+    def get(row: Any) -> str:
+        value = getattr(row, name)
+        if value < 0:
+            return "unlimited"
+        return {"ram_mb": units.human_mib, "disk_gb": units.human_gib}.get(row.resource, str)(value)
+
+    return get
+
+
+_QUOTA_COLUMNS = (
+    Column("resource", "RESOURCE"),
+    Column("used", "USED", where=DATA),
+    Column("limit", "LIMIT", where=DATA),
+    Column("used_text", "USED", _amount("used"), where=TABLE),
+    Column("limit_text", "LIMIT", _amount("limit"), where=TABLE),
+    Column("source", "FROM"),
+)
+QUOTAS = Table(_QUOTA_COLUMNS)
+QUOTAS_OF_ALL = Table((Column("project", "PROJECT"), *_QUOTA_COLUMNS))
+
+TRAITS = Table((
+    Column("name", "TRAIT"),
+    Column("nodes", "NODES"),
+    Column("origin", "FROM"),
+))
+
+RESOURCE_CLASSES = Table((
+    Column("name", "CLASS"),
+    Column("origin", "KIND"),
+    Column("nodes", "NODES"),
+    Column("total", "TOTAL"),
+    Column("capacity", "CAPACITY"),
+    Column("used", "USED"),
 ))
 
 OPERATIONS = Table((
@@ -180,6 +261,7 @@ CLAIMS = Table((
     Column("vcpus", "VCPUS"),
     Column("memory_mb", "MEMORY", human=mebibytes),
     Column("disk_gb", "DISK", human=gibibytes),
+    Column("others", "OTHERS"),
 ))
 
 PARTS = Table((

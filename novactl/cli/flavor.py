@@ -5,13 +5,15 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import DryRun, FlavorRef, FlavorRefs, NewName, Yes
+from novactl.cli.options import DryRun, FlavorRef, FlavorRefs, NewName, Properties, PropertyKeys, Yes, pairs
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
 from novactl.cli.targets import each
 from novactl.cli.tree import Noun
 
 NOUN = Noun("flavor")
+
+Description = Annotated[str | None, typer.Option(metavar="TEXT", show_default=False, help="What it is for.")]
 
 
 @NOUN.verb("create", columns.FLAVORS)
@@ -21,18 +23,22 @@ def create(
     ram: Annotated[str, typer.Option(metavar="SIZE", show_default=False, help="Memory: 192 or 192M (MiB), 4G.")],
     disk: Annotated[str, typer.Option(metavar="SIZE", help="Root disk: 10 or 10G (GiB); 0: as large as the image.")] = "0",
     vcpus: Annotated[int, typer.Option(min=1, metavar="N", help="Virtual processors.")] = 1,
+    property_: Properties = [],  # noqa: B006
+    description: Description = None,
     dry_run: DryRun = False,
 ) -> Any:
-    """Create a flavor.
+    """Create a flavor. Its properties are extra specs: what a node must have; `novactl help placement` lists them.
 
     novactl flavor create m1.small --vcpus 1 --ram 512M --disk 10G
-    novactl flavor create tiny --ram 192
+    novactl flavor create gpu1 --ram 16G --vcpus 4 --property resources:CUSTOM_GPU=1 --property trait:CUSTOM_NVLINK=required
+    novactl flavor create db --ram 64G --vcpus 8 --property hw:cpu_policy=dedicated --property hw:mem_page_size=1G
     """
     from novactl.api import flavors as api
     from novactl.model.units import gib, mib
 
-    sizes = {"vcpus": vcpus, "memory_mb": mib(ram), "disk_gb": gib(disk)}
-    flavor = api.create(cluster_of(ctx), name=name, **sizes, dry_run=dry_run)
+    wanted = api.CreateFlavor(
+        name=name, vcpus=vcpus, memory_mb=mib(ram), disk_gb=gib(disk), specs=pairs(property_), description=description or "")
+    flavor = api.create(cluster_of(ctx), wanted, dry_run=dry_run)
     return Shown(flavor, rows=(flavor,))
 
 
@@ -57,6 +63,34 @@ def show(ctx: typer.Context, flavor: FlavorRef) -> Any:
     from novactl.api import flavors as api
 
     return api.show(cluster_of(ctx), flavor)
+
+
+@NOUN.verb("set", columns.FLAVORS)
+def set_(
+    ctx: typer.Context, flavor: FlavorRef, property_: Properties = [], description: Description = None,  # noqa: B006
+    dry_run: DryRun = False,
+) -> Any:
+    """Set extra specs or the description of a flavor. Servers made from it keep what they were made with.
+
+    novactl flavor set db --property trait:HW_CPU_X86_AVX2=required
+    novactl flavor set db --property "capabilities:hypervisor_version=>= 8000000" --description "for databases"
+    """
+    from novactl.api import flavors as api
+
+    changed = api.set_(cluster_of(ctx), flavor, specs=pairs(property_), description=description, dry_run=dry_run)
+    return Shown(changed, rows=(changed,))
+
+
+@NOUN.verb("unset", columns.FLAVORS)
+def unset(ctx: typer.Context, flavor: FlavorRef, property_: PropertyKeys, dry_run: DryRun = False) -> Any:
+    """Take extra specs of a flavor away. What is not there is no error.
+
+    novactl flavor unset db --property trait:HW_CPU_X86_AVX2
+    """
+    from novactl.api import flavors as api
+
+    changed = api.unset(cluster_of(ctx), flavor, keys=property_, dry_run=dry_run)
+    return Shown(changed, rows=(changed,))
 
 
 @NOUN.verb("delete", columns.FLAVORS)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import DryRun, ImageRef, ImageRefs, NewName, Quiet, Yes
+from novactl.cli.options import DryRun, ImageRef, ImageRefs, NewName, Properties, PropertyKeys, Quiet, Yes, pairs
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
@@ -25,17 +25,20 @@ def create(
     checksum: Annotated[str | None, typer.Option(
         metavar="sha256:HEX", show_default=False, help="Refuse the image unless its SHA-256 is this.")] = None,
     architecture: Annotated[str, typer.Option("--architecture", "--arch", help="What it runs on.")] = "x86_64",
+    property_: Properties = [],  # noqa: B006
     quiet: Quiet = False,
     dry_run: DryRun = False,
 ) -> Any:
     """Take in an image from a file or an address; it is checked before any node sees it.
 
     novactl image create debian-12 ./debian-12.qcow2
+    novactl image create win ./win.qcow2 --property os_type=windows --property hw_machine_type=q35
     novactl image create debian-12 https://example.org/debian-12.qcow2 --checksum sha256:9f86d081...
     """
     from novactl.api import images as api
 
-    wanted = api.CreateImage(name=name, source=source, disk_format=disk_format, checksum=checksum, architecture=architecture)
+    wanted = api.CreateImage(
+        name=name, source=source, disk_format=disk_format, checksum=checksum, architecture=architecture, properties=pairs(property_))
     session = session_of(ctx)
     with watching(session, quiet=quiet) as watch:
         image = api.create(session.cluster, wanted, watch=watch, dry_run=dry_run)
@@ -63,6 +66,31 @@ def show(ctx: typer.Context, image: ImageRef) -> Any:
     from novactl.api import images as api
 
     return api.show(cluster_of(ctx), image)
+
+
+@NOUN.verb("set", columns.IMAGES)
+def set_(ctx: typer.Context, image: ImageRef, property_: Properties, dry_run: DryRun = False) -> Any:
+    """Set properties of an image: what its servers need of a node. `novactl help placement` lists them.
+
+    novactl image set debian-12 --property hw_machine_type=q35 --property os_distro=debian
+    novactl image set win --property custom_license=volume --property "img_hv_requested_version=>=7.2"
+    """
+    from novactl.api import images as api
+
+    changed = api.set_(cluster_of(ctx), image, properties=pairs(property_), dry_run=dry_run)
+    return Shown(changed, rows=(changed,))
+
+
+@NOUN.verb("unset", columns.IMAGES)
+def unset(ctx: typer.Context, image: ImageRef, property_: PropertyKeys, dry_run: DryRun = False) -> Any:
+    """Take properties of an image away. What is not there is no error.
+
+    novactl image unset debian-12 --property hw_machine_type
+    """
+    from novactl.api import images as api
+
+    changed = api.unset(cluster_of(ctx), image, keys=property_, dry_run=dry_run)
+    return Shown(changed, rows=(changed,))
 
 
 @NOUN.verb("delete", columns.IMAGES)

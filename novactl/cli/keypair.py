@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import DryRun, KeypairRef, KeypairRefs, NewName, Yes, text_of
+from novactl.cli.options import DryRun, InProject, KeypairRef, KeypairRefs, NewName, Yes, text_of
 from novactl.cli.plain import fields_of
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
@@ -26,6 +26,7 @@ def create(
     private_key: Annotated[Path | None, typer.Option(
         "--private-key", metavar="FILE", show_default=False,
         help="Where a new private key is written, mode 0600 (default: ./NAME).")] = None,
+    project: InProject = None,
     dry_run: DryRun = False,
 ) -> Any:
     """Import a public key, or make an ed25519 pair and write its private half to a file.
@@ -40,8 +41,9 @@ def create(
         raise UsageError(
             "--public-key and --private-key exclude each other", hint="an imported key's private half stays with you")
     text = text_of(session, public_key, "the public key")
-    path = None if public_key else private_key or Path(name)
-    made = api.create(session.cluster, name=name, public_key=text, private_key_path=path, dry_run=dry_run)
+    wanted = api.CreateKeypair(
+        name=name, public_key=text, private_key_path=None if public_key else private_key or Path(name), project=project)
+    made = api.create(session.cluster, wanted, dry_run=dry_run)
     if made.private_key_path and not dry_run:
         session.note(f"private key written to {made.private_key_path}")
     document = {**(fields_of(made.keypair) or {}), "private_key_path": made.private_key_path}
@@ -49,15 +51,15 @@ def create(
 
 
 @NOUN.verb("list", columns.KEYPAIRS)
-def list_(ctx: typer.Context) -> Any:
+def list_(ctx: typer.Context, project: InProject = None) -> Any:
     """List the keypairs.
 
     novactl keypair list
-    novactl keypair list -o name
+    novactl keypair list --project shop -o name
     """
     from novactl.api import keypairs as api
 
-    return api.list_keypairs(cluster_of(ctx))
+    return api.list_keypairs(cluster_of(ctx), project=project)
 
 
 @NOUN.verb("show", columns.KEYPAIRS)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import DryRun, NodeRef, NodeRefs, Quiet, Yes, pairs
+from novactl.cli.options import DryRun, NodeRef, NodeRefs, Quiet, Yes, live_names, pairs
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
 from novactl.cli.session import Session, cluster_of, session_of
@@ -37,6 +37,11 @@ AgentPort = Annotated[int | None, typer.Option(
     min=1, max=65535, metavar="PORT", show_default=False, help="The agent's port (default: the setting agent.port).")]
 NoPackages = Annotated[bool, typer.Option("--no-packages", help="Install no packages; fail if some are missing.")]
 AskSudo = Annotated[bool, typer.Option("--ask-sudo-pass", "-K", help="Ask for the password that sudo wants on the host.")]
+Ratio = Annotated[str | None, typer.Option(metavar="RATIO", show_default=False, help="Claimed per unit there is: 4, 1.5, 0.125.")]
+Size = Annotated[str | None, typer.Option(metavar="SIZE", show_default=False, help="Kept for the host itself: 512M, 20G.")]
+Count = Annotated[int | None, typer.Option(min=0, metavar="N", show_default=False, help="CPUs kept for the host itself.")]
+Trait = Annotated[list[str], typer.Option(
+    "--trait", metavar="CUSTOM_X", show_default=False, autocompletion=live_names("trait"), help="A trait of your own; may be repeated.")]
 Keep = Annotated[bool, typer.Option("--keep-on-failure", help="Leave a failed attempt as it is, to look at.")]
 
 
@@ -122,6 +127,81 @@ def check(ctx: typer.Context, node: NodeRef, ask_sudo_pass: AskSudo = False) -> 
 
     session = session_of(ctx)
     return checked(api.check(session.cluster, node, sudo_password=_sudo(session, ask_sudo_pass)))
+
+
+@NOUN.verb("set", columns.NODES)
+def set_(
+    ctx: typer.Context, nodes: NodeRefs, cpu_ratio: Ratio = None, ram_ratio: Ratio = None, disk_ratio: Ratio = None,
+    reserved_cpus: Count = None, reserved_ram: Size = None, reserved_disk: Size = None,
+    inventory: Annotated[list[str], typer.Option(
+        metavar="CUSTOM_X=N", show_default=False,
+        help="So much of a class of your own; ,reserved=N ,ratio=R ,min=N ,max=N ,step=N may follow. May be repeated.")] = [],  # noqa: B006
+    trait: Trait = [], label: Labels = [],  # noqa: B006
+    zone: Annotated[str | None, typer.Option(
+        metavar="ZONE", show_default=False, autocompletion=live_names("zone"), help="The availability zone it belongs to.")] = None,
+    shared_disk: Annotated[str | None, typer.Option(
+        metavar="POOL", show_default=False, help="Its disk is this pool, which other nodes have too: counted once.")] = None,
+    dedicated_cpus: Annotated[str | None, typer.Option(
+        metavar="CPUS", show_default=False, help="Host CPUs kept for servers with CPUs of their own: 2-7 or 2,3,8-11.")] = None,
+    dry_run: DryRun = False,
+) -> Any:
+    """Set what of nodes may be claimed, and what is said of them. Servers they have go on, also where less is left than they use.
+
+    novactl node set n1 --cpu-ratio 2.5 --reserved-ram 4G
+    novactl node set n1 n2 --inventory CUSTOM_GPU=4,max=2 --trait CUSTOM_NVLINK --label rack=r2
+    novactl node set n3 --dedicated-cpus 2-7 --zone rack2
+    """
+    from novactl.api import nodes as api
+    from novactl.model.amounts import custom_inventory, ratio_milli
+    from novactl.model.topology import cpu_list
+    from novactl.model.units import gib, mib
+
+    ratios = {"VCPU": cpu_ratio, "MEMORY_MB": ram_ratio, "DISK_GB": disk_ratio}
+    reserved = {
+        "VCPU": reserved_cpus, "MEMORY_MB": None if reserved_ram is None else mib(reserved_ram),
+        "DISK_GB": None if reserved_disk is None else gib(reserved_disk)}
+    change = api.SetNode(
+        ratios={name: ratio_milli(text) for name, text in ratios.items() if text is not None},
+        reserved={name: amount for name, amount in reserved.items() if amount is not None},
+        inventories=tuple(map(custom_inventory, inventory)), traits=tuple(trait), labels=pairs(label), zone=zone, shared_disk=shared_disk,
+        dedicated_cpus=None if dedicated_cpus is None else cpu_list(dedicated_cpus))
+    return _changed(session_of(ctx), nodes, lambda cluster, ref: api.set_(cluster, ref, change, dry_run=dry_run))
+
+
+@NOUN.verb("unset", columns.NODES)
+def unset(
+    ctx: typer.Context, nodes: NodeRefs, trait: Trait = [],  # noqa: B006
+    label: Annotated[list[str], typer.Option(metavar="KEY", show_default=False, help="A label; may be repeated.")] = [],  # noqa: B006
+    inventory: Annotated[list[str], typer.Option(
+        metavar="CUSTOM_X", show_default=False, help="A class of your own; may be repeated.")] = [],  # noqa: B006
+    zone: Annotated[bool, typer.Option("--zone", help="It belongs to no zone but those of its aggregates.")] = False,
+    shared_disk: Annotated[bool, typer.Option("--shared-disk", help="Its disk is its own.")] = False,
+    dedicated_cpus: Annotated[bool, typer.Option("--dedicated-cpus", help="All its CPUs are shared.")] = False,
+    dry_run: DryRun = False,
+) -> Any:
+    """Take away what `node set` gave. What is not there is no error; what servers claim stays.
+
+    novactl node unset n1 --trait CUSTOM_NVLINK --label rack
+    novactl node unset n1 n2 --inventory CUSTOM_GPU
+    novactl node unset n3 --dedicated-cpus --zone
+    """
+    from novactl.api import nodes as api
+
+    change = api.UnsetNode(
+        traits=tuple(trait), labels=tuple(label), inventories=tuple(inventory), zone=zone, shared_disk=shared_disk,
+        dedicated_cpus=dedicated_cpus)
+    return _changed(session_of(ctx), nodes, lambda cluster, ref: api.unset(cluster, ref, change, dry_run=dry_run))
+
+
+def _changed(session: Session, refs: list[str], act: Callable[[Any, str], Any]) -> Shown:
+    """`act` on each node; what it warns of goes to stderr."""
+    def one(ref: str) -> Any:
+        changed = act(session.cluster, ref)
+        for warning in changed.warnings:
+            session.note(f"warning: {warning}")
+        return changed.node
+
+    return each(session, refs, one)
 
 
 @NOUN.verb("enable", columns.NODES)

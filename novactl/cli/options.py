@@ -49,14 +49,23 @@ KeypairRef, KeypairRefs = _target("keypair", "KEYPAIR"), _targets("keypair", "KE
 Flavor, Image = _choice("flavor", str, "The size."), _choice("image", str, "What the disk is made from.")
 Key = _choice("keypair", str | None, "The SSH key the server is given.")
 OnNode = _choice("node", str | None, "Only this node.")
-OnZone = Annotated[str | None, typer.Option(metavar="ZONE", show_default=False, help="Only nodes of this zone.")]
+OnZone = _choice("zone", str | None, "Only nodes of this zone.")
+ZoneName = _choice("zone", str | None, "The availability zone that its nodes are.")
+InProject = _choice("project", str | None, "The project it belongs to (default: default).")
 OperationRef, OperationRefs = _target("operation", "OPERATION"), _targets("operation", "OPERATION...")
+AggregateRef, AggregateRefs = _target("aggregate", "AGGREGATE"), _targets("aggregate", "AGGREGATE...")
+GroupRef, GroupRefs = _target("server-group", "GROUP"), _targets("server-group", "GROUP...")
+ProjectRef, ProjectRefs = _target("project", "PROJECT"), _targets("project", "PROJECT...")
 
 NewName = Annotated[str, typer.Argument(
     metavar="NAME", show_default=False, help="Letters, digits, '_', '.' and '-'; at most 63.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and show what would be; change nothing.")]
 Yes = Annotated[bool, typer.Option(
     "--yes", "-y", help="Do not ask. Needed where nobody can answer (NOVACTL_YES=1 does the same).")]
+Force = Annotated[bool, typer.Option("--force", help="Also where it is in use, or used beyond: the help says what then becomes of that.")]
+Properties = Annotated[list[str], typer.Option(
+    "--property", metavar="KEY=VALUE", show_default=False, help="May be repeated.")]
+PropertyKeys = Annotated[list[str], typer.Option("--property", metavar="KEY", show_default=False, help="May be repeated.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Async = Annotated[bool, typer.Option("--async", help="Do not wait: print the operation's id.")]
 Timeout = Annotated[str, typer.Option(
@@ -83,6 +92,43 @@ VIEW_PARAMETERS = (
     _keyword("no_headers", _NoHeaders, False), _keyword("sort", _Sort, ""),
 )
 """What every verb that shows something takes beside its own flags."""
+
+HINT_PANEL = "Where it goes"
+
+
+def _hint(kind: Any, flag: str, metavar: str, text: str, noun: str = "") -> Any:
+    return Annotated[kind, typer.Option(
+        flag, metavar=metavar, show_default=False, rich_help_panel=HINT_PANEL, help=text,
+        autocompletion=live_names(noun) if noun else None)]
+
+
+HINT_PARAMETERS = (
+    _keyword("project", _hint(str, "--project", "PROJECT", "Whose it is, and whose quota counts (default: default).", "project"), ""),
+    _keyword("group", _hint(str, "--group", "GROUP", "The server group it joins.", "server-group"), ""),
+    _keyword("spread_by", _hint(
+        str, "--spread-by", "LABEL", "Spread the batch, or with --group the group, over the values of this label of nodes."), ""),
+    _keyword("same_host", _hint(list[str], "--same-host", "SERVER", "Beside one of these servers; may be repeated.", "server"), ()),
+    _keyword("different_host", _hint(
+        list[str], "--different-host", "SERVER", "Beside none of these servers; may be repeated.", "server"), ()),
+    _keyword("near", _hint(str, "--near", "CIDR", "Nodes whose address is in this network: 10.0.0.0/24."), ""),
+    _keyword("query", _hint(str, "--query", "JSON", "Nodes of which this is true: '[\">=\", \"$free_ram_mb\", 8192]'."), ""),
+)
+"""What a server may ask of its node beside its size: everywhere where a place is asked for."""
+
+
+def with_hints(function: Any) -> Any:
+    """A verb that takes HINT_PARAMETERS as flags, and gets them as one `hints`."""
+    own = [parameter for parameter in inspect.signature(function).parameters.values() if parameter.name != "hints"]
+
+    def call(**given: Any) -> Any:
+        from novactl.api.hints import Hints
+
+        said = {parameter.name: given.pop(parameter.name) for parameter in HINT_PARAMETERS}
+        return function(**given, hints=Hints(**{name: tuple(v) if isinstance(v, list | tuple) else v for name, v in said.items()}))
+
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    call.__signature__ = inspect.Signature([*own, *HINT_PARAMETERS])  # type: ignore[attr-defined]
+    return call
 
 
 def text_of(session: Session, file: Path | None, what: str) -> str | None:

@@ -252,7 +252,7 @@ def human_field(name: str, value: Any, now: float) -> str:
             if name.endswith(suffix):
                 return human(value, now)
     if isinstance(value, tuple | list):
-        return "\n".join(flat(plain(item)) for item in value) or c.MISSING
+        return "\n".join(getattr(item, "line", None) or flat(plain(item)) for item in value) or c.MISSING
     if isinstance(value, Mapping):
         return "\n".join(f"{key}={flat(plain(item, key))}" for key, item in value.items()) or c.MISSING
     return flat(plain(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 
@@ -90,11 +90,79 @@ object is printed: {"line": N, "command": TEXT, "exit_status": N, "result": OBJE
 """
 
 
+def _table(rows: Iterable[tuple[str, str, str]]) -> str:
+    rows = tuple(rows)
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "".join(f"  {one:<{widths[0]}}  {two:<{widths[1]}}  {three}\n" for one, two, three in rows)
+
+
+def _placement() -> str:
+    from novactl.model.aggregate_metadata import KEYS
+    from novactl.model.extra_specs import FLAVOR_SPECS, IMAGE_PROPERTIES
+    from novactl.model.project import QUOTAS
+
+    quotas = ", ".join(QUOTAS)
+    return f"""Where a server goes is decided by what its node has, what its flavor, image and group ask, and what admins said of nodes.
+
+Nodes. An agent reports processors, memory, disk and traits; `node set` says how much of it may be claimed:
+  capacity = (total - reserved - image cache) x ratio, and no server gets more than the total by itself.
+  `node show` has the numbers. Less than is in use may be set: servers go on, and nothing more fits.
+Custom classes (CUSTOM_GPU) and traits (CUSTOM_NVLINK) are an admin's own: `node set --inventory`, `node set --trait`.
+`resource-class list` and `trait list` show which there are.
+
+Extra specs of a flavor (flavor create|set --property KEY=VALUE). An unknown key is refused: Nova ignores it, or rejects every node.
+{_table((entry.key, entry.takes, entry.help) for entry in FLAVOR_SPECS)}
+Properties of an image (image create|set --property KEY=VALUE). Where flavor and image contradict each other, nothing is created.
+{_table((entry.key, entry.takes, entry.help) for entry in IMAGE_PROPERTIES)}
+What comes after OP is told by `novactl help operators`. A server keeps what its flavor and image asked when it was created.
+
+Aggregates are sets of nodes with metadata; a node may be in several. Keys that placement reads, others are for flavors to ask:
+{_table((key.key, key.takes, key.help) for key in KEYS)}
+A node is in one zone at most: its own (node set --zone) or that of its aggregates. What would put it in two, or take a zone away
+that its servers asked for, is refused.
+
+Server groups keep servers together (affinity) or apart (anti-affinity), on nodes or on failure domains (--scope LABEL). The soft
+ones only prefer. The others hold in the same transaction as the claim: two commands at once cannot break them. A group with
+members is deleted only with --force.
+
+Projects have quotas: {quotas}.
+A project's own limit counts, else the default, else none. A limit below what is in use needs --force.
+"""
+
+
+def _operators() -> str:
+    from novactl.scheduler import specs
+    from novactl.scheduler.filters import capabilities, query
+
+    rows = _table((
+        ("", "the text itself", "capabilities:virt_type=kvm"),
+        ("=", "a number, at least this (not equal: Nova's own)", "capabilities:free_ram_mb== 4096"),
+        (" ".join(name for name in specs.NUMERIC if name != "="), "numbers", "capabilities:hypervisor_version=>= 8000000"),
+        (" ".join(specs.TEXTUAL), "texts", "capabilities:cpu_model=s!= EPYC-Rome"),
+        (specs.IN, "the text is in it; of several values: one of them", "capabilities:machines=<in> q35"),
+        (specs.ALL_IN, "all of these are in it", "capabilities:traits=<all-in> CUSTOM_A CUSTOM_B"),
+        (specs.OR, "one of these", "capabilities:cpu_model=<or> EPYC-Rome <or> EPYC-Milan"),
+    ))
+    known = _table((name, one.kind, one.help) for name, one in capabilities.CAPABILITIES.items())
+    return f"""Operators in the values of capabilities: and aggregate_instance_extra_specs: (a space follows each):
+
+{rows}
+An operator that is not here, or has nothing to compare with, is refused when the flavor is set.
+
+Names after capabilities:, and with a $ before them in a query; labels:KEY is a node's label:
+{known}
+Queries (--query) are JSON, as Nova's: ["and", [">=", "$free_ram_mb", 4096], ["=", "$zone", "rack1"]]
+  {" ".join(query.OPERATORS)}
+"""
+
+
 TOPICS: Mapping[str, Topic] = {
     "exit-codes": Topic("what the exit status means", _exit_codes),
     "formats": Topic("output formats, columns, streams", _formats),
     "names": Topic("how objects are named", _names),
     "confirmation": Topic("what asks before it acts, and --yes", _confirmation),
     "configuration": Topic("the configuration file and its settings", _configuration),
+    "placement": Topic("traits, extra specs, image properties, aggregates, groups, quotas", _placement),
+    "operators": Topic("operators of extra specs, capabilities, queries", _operators),
     "batch": Topic("many commands in one process", _batch),
 }

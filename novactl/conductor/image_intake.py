@@ -46,7 +46,7 @@ def take_in(cluster: Cluster, wanted: CreateImage, *, watch: Watch, dry_run: boo
         image = Image(
             id=cluster.ids.uuid(), name=wanted.name, sha256=sha256, disk_format=found.disk_format, size_bytes=size_bytes,
             virtual_size_bytes=found.virtual_size_bytes, architecture=wanted.architecture, source=source.name,
-            created_at=cluster.clock.now(),
+            created_at=cluster.clock.now(), properties=wanted.properties,
         )
         if not dry_run:
             _record(cluster, store, part, image)

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from novactl.errors import UsageError
 from novactl.model.aggregate import ZONE_KEY
+from novactl.model.extra_specs import REQUIRED, TRAIT, check_trait
 from novactl.model.ids import check_name
 
 MAX_KEYS, MAX_CHARS = 128, 255
 MULTIPLIER = "_weight_multiplier"
-TENANTS = "filter_tenant_id"
+TENANTS = ("filter_tenant_id", "filter_project_id")
 
 
 class BadMetadata(UsageError):
@@ -30,8 +31,9 @@ KEYS: tuple[Key, ...] = (
     Key("max_instances_per_host", "N", "at most so many servers on one of its nodes"),
     Key("max_io_ops_per_host", "N", "at most so many operations under way on one of its nodes"),
     Key("instance_type", "FLAVOR[,...]", "only servers of these flavors"),
-    Key(f"{TENANTS}*", "PROJECT[,...]", "only servers of these projects; what all keys that begin so say, together"),
+    Key(f"{TENANTS[0]}*", "PROJECT[,...]", "only servers of these projects; what all keys that begin so say, together"),
     Key(f"WEIGHER{MULTIPLIER}", "NUMBER", "that weigher's multiplier on its nodes; the least of several aggregates holds"),
+    Key("trait:TRAIT", "required", "only servers that require the trait"),
     Key("os_type, custom_WORD ...", "VALUE[,...]", "an image that has this property has it with one of these values"),
 )
 _WHOLE = ("max_instances_per_host", "max_io_ops_per_host")
@@ -56,6 +58,10 @@ def check(metadata: Mapping[str, str]) -> None:
             raise BadMetadata(f"{key} takes a whole number, not {value!r}", hint="0 or more, such as 20")
         if key.endswith(MULTIPLIER):
             _number(key, value)
+        if key.startswith(TRAIT):
+            check_trait(key[len(TRAIT):])
+            if value != REQUIRED:
+                raise BadMetadata(f"{key} takes {REQUIRED}, not {value!r}")
 
 
 def _number(key: str, value: str) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from novactl.errors import UsageError
 from novactl.model.topology import cpu_list
 from novactl.model.topology_specs import MAX_GUEST_CELLS, POLICIES, THREADS, guest_topology, is_topology_spec, pci_request
+from novactl.model.traits import STANDARD_TRAITS
 
 MAX_ENTRIES, MAX_CHARS = 128, 255
 CUSTOM = "CUSTOM_"
@@ -41,13 +42,9 @@ class Entry(NamedTuple):
     operated: bool = False
 
 
-def is_trait(text: str) -> bool:
-    return bool(_WORD.match(text))
-
-
 def is_custom(text: str) -> bool:
     """The name of a trait or a resource class that an administrator made up."""
-    return text.startswith(CUSTOM) and len(text) > len(CUSTOM) and is_trait(text)
+    return text.startswith(CUSTOM) and len(text) > len(CUSTOM) and bool(_WORD.match(text))
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -132,11 +129,11 @@ IMAGE_PROPERTIES: tuple[Entry, ...] = (
 )
 
 
-def check_flavor_specs(specs: Mapping[str, str], vcpus: int, memory_mb: int, *, operators: Callable[[str], object]) -> None:
+def check_flavor_specs(specs: Mapping[str, str], vcpus: int, memory_mb: int, *, operators: Callable[[str, str], object]) -> None:
     """Every key is known and has a value it takes, and those about the host's topology agree with a flavor of this size.
 
-    `operators` raises UsageError where a text is not in the operator grammar. Raises UsageError. Whether a trait is one that
-    nodes report is not known here.
+    `operators` is given a key and its value, and raises UsageError where the value is not in the operator grammar, or the key
+    names what no node has. Raises UsageError.
     """
     _check(specs, FLAVOR_SPECS, "extra spec", operators, _flavor_way_out)
     guest_topology(specs, vcpus, memory_mb)
@@ -161,7 +158,7 @@ def topology_specs(specs: Mapping[str, str], properties: Mapping[str, str]) -> d
 
 def check_image_properties(properties: Mapping[str, str]) -> None:
     """Every property is known, or begins with custom_, and has a value it takes. Raises BadSpec."""
-    _check(properties, IMAGE_PROPERTIES, "image property", lambda value: None, _image_way_out)
+    _check(properties, IMAGE_PROPERTIES, "image property", lambda key, value: None, _image_way_out)
 
 
 def traits_of(entries: Mapping[str, str], how: str) -> frozenset[str]:
@@ -170,7 +167,7 @@ def traits_of(entries: Mapping[str, str], how: str) -> frozenset[str]:
 
 
 def _check(
-    entries: Mapping[str, str], known: Iterable[Entry], what: str, operators: Callable[[str], object],
+    entries: Mapping[str, str], known: Iterable[Entry], what: str, operators: Callable[[str, str], object],
     way_out: Callable[[str], str],
 ) -> None:
     if len(entries) > MAX_ENTRIES:
@@ -186,10 +183,7 @@ def _check(
         if accepted:
             raise BadSpec(f"{what} {key} takes {accepted}, not {value!r}")
         if entry.operated:
-            try:
-                operators(value)
-            except UsageError as bad:
-                raise BadSpec(f"{what} {key}: {bad.message}", hint=bad.hint, command="novactl help operators") from bad
+            operators(key, value)
 
 
 def _check_name(key: str, what: str) -> None:
@@ -203,8 +197,19 @@ def _check_name(key: str, what: str) -> None:
         if not is_custom(named):
             raise BadSpec(f"{what} {key}: there is no resource class {named!r}", hint="a custom class: CUSTOM_ and A-Z, 0-9, _",
                           command="novactl resource-class list")
-    if key.startswith(TRAIT) and not is_trait(key[len(TRAIT):]):
-        raise BadSpec(f"{what} {key}: a trait is written in A-Z, 0-9 and _", command="novactl trait list")
+    if key.startswith(TRAIT):
+        check_trait(key[len(TRAIT):])
+
+
+def check_trait(name: str) -> None:
+    """Raises BadSpec for what neither a node can report nor is an administrator's own."""
+    if name not in STANDARD_TRAITS and not is_custom(name):
+        import difflib
+
+        close = difflib.get_close_matches(name.upper(), sorted(STANDARD_TRAITS), 3)
+        raise BadSpec(
+            f"there is no trait {name!r}: no node can report it, and one of your own begins with {CUSTOM}",
+            hint=f"did you mean {', '.join(close)}?" if close else "A-Z, 0-9 and _", command="novactl trait list")
 
 
 def _names(known: Iterable[Entry]) -> str:

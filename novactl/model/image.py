@@ -40,3 +40,4 @@ class CreateImage:
     disk_format: str | None = None
     checksum: str | None = None
     architecture: str = "x86_64"
+    properties: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,233 @@
+"""`node set` and `node unset`: what of a node may be claimed, and what is said of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from novactl.api import zones
+from novactl.api.node_views import NodeShown, shown
+from novactl.api.resolve import resolve
+from novactl.api.zones import Belonging
+from novactl.cluster import Cluster
+from novactl.conductor.history import note_on
+from novactl.db import nodes, placement
+from novactl.db.statements import Tx
+from novactl.errors import Conflict, InUse, UsageError
+from novactl.model.amounts import amount_text, check_custom_class, checked, ratio_text
+from novactl.model.extra_specs import BadSpec, check_trait, is_custom
+from novactl.model.ids import check_name
+from novactl.model.node import Node, NodeState
+from novactl.model.resources import PCPU, VCPU, Inventory
+from novactl.model.topology import cpu_list, cpu_text
+
+MAX_LABELS, MAX_TRAITS, MAX_CHARS = 64, 256, 63
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetNode:
+    """What to set; what is empty or None stays. `ratios` (thousandths) and `reserved` are by resource class; `inventories` are of
+    custom classes, whole."""
+
+    ratios: Mapping[str, int] = field(default_factory=dict)
+    reserved: Mapping[str, int] = field(default_factory=dict)
+    inventories: tuple[Inventory, ...] = ()
+    traits: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    zone: str | None = None
+    shared_disk: str | None = None
+    dedicated_cpus: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnsetNode:
+    """What to take away: traits, labels by key, inventories by class, and the rest altogether."""
+
+    traits: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    inventories: tuple[str, ...] = ()
+    zone: bool = False
+    shared_disk: bool = False
+    dedicated_cpus: bool = False
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The node as it is now, or after a dry run as it would be. `warnings` are sentences about what is claimed beyond what there is."""
+
+    node: NodeShown
+    warnings: tuple[str, ...]
+
+
+class _Undone(Exception):
+    """Leaves a transaction that was only tried."""
+
+
+def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Changed:
+    """See novactl.api.nodes.set_."""
+    if change == SetNode():
+        raise UsageError("nothing to set", command="novactl node set --help")
+    _check_words(change)
+
+    def act(tx: Tx, node: Node) -> list[str]:
+        changed = dataclasses.replace(
+            node, traits=tuple(sorted({*node.traits, *change.traits})), labels={**node.labels, **change.labels},
+            zone=node.zone if change.zone is None else change.zone,
+            shared_disk=node.shared_disk if change.shared_disk is None else change.shared_disk,
+            dedicated_cpus=node.dedicated_cpus if change.dedicated_cpus is None else cpu_text(change.dedicated_cpus))
+        if len(changed.traits) > MAX_TRAITS or len(changed.labels) > MAX_LABELS:
+            raise UsageError(f"node {node.name} would have more than {MAX_LABELS} labels or {MAX_TRAITS} traits")
+        said = _rewrite(tx, node, changed)
+        return said + [sentence for one in _wanted(tx, node, change) if (sentence := _put(tx, node, one))]
+
+    return _changing(cluster, ref, act, dry_run)
+
+
+def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Changed:
+    """See novactl.api.nodes.unset."""
+    if change == UnsetNode():
+        raise UsageError("nothing to take away", command="novactl node unset --help")
+    for name in change.inventories:
+        check_custom_class(name)
+
+    def act(tx: Tx, node: Node) -> list[str]:
+        changed = dataclasses.replace(
+            node, traits=tuple(trait for trait in node.traits if trait not in change.traits),
+            labels={key: value for key, value in node.labels.items() if key not in change.labels},
+            zone="" if change.zone else node.zone, shared_disk="" if change.shared_disk else node.shared_disk,
+            dedicated_cpus="" if change.dedicated_cpus else node.dedicated_cpus)
+        said = _rewrite(tx, node, changed)
+        there = nodes.inventories_of(tx, node.id)
+        for name in dict.fromkeys(change.inventories):
+            if name in there:
+                nodes.set_inventory(tx, node.id, dataclasses.replace(there[name], total=0))
+                said.append(f"no {name}")
+        return said
+
+    return _changing(cluster, ref, act, dry_run)
+
+
+def _changing(cluster: Cluster, ref: str, act: Callable[[Tx, Node], list[str]], dry_run: bool) -> Changed:
+    """Do `act` on a node, which tells what it changed; a dry run does all of it and takes it back."""
+    try:
+        with cluster.db.write() as tx:
+            node: Node = resolve(tx, "node", nodes, ref)
+            if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
+                raise Conflict(f"node {node.name} is {node.state.value}", command="novactl operation list")
+            said = act(tx, node)
+            if said:
+                note_on(cluster, tx, node, "set", "; ".join(said))
+            made = Changed(shown(cluster, tx, nodes.by_id(tx, node.id) or node), _over(tx, node) if said else ())
+            if dry_run:
+                raise _Undone
+    except _Undone:
+        pass
+    return made
+
+
+def _check_words(change: SetNode) -> None:
+    """Raises UsageError."""
+    for trait in change.traits:
+        check_trait(trait)
+        if not is_custom(trait):
+            raise BadSpec(f"trait {trait} is what an agent reports of its host", hint="a trait of your own begins with CUSTOM_")
+    if change.zone is not None:
+        check_name("zone", change.zone)
+    if change.shared_disk is not None:
+        check_name("disk pool", change.shared_disk)
+    for key, value in change.labels.items():
+        check_name("label", key)
+        if not value or len(value) > MAX_CHARS or not value.isprintable():
+            raise UsageError(f"label {key}: {value!r} is not printable text of 1 to {MAX_CHARS} characters")
+    if change.dedicated_cpus is not None and not change.dedicated_cpus:
+        raise UsageError("--dedicated-cpus names no CPU", hint="node unset NODE --dedicated-cpus shares them all")
+
+
+def _rewrite(tx: Tx, node: Node, changed: Node) -> list[str]:
+    """Write the node's row; what was changed, in words. Raises Conflict, InUse, UsageError."""
+    if changed == node:
+        return []
+    if changed.zone != node.zone:
+        everyone = zones.belongings(tx)
+        zones.check(tx, everyone, [Belonging(changed, everyone[node.id].aggregates)])
+    if changed.dedicated_cpus != node.dedicated_cpus:
+        _check_cpus(tx, node, cpu_list(changed.dedicated_cpus))
+    nodes.update(tx, changed)
+    if changed.dedicated_cpus != node.dedicated_cpus:
+        _share_out(tx, changed)
+    said = []
+    for name in ("zone", "shared_disk", "dedicated_cpus"):
+        old, new = getattr(node, name), getattr(changed, name)
+        if old != new:
+            said.append(f"{name.replace('_', ' ')} {old or 'none'} -> {new or 'none'}")
+    said += [f"trait {trait}" for trait in changed.traits if trait not in node.traits]
+    said += [f"no trait {trait}" for trait in node.traits if trait not in changed.traits]
+    said += [f"label {key}={value}" for key, value in changed.labels.items() if node.labels.get(key) != value]
+    return said + [f"no label {key}" for key in node.labels if key not in changed.labels]
+
+
+def _check_cpus(tx: Tx, node: Node, wanted: Sequence[int]) -> None:
+    """The CPUs are there, and none that a server is pinned to is taken from those kept for it. Raises UsageError, InUse."""
+    there = _host_cpus(tx, node)
+    missing = sorted(set(wanted) - set(there))
+    if missing:
+        raise UsageError(
+            f"node {node.name} has no CPU {cpu_text(missing)}", hint=f"it has {cpu_text(there)}" if there else "it has not reported yet")
+    pinned = {cpu for fitting in placement.fittings(tx).get(node.id, ()) for cell in fitting.cells for cpu in cell.cpus}
+    lost = sorted(pinned - set(wanted))
+    if lost:
+        raise InUse(
+            f"node {node.name}: servers are pinned to CPU {cpu_text(lost)}", hint="keep these dedicated, or delete the servers first",
+            command="novactl placement list")
+
+
+def _host_cpus(tx: Tx, node: Node) -> Sequence[int]:
+    hardware = nodes.hardware(tx).get(node.id)
+    if hardware and hardware.cells:
+        return sorted(cpu for cell in hardware.cells for cpu in cell.cpus)
+    return range((node.report or {}).get("vcpus", 0))
+
+
+def _share_out(tx: Tx, node: Node) -> None:
+    """VCPU and PCPU as they follow from the CPUs kept; the next report finds the same."""
+    dedicated = len(cpu_list(node.dedicated_cpus))
+    nodes.set_totals(tx, node.id, {VCPU: len(_host_cpus(tx, node)) - dedicated, PCPU: dedicated}, 0)
+
+
+def _wanted(tx: Tx, node: Node, change: SetNode) -> list[Inventory]:
+    """The inventories that differ from what they are. Raises Conflict, BadInventory."""
+    there = nodes.inventories_of(tx, node.id)
+    wanted = {one.resource_class: one for one in change.inventories}
+    for name in {**change.ratios, **change.reserved}:
+        if name not in there:
+            raise Conflict(f"node {node.name} has not reported how much {name} it has", command=f"novactl node check {node.name}")
+        one = there[name]
+        wanted[name] = _reserving(node, dataclasses.replace(
+            one, ratio_milli=change.ratios.get(name, one.ratio_milli), reserved=change.reserved.get(name, one.reserved)))
+    return [one for name, one in wanted.items() if there.get(name) != one]
+
+
+def _reserving(node: Node, one: Inventory) -> Inventory:
+    if one.reserved > one.total:
+        raise UsageError(
+            f"node {node.name}: {amount_text(one.resource_class, one.reserved)} reserved is more than the"
+            f" {amount_text(one.resource_class, one.total)} it has of {one.resource_class}")
+    return checked(one)
+
+
+def _put(tx: Tx, node: Node, one: Inventory) -> str:
+    """Write an inventory; in words."""
+    nodes.set_inventory(tx, node.id, one)
+    name = one.resource_class
+    return f"{name}: total {amount_text(name, one.total)}, reserved {amount_text(name, one.reserved)}, ratio {ratio_text(one.ratio_milli)}"
+
+
+def _over(tx: Tx, node: Node) -> tuple[str, ...]:
+    """What is claimed beyond what there is by now."""
+    stock, used = nodes.inventories_of(tx, node.id), placement.used_on(tx, node.id)
+    capacity = {name: stock[name].capacity if name in stock else 0 for name in used}
+    return tuple(
+        f"node {node.name}: {amount_text(name, amount)} of {name} in use, of {amount_text(name, capacity[name])} that may be claimed now:"
+        " servers go on, and nothing more fits"
+        for name, amount in used.items() if amount > capacity[name])

@@ -1,0 +1,100 @@
+"""Projects: create, list, show, set, delete."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from novactl.api.resolve import resolve
+from novactl.cluster import Cluster
+from novactl.db import projects
+from novactl.errors import AlreadyExists, Conflict, InUse, UsageError
+from novactl.model.ids import check_name
+from novactl.model.project import DEFAULT_PROJECT, QUOTAS, Project
+
+MAX_DESCRIPTION = 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectView:
+    """A project with what its servers hold."""
+
+    id: str
+    name: str
+    description: str
+    servers: int
+    cores: int
+    ram_mb: int
+    disk_gb: int
+    created_at: float
+
+
+def create(cluster: Cluster, *, name: str, description: str = "", dry_run: bool = False) -> ProjectView:
+    """Raises UsageError, AlreadyExists."""
+    check_name("project", name)
+    _check_description(description)
+    made = Project(id=cluster.ids.uuid(), name=name, description=description, created_at=cluster.clock.now())
+    with cluster.db.write() as tx:
+        if projects.by_name(tx, name) is not None:
+            raise AlreadyExists("project", name)
+        if not dry_run:
+            projects.insert(tx, made)
+    return _view(made, {})
+
+
+def list_projects(cluster: Cluster) -> tuple[ProjectView, ...]:
+    with cluster.db.read() as tx:
+        return tuple(_view(one, projects.usage(tx, one.id)) for one in projects.all_(tx))
+
+
+def show(cluster: Cluster, ref: str) -> ProjectView:
+    with cluster.db.read() as tx:
+        found: Project = resolve(tx, "project", projects, ref)
+        return _view(found, projects.usage(tx, found.id))
+
+
+def set_(cluster: Cluster, ref: str, *, description: str, dry_run: bool = False) -> ProjectView:
+    """Raises UsageError, NotFound."""
+    _check_description(description)
+    with cluster.db.write() as tx:
+        found: Project = resolve(tx, "project", projects, ref)
+        changed = dataclasses.replace(found, description=description)
+        if changed != found and not dry_run:
+            projects.update(tx, changed)
+        return _view(changed, projects.usage(tx, found.id))
+
+
+def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> ProjectView:
+    """With its quotas. Raises Conflict for the default one, InUse naming what it still has."""
+    with cluster.db.write() as tx:
+        found: Project = resolve(tx, "project", projects, ref)
+        if found.id == DEFAULT_PROJECT:
+            raise Conflict("the default project cannot be deleted: what names no project belongs to it")
+        projects.lock(tx, found.id)
+        usage = projects.usage(tx, found.id)
+        left = [f"{amount} {resource}" for resource, amount in usage.items() if amount and resource not in _OF_SERVERS]
+        building = projects.in_use(tx, found.id)
+        if building and not usage.get("servers"):
+            left.insert(0, f"{building} servers")
+        if left:
+            raise InUse(f"project {found.name} still has {', '.join(left)}", hint="delete these first",
+                        command=f"novactl quota show {found.name}")
+        if not dry_run:
+            projects.delete(tx, found.id)
+    return _view(found, usage)
+
+
+_OF_SERVERS = ("cores", "ram_mb", "disk_gb")
+assert set(_OF_SERVERS) < set(QUOTAS)
+
+
+def _check_description(text: str) -> None:
+    if len(text) > MAX_DESCRIPTION or (text and not text.isprintable()):
+        raise UsageError(f"a description is printable text of at most {MAX_DESCRIPTION} characters")
+
+
+def _view(project: Project, usage: dict[str, int]) -> ProjectView:
+    return ProjectView(
+        id=project.id, name=project.name, description=project.description, servers=usage.get("servers", 0),
+        cores=usage.get("cores", 0), ram_mb=usage.get("ram_mb", 0), disk_gb=usage.get("disk_gb", 0), created_at=project.created_at)
+

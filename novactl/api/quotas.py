@@ -1,0 +1,162 @@
+"""Quotas: what a project uses and may have, and setting it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from novactl.api.resolve import resolve
+from novactl.cluster import Cluster
+from novactl.db import projects, quotas
+from novactl.db.statements import Tx
+from novactl.errors import Conflict, UsageError
+from novactl.model.project import DEFAULT_PROJECT, QUOTAS, UNLIMITED, Project
+from novactl.model.resources import MAX_INT
+from novactl.model.units import gib, human_gib, human_mib, mib
+
+DEFAULTS = ""
+"""The project whose rows are the defaults of all."""
+_SHORT = {"ram": "ram_mb", "disk": "disk_gb"}
+_SIZED = {"ram_mb": mib, "disk_gb": gib}
+_SPOKEN = {"ram_mb": human_mib, "disk_gb": human_gib}
+MAX_LIMIT = 2**53
+"""Beyond any fleet, and exact in JSON."""
+
+
+class BelowUsage(Conflict):
+    """A limit below what is used already."""
+
+    code = "quota.below_usage"
+
+
+class QuotaRow(NamedTuple):
+    """`limit` is UNLIMITED (-1) where there is none. `source`: project, default, or none."""
+
+    project: str
+    resource: str
+    used: int
+    limit: int
+    source: str
+
+
+def show(cluster: Cluster, ref: str = DEFAULT_PROJECT) -> tuple[QuotaRow, ...]:
+    with cluster.db.read() as tx:
+        return _rows(tx, resolve(tx, "project", projects, ref))
+
+
+def list_quotas(cluster: Cluster) -> tuple[QuotaRow, ...]:
+    """Every project, every resource."""
+    with cluster.db.read() as tx:
+        return tuple(row for project in projects.all_(tx) for row in _rows(tx, project))
+
+
+def defaults(tx: Tx) -> dict[str, int]:
+    """What holds for a project that has no limits of its own."""
+    own = quotas.own(tx, DEFAULTS)
+    return {resource: own.get(resource, UNLIMITED) for resource in QUOTAS}
+
+
+def set_(
+    cluster: Cluster, ref: str | None, texts: Mapping[str, str], *, force: bool = False, dry_run: bool = False,
+) -> tuple[QuotaRow, ...]:
+    """Set limits of a project (None: the defaults). Texts: a number, a size, unlimited (-1), or default: no longer its own.
+
+    Returns what holds then. Raises UsageError for an unknown resource or a bad limit, NotFound, and BelowUsage naming the
+    usage unless `force`: then what is there stays, and nothing more is given.
+    """
+    limits = {}
+    for name, text in texts.items():
+        resource = _resource(name)
+        if resource in limits:
+            raise UsageError(f"{resource} is given twice")
+        limits[resource] = _limit(resource, text, of_all=ref is None)
+    with cluster.db.write() as tx:
+        project: Project | None = resolve(tx, "project", projects, ref) if ref is not None else None
+        if not force:
+            _check_usage(tx, project, limits)
+        project_id = project.id if project else DEFAULTS
+        before = tuple(_rows(tx, project)) if project else _default_rows(defaults(tx))
+        if not dry_run:
+            for resource, limit in limits.items():
+                quotas.set_(tx, project_id, resource, limit)
+        base = defaults(tx)
+    return tuple(_after(row, limits, base) for row in before)
+
+
+def _resource(name: str) -> str:
+    resource = _SHORT.get(name, name)
+    if resource not in QUOTAS:
+        raise UsageError(f"there is no quota of {name!r}", hint=f"one of {', '.join(_names())}")
+    return resource
+
+
+def _names() -> list[str]:
+    short = {resource: name for name, resource in _SHORT.items()}
+    return [short.get(resource, resource) for resource in QUOTAS]
+
+
+def _limit(resource: str, text: str, *, of_all: bool) -> int | None:
+    """None: no longer set."""
+    word = text.strip().lower()
+    if word == "default" and not of_all:
+        return None
+    if word in ("unlimited", str(UNLIMITED)):
+        return UNLIMITED
+    if resource in _SIZED:
+        limit = _SIZED[resource](text)
+    elif word.isascii() and word.isdigit() and len(word) <= len(str(MAX_LIMIT)):
+        limit = int(word)
+    else:
+        raise UsageError(f"{resource}={text}: this is no limit", hint=f"a whole number, unlimited{'' if of_all else ', or default'}")
+    if limit > (MAX_LIMIT if resource in _SIZED else MAX_INT):
+        raise UsageError(f"{resource}={text} is too large a limit", hint="unlimited says that there is none")
+    return limit
+
+
+def _check_usage(tx: Tx, project: Project | None, limits: Mapping[str, int | None]) -> None:
+    """Raises BelowUsage, with every limit that is."""
+    base = defaults(tx)
+    below = []
+    for one in [project] if project else projects.all_(tx):
+        own, usage = quotas.own(tx, one.id), projects.usage(tx, one.id)
+        for resource, limit in limits.items():
+            if project is None and resource in own:
+                continue
+            holds = base[resource] if limit is None else limit
+            if holds != UNLIMITED and usage[resource] > holds:
+                below.append(f"project {one.name} uses {told(resource, usage[resource])} of {resource}, the limit would be"
+                             f" {told(resource, holds)}")
+    if below:
+        raise BelowUsage(
+            below[0] if len(below) == 1 else "limits would be below what is used", reasons=below if len(below) > 1 else (),
+            hint="--force sets them all the same: what is there stays, and nothing more is given")
+
+
+def told(resource: str, amount: int) -> str:
+    """'64.0 GiB', '10', 'unlimited'."""
+    return "unlimited" if amount == UNLIMITED else _SPOKEN.get(resource, str)(amount)
+
+
+def _rows(tx: Tx, project: Project) -> tuple[QuotaRow, ...]:
+    own, limits, usage = quotas.own(tx, project.id), quotas.limits(tx, project.id), projects.usage(tx, project.id)
+    return tuple(
+        QuotaRow(project.name, resource, usage[resource], limits[resource], _source(resource in own, limits[resource]))
+        for resource in QUOTAS)
+
+
+def _default_rows(base: Mapping[str, int]) -> tuple[QuotaRow, ...]:
+    return tuple(QuotaRow("", resource, 0, limit, _source(False, limit)) for resource, limit in base.items())
+
+
+def _source(own: bool, limit: int) -> str:
+    if own:
+        return "project"
+    return "none" if limit == UNLIMITED else "default"
+
+
+def _after(row: QuotaRow, limits: Mapping[str, int | None], base: Mapping[str, int]) -> QuotaRow:
+    if row.resource not in limits:
+        return row
+    given = limits[row.resource]
+    limit = base[row.resource] if given is None else given
+    return row._replace(limit=limit, source=_source(bool(row.project) and given is not None, limit))
