@@ -107,7 +107,7 @@ def check(key: str, text: str) -> None:
 
 
 class Capabilities(OfFacts):
-    """Each `capabilities:NAME` of the flavor that is about standing facts holds (Nova's ComputeCapabilitiesFilter).
+    """Each `capabilities:NAME` of the flavor that is about a node's kind holds: hardware, zone, labels (ComputeCapabilitiesFilter).
 
     Keys without a scope never come here: Nova reads those that happen to be attributes of its own, and ignores the others.
     """
@@ -123,7 +123,7 @@ class Capabilities(OfFacts):
 
 
 class Measures:
-    """The same for those that are a node's own: its name, what it has, what is used of it. They are asked node by node."""
+    """Each `capabilities:NAME` of the flavor that is about the one node holds: its name, what it has, what is used of it."""
 
     name = "measures"
 

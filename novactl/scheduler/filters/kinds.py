@@ -35,6 +35,8 @@ def by_kind(fleet: Fleet, passes: Callable[[Facts], bool]) -> Any:
 
 
 class Architecture(OfFacts):
+    """It is of the architecture that the image is for."""
+
     name = "architecture"
 
     def why(self, request: Request, facts: Facts) -> str:
@@ -44,6 +46,8 @@ class Architecture(OfFacts):
 
 
 class Zone(OfFacts):
+    """It is in the availability zone that was asked for."""
+
     name = "zone"
 
     def applies(self, request: Request) -> bool:

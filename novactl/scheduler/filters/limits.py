@@ -8,6 +8,7 @@ did not ask for them should meet them. `isolated` and `metrics` are in every pro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from novactl.model.facts import Facts
@@ -17,15 +18,22 @@ from novactl.scheduler.request import NodeView, Reject, Request
 NO_LIMIT = float("inf")
 
 
-class Limit:
-    """A count of the node is below a limit: the least under `key` in its aggregates, else the settings' where `ruled`."""
+class Limit(ABC):
+    """A count of the node is below the least number under `key` in its aggregates, else below what `rule` says."""
 
-    def __init__(self, name: str, word: str, key: str, *, operations: bool, ruled: bool) -> None:
-        self.name, self.word, self.key, self.operations, self.ruled = name, word, key, operations, ruled
+    name: str
+    word: str
+    key: str
+
+    @abstractmethod
+    def of(self, counted: Any) -> Any:
+        """The count of a NodeView, or the counts of a Fleet."""
+
+    def rule(self, request: Request) -> float:
+        return NO_LIMIT
 
     def __call__(self, request: Request, node: NodeView) -> Reject | None:
-        limit = self._limit(request, node.facts)
-        count = node.building if self.operations else node.servers
+        limit, count = self._limit(request, node.facts), self.of(node)
         if count < limit:
             return None
         whose = "its aggregates'" if node.facts.least(self.key) is not None else "the settings'"
@@ -35,16 +43,47 @@ class Limit:
         limits = [self._limit(request, facts) for facts in fleet.facts]
         if not any(limit < NO_LIMIT for limit in limits):
             return None
-        count = fleet.building if self.operations else fleet.servers
-        return count < fleet.xp.take(fleet.xp.asarray(limits), fleet.shape)
+        return self.of(fleet) < fleet.xp.take(fleet.xp.asarray(limits), fleet.shape)
 
     def _limit(self, request: Request, facts: Facts) -> float:
         found = facts.least(self.key) if facts.aggregates else None
-        if found is not None:
-            return found
-        if not self.ruled:
-            return NO_LIMIT
-        return float(request.rules.max_io_ops if self.operations else request.rules.max_servers)
+        return self.rule(request) if found is None else found
+
+
+class AggregateIoOps(Limit):
+    """Fewer operations under way than `max_io_ops_per_host` of its aggregates allows, the least of several (AggregateIoOpsFilter)."""
+
+    name, word, key = "aggregate_io_ops", "operations under way", "max_io_ops_per_host"
+
+    def of(self, counted: Any) -> Any:
+        return counted.building
+
+
+class IoOps(AggregateIoOps):
+    """Fewer operations under way than `max_io_ops_per_host` of its aggregates allows, else placement.max_io_ops (IoOpsFilter)."""
+
+    name = "io_ops"
+
+    def rule(self, request: Request) -> float:
+        return float(request.rules.max_io_ops)
+
+
+class AggregateServers(Limit):
+    """Fewer servers than `max_instances_per_host` of its aggregates allows, the least of several (AggregateNumInstancesFilter)."""
+
+    name, word, key = "aggregate_servers", "servers", "max_instances_per_host"
+
+    def of(self, counted: Any) -> Any:
+        return counted.servers
+
+
+class ServersLimit(AggregateServers):
+    """Fewer servers than `max_instances_per_host` of its aggregates allows, else placement.max_servers (NumInstancesFilter)."""
+
+    name = "servers_limit"
+
+    def rule(self, request: Request) -> float:
+        return float(request.rules.max_servers)
 
 
 class Isolated:
@@ -85,8 +124,5 @@ class Metrics:
         return Reject(self.name, f"metrics: its reports lack {', '.join(missing)}") if missing else None
 
 
-io_ops = Limit("io_ops", "operations under way", "max_io_ops_per_host", operations=True, ruled=True)
-servers_limit = Limit("servers_limit", "servers", "max_instances_per_host", operations=False, ruled=True)
-aggregate_io_ops = Limit("aggregate_io_ops", "operations under way", "max_io_ops_per_host", operations=True, ruled=False)
-aggregate_servers = Limit("aggregate_servers", "servers", "max_instances_per_host", operations=False, ruled=False)
+aggregate_io_ops, io_ops, aggregate_servers, servers_limit = AggregateIoOps(), IoOps(), AggregateServers(), ServersLimit()
 isolated, metrics = Isolated(), Metrics()

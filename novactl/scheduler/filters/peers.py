@@ -61,13 +61,12 @@ def _rejected(group: GroupView, domain: str) -> bool:
 
 
 def _why(group: GroupView, domain: str) -> str:
-    place = f"one {group.scope}" if group.scope else "one node"
     if not domain:
         return f"needs to know its {group.scope}, the node has no such label"
     if group.policy is Policy.ANTI_AFFINITY:
         here = [m.name for m in group.members if m.node and domain == (group.domains.get(m.node, "") if group.scope else m.node)]
         where = f"in {group.scope} {domain}" if group.scope else "here"
-        return f"{listed(here)} {'is' if len(here) == 1 else 'are'} {where}, at most {group.max_per_domain} on {place}"
+        return f"{listed(here)} {'is' if len(here) == 1 else 'are'} {where}, at most {group.max_per_domain} per {group.scope or 'node'}"
     placed = [member.name for member in group.members if member.node]
     verb = "is" if len(placed) == 1 else "are"
     if group.scope:
@@ -84,7 +83,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 class SameHost:
-    """It has one of the servers that `wants.same_host` names (SameHostFilter)."""
+    """It has one of the servers that --same-host names (SameHostFilter)."""
 
     name = "same_host"
 
@@ -102,7 +101,7 @@ class SameHost:
 
 
 class DifferentHost:
-    """It has none of the servers that `wants.different_host` names (DifferentHostFilter)."""
+    """It has none of the servers that --different-host names (DifferentHostFilter)."""
 
     name = "different_host"
 
@@ -130,7 +129,7 @@ def _where(request: Request, server: str) -> str:
 
 
 class Near:
-    """Its address is in the network `wants.near` (SimpleCIDRAffinityFilter). Names are not looked up: that would be the world's answer."""
+    """Its address is in the network that --near names (SimpleCIDRAffinityFilter). A host name is no address, and is not looked up."""
 
     name = "near"
 

@@ -174,7 +174,7 @@ def _seen(value: Value, node: NodeView) -> str:
 
 
 class Query:
-    """`wants.query` holds."""
+    """The JSON query that came with the request holds (JsonFilter)."""
 
     name = "query"
 
