@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from nodeagent import wire
+from nodeagent import topologyxml, wire
 from nodeagent.drivers.base import Mark
 from nodeagent.images import base_name
-from nodeagent.wire import DomainSpec
+from nodeagent.wire import DomainSpec, NumaCell
 
 NAMESPACE = "https://novactl.dev/xmlns/server/1"
 PREFIX = "novactl-"
@@ -20,13 +20,14 @@ ET.register_namespace("novactl", NAMESPACE)
 
 @dataclass(frozen=True)
 class Platform:
-    """The node's best for its virt type: what an empty `machine` and `cpu_model` mean."""
+    """The node's best for its virt type: what an empty `machine` and `cpu_model` mean; and the host's NUMA cells."""
 
     virt_type: str
     machine: str
     cpu_mode: str
     pool_dir: str
     log_dir: str
+    cells: Tuple[NumaCell, ...] = ()
 
 
 def domain_name(server: str) -> str:
@@ -50,8 +51,11 @@ def log_names(server: str) -> Tuple[str, str]:
     return log_name(server), f"{PREFIX}{server}.log"
 
 
-def shape_of(spec: DomainSpec) -> DomainSpec:
-    """The spec with all that only fills in text or a number made the same: two specs of one shape give one structure of XML."""
+def shape_of(spec: DomainSpec) -> Optional[DomainSpec]:
+    """The spec with all that only fills in text or a number made the same: two specs of one shape give one structure of XML.
+    None: it is tied to pieces of the host, and one of a kind."""
+    if spec.pins or spec.cells or spec.pci:
+        return None
     return dataclasses.replace(
         spec, server=_NOBODY, epoch=0, name="x", vcpus=1, memory_mb=1, disk_gb=0, image_sha256="0" * 64,
         mac="52:54:00:00:00:00", flavor="", image="")
@@ -68,7 +72,8 @@ def build(spec: DomainSpec, disk_format: str, mark: Mark, platform: Platform) ->
     _text(domain, "title", spec.name)
     domain.append(_metadata(spec, mark))
     _text(domain, "memory", str(spec.memory_mb), unit="MiB")
-    _text(domain, "vcpu", str(spec.vcpus))
+    topologyxml.processors(domain, spec, platform.cells)
+    topologyxml.memory(domain, spec)
     system = ET.SubElement(domain, "os")
     machine = spec.machine or platform.machine
     _text(system, "type", "hvm", arch=spec.architecture, **({"machine": machine} if machine else {}))
@@ -100,8 +105,11 @@ def _cpu(domain: ET.Element, spec: DomainSpec, platform: Platform) -> None:
     if spec.cpu_model:
         cpu = ET.SubElement(domain, "cpu", {"mode": "custom", "match": "exact"})
         _text(cpu, "model", spec.cpu_model)
-    elif platform.cpu_mode:
-        ET.SubElement(domain, "cpu", {"mode": platform.cpu_mode})
+    elif platform.cpu_mode or spec.cells:
+        cpu = ET.SubElement(domain, "cpu", {"mode": platform.cpu_mode} if platform.cpu_mode else {})
+    else:
+        return
+    topologyxml.guest_cells(cpu, spec)
 
 
 def _devices(domain: ET.Element, spec: DomainSpec, disk_format: str, platform: Platform) -> None:
@@ -115,6 +123,7 @@ def _devices(domain: ET.Element, spec: DomainSpec, disk_format: str, platform: P
         seed = _disk(devices, "vdb", "raw", os.path.join(platform.pool_dir, seed_name(spec.server)))
         ET.SubElement(seed, "readonly")
     ET.SubElement(devices, "controller", {"type": "usb", "model": "none"})
+    topologyxml.passthrough(devices, spec)
     interface = ET.SubElement(devices, "interface", {"type": "network"})
     ET.SubElement(interface, "mac", {"address": spec.mac})
     ET.SubElement(interface, "source", {"network": spec.network})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Mapping, Tuple
 
 from nodeagent.codec import MAX_INT, BadMessage, shown
+from nodeagent.pieces import DomainCell, NumaCell, PciDevice, check_pieces
 
 CHUNK_BYTES = 1 << 20
 """Bulk data travels in payloads of at most this size."""
@@ -119,6 +120,8 @@ class DomainSpec:
 
     `memory_mb` and `vcpus` are the guest's; `mac` is the interface's on `network`. `has_seed` attaches the
     NoCloud seed written before. `machine` and `cpu_model` empty mean the node's best for its virt type.
+    `cpuset` are the host CPUs ('0-3,8') that floating vcpus may use, '' all; `pins` one host CPU for each vcpu, () where
+    they float; `cells` the guest's NUMA cells, () for none; `pci` the addresses of host devices it is given.
     """
 
     server: str
@@ -136,6 +139,10 @@ class DomainSpec:
     has_seed: bool = True
     flavor: str = ""
     image: str = ""
+    cpuset: str = ""
+    pins: Tuple[int, ...] = ()
+    cells: Tuple[DomainCell, ...] = ()
+    pci: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_uuid(self.server)
@@ -152,6 +159,7 @@ class DomainSpec:
         _positive(self.memory_mb, "memory_mb")
         if not 0 <= self.disk_gb <= MAX_INT:
             raise BadMessage(f"disk_gb must be 0 or more, not {self.disk_gb}")
+        check_pieces(self)
 
 
 @dataclass(frozen=True)
@@ -302,6 +310,10 @@ class Report:
     images: Tuple[CachedImage, ...]
     foreign_domains: int = 0
     """Domains on this host that are not novactl's: counted, never touched."""
+    cells: Tuple[NumaCell, ...] = ()
+    pci: Tuple[PciDevice, ...] = ()
+    machines: Tuple[str, ...] = ()
+    """Machine types that `virt_type` offers for the host's architecture."""
 
 
 @dataclass(frozen=True)

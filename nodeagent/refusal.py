@@ -31,6 +31,17 @@ def not_found(what: str, name: str) -> Refused:
     return Refused(Code.NOT_FOUND, f"no {what} {name} on this node")
 
 
+def not_pinned(server: str, virt_type: str, error: str) -> Refused:
+    """libvirt ties no vcpus to CPUs where QEMU has not a thread for each: emulation on some hosts."""
+    return Refused(
+        Code.DRIVER,
+        f"start server {server}: its vcpus are tied to host CPUs, but QEMU ({virt_type}) runs them all in one thread here: {error}",
+        hint="it needs a host with KVM, or a QEMU that emulates with a thread for each vcpu",
+        retryable=False,
+        elsewhere=True,
+    )
+
+
 def no_pool(directory: str) -> Refused:
     return Refused(Code.CONFLICT, f"the node has no pool directory {directory}", hint="node.prepare first", retryable=True)
 

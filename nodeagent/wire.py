@@ -50,13 +50,14 @@ from nodeagent.messages import (
     check_sha256,
     check_uuid,
 )
+from nodeagent.pieces import DomainCell, NumaCell, PciDevice
 
 __all__ = [
     "ADMIN", "BadMessage", "CHUNK_BYTES", "CONSOLE_WINDOW_BYTES", "CachedImage", "CachedImages", "Code", "ConsoleClosed",
-    "ConsoleLog", "ConsoleLogRead", "ConsoleRef", "DISK_FORMATS", "DiskSpec", "DomainRef", "DomainSpec", "DomainState",
+    "ConsoleLog", "ConsoleLogRead", "ConsoleRef", "DISK_FORMATS", "DiskSpec", "DomainCell", "DomainRef", "DomainSpec", "DomainState",
     "DomainStates", "ERROR", "Failure", "Hello", "ID_CHARS", "IMAGE_WINDOW", "ImageChunk", "ImageOffer", "ImageProgress", "ImageRef",
-    "InventoryRead", "MAX_HEADER_BYTES", "MAX_INT", "MAX_MESSAGE_BYTES", "METHODS", "Method", "Nothing", "OPERATOR", "PORT",
-    "POWER_STATES", "PROGRESS", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES", "Reboot", "Reply", "Report", "Request",
+    "InventoryRead", "MAX_HEADER_BYTES", "MAX_INT", "MAX_MESSAGE_BYTES", "METHODS", "Method", "Nothing", "NumaCell", "OPERATOR", "PORT",
+    "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES", "Reboot", "Reply", "Report", "Request",
     "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key", "check_name", "check_sha256", "check_uuid", "decode", "encode",
     "from_plain", "shown", "to_plain",
 ]

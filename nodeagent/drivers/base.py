@@ -7,7 +7,7 @@ A driver raises `Refused` and nothing else; it may be called from several thread
 from dataclasses import dataclass
 from typing import Callable, List, Mapping, MutableMapping, Optional, Protocol, Tuple
 
-from nodeagent.wire import DiskSpec, DomainSpec, DomainState, ImageOffer
+from nodeagent.wire import DiskSpec, DomainSpec, DomainState, ImageOffer, NumaCell, PciDevice
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class Host:
     disk_used_gb: int
     load_1m: float
     versions: Mapping[str, str]
+    cells: Tuple[NumaCell, ...] = ()
+    pci: Tuple[PciDevice, ...] = ()
+    machines: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,29 @@
-"""What a host is: asked of libvirt once a connection, of /proc each time. The libvirt module is an argument."""
+"""What a host is: asked of libvirt (once a connection, its hardware now and then) and of /proc. The libvirt module is an argument."""
 
+import dataclasses
 import os
 import socket
-from typing import Any, Tuple
+import time
+from typing import Any, Iterable, Iterator, Tuple
 
 from nodeagent import domainxml, inventory
 from nodeagent.config import Config
 from nodeagent.drivers.base import Host
 from nodeagent.drivers.consolelog import ConsoleLogs
 from nodeagent.journal import log
+from nodeagent.pieces import MAX_MACHINES_REPORTED, PciDevice
+
+HARDWARE_S = 60.0
+"""So often are cells, huge pages and PCI devices looked at again: an administrator may set more aside at any time."""
 
 
 class Facts:
-    """What does not change while a connection lasts."""
+    """What does not change while a connection lasts; and `cells` and `pci`, which seldom do."""
 
     def __init__(self, caps: inventory.Capabilities, cpu: inventory.CpuInfo, platform: domainxml.Platform, versions) -> None:
         self.caps, self.cpu, self.platform, self.versions = caps, cpu, platform, versions
+        self.pci: Tuple[PciDevice, ...] = ()
+        self._looked_s = -HARDWARE_S
 
     @classmethod
     def read(cls, lib: Any, conn: Any, config: Config) -> "Facts":
@@ -38,7 +46,22 @@ class Facts:
             "hypervisor": inventory.version_text(conn.getVersion()),
             "kernel": os.uname().release,
         }
-        return cls(caps, cpu, domainxml.Platform(virt_type, machine, cpu_mode, config.pool_dir, ConsoleLogs.DIRECTORY), versions)
+        platform = domainxml.Platform(virt_type, machine, cpu_mode, config.pool_dir, ConsoleLogs.DIRECTORY, caps.cells)
+        return cls(caps, cpu, platform, versions)
+
+    def refresh(self, lib: Any, conn: Any) -> None:
+        """Look at cells and devices again if that was more than HARDWARE_S ago. A libvirt that lists no devices has none to give."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < HARDWARE_S:
+            return
+        self._looked_s = now_s
+        self.platform = dataclasses.replace(self.platform, cells=inventory.parse_cells(conn.getCapabilities()))
+        try:
+            devices = conn.listAllDevices(lib.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV)
+            self.pci = inventory.parse_pci_devices(_descriptions(lib, devices))
+        except lib.libvirtError as error:
+            self.pci = ()
+            log(f"PCI devices: {error}")
 
     def host(self, pool_dir: str) -> Host:
         with open("/proc/meminfo", encoding="utf-8") as file:
@@ -58,7 +81,18 @@ class Facts:
             disk_used_gb=disk_used_gb,
             load_1m=os.getloadavg()[0],
             versions=self.versions,
+            cells=self.platform.cells,
+            pci=self.pci,
+            machines=self.caps.guests.get(self.platform.virt_type, ())[:MAX_MACHINES_REPORTED],
         )
+
+
+def _descriptions(lib: Any, devices: Iterable[Any]) -> Iterator[str]:
+    for device in devices:
+        try:
+            yield device.XMLDesc()
+        except lib.libvirtError:
+            continue
 
 
 def _disk(path: str) -> Tuple[int, int]:

@@ -1,8 +1,9 @@
 """A full second implementation without libvirt: for tests, trials and fleets of a thousand nodes in one process.
 
 Domains live in `state_dir`/fake.json and so survive the agent; disks are small files in the pool. Configuration
-`fake` may give: vcpus, memory_mb, disk_gb, architecture (what the node has); start_delay_s; ignore_acpi (guests that
-do not go down by themselves); fail ({"start_domain": "message"}: that verb is refused with it).
+`fake` may give: vcpus, memory_mb, disk_gb, architecture (what the node has), cpu_features, virt_types, machines; cells
+and pci (lists of what wire.NumaCell and wire.PciDevice hold); start_delay_s; ignore_acpi (guests that do not go down by
+themselves); fail ({"start_domain": "message"}: that verb is refused with it).
 """
 
 import json
@@ -15,7 +16,7 @@ from nodeagent.config import Config
 from nodeagent.drivers.base import Console, Host, Mark, Sink, window
 from nodeagent.images import base_name
 from nodeagent.refusal import Refused
-from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer
+from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer, NumaCell, PciDevice
 
 _LOG_BYTES = 64 << 10
 
@@ -67,8 +68,8 @@ class FakeDriver:
             hostname=self._config.name,
             architecture=fake.get("architecture", "x86_64"),
             cpu_model="fake",
-            cpu_features=("fake",),
-            virt_types=("qemu",),
+            cpu_features=tuple(fake.get("cpu_features", ("fake",))),
+            virt_types=tuple(fake.get("virt_types", ("qemu",))),
             virt_type="qemu",
             vcpus=fake.get("vcpus", 8),
             memory_mb=fake.get("memory_mb", 16384),
@@ -77,6 +78,9 @@ class FakeDriver:
             disk_used_gb=sum(guest.spec.disk_gb for guest in self._guests.values()),
             load_1m=float(len(running)),
             versions={"hypervisor": "fake"},
+            cells=tuple(wire.from_plain(NumaCell, cell) for cell in fake.get("cells", ())),
+            pci=tuple(wire.from_plain(PciDevice, device) for device in fake.get("pci", ())),
+            machines=tuple(fake.get("machines", ("pc", "q35"))),
         )
 
     def prepare(self, network: str, made: MutableMapping[str, str]) -> None:

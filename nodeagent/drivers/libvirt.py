@@ -20,10 +20,11 @@ from nodeagent.drivers.network import Networks
 from nodeagent.drivers.storage import Storage
 from nodeagent.drivers.stream import StreamConsole
 from nodeagent.journal import log
-from nodeagent.refusal import Refused
+from nodeagent.refusal import Refused, not_pinned
 from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer
 
 START_TRIES, START_WAIT_S = 5, 0.1
+NO_AFFINITY = "cpu affinity is not supported"
 
 _POWER = {
     libvirt.VIR_DOMAIN_NOSTATE: "NOSTATE",
@@ -80,9 +81,9 @@ class LibvirtDriver:
     # ------------------------------------------------------------ the node
 
     def host(self) -> Host:
-        with self.link.acting("read the host"):
-            facts = self._facts
-        return facts.host(self._config.pool_dir)
+        with self.link.acting("read the host") as conn:
+            self._facts.refresh(libvirt, conn)
+            return self._facts.host(self._config.pool_dir)
 
     def prepare(self, network: str, made: MutableMapping[str, str]) -> None:
         self._storage.prepare(made)
@@ -133,10 +134,12 @@ class LibvirtDriver:
 
     def define(self, spec: DomainSpec, disk_format: str, mark: Mark) -> None:
         with self.link.acting(f"define server {spec.name}") as conn:
-            shape = domainxml.build(domainxml.shape_of(spec), disk_format, Mark("", ""), self._facts.platform)
+            platform, alike = self._facts.platform, domainxml.shape_of(spec)
+            shape = domainxml.build(alike, disk_format, Mark("", ""), platform) if alike else ""
             flags = 0 if shape in self._validated else libvirt.VIR_DOMAIN_DEFINE_VALIDATE
-            conn.defineXMLFlags(domainxml.build(spec, disk_format, mark, self._facts.platform), flags)
-            self._validated.add(shape)
+            conn.defineXMLFlags(domainxml.build(spec, disk_format, mark, platform), flags)
+            if shape:
+                self._validated.add(shape)
             self._specs[spec.server] = (spec, mark)
 
     def spec(self, server: str) -> Optional[DomainSpec]:
@@ -180,6 +183,8 @@ class LibvirtDriver:
                 except libvirt.libvirtError as error:
                     if domain.isActive():
                         break
+                    if NO_AFFINITY in str(error):
+                        raise not_pinned(server, self._facts.platform.virt_type, str(error)) from None
                     if not left or LACKING not in str(error):
                         raise
                 self._wait(START_WAIT_S)

@@ -2,6 +2,7 @@
 
 import time
 
+from nodeagent import pieces
 from nodeagent.drivers.base import Mark
 from nodeagent.refusal import Refused, not_found
 from nodeagent.wire import Code, DomainStates, Nothing
@@ -12,13 +13,15 @@ GUARDED = {"VCPU": lambda spec: spec.vcpus, "MEMORY_MB": lambda spec: spec.memor
 
 
 def define(call, args, payload):
-    """The domain is defined as the spec says. Raises NO_FIT where the node's own sum would pass its limits."""
+    """The domain is defined as the spec says. Raises NO_FIT where the node's own sum would pass its limits, or the
+    host has not the pieces (CPUs, cells, pages, devices) that it is tied to."""
     agent = call.agent
     disk_format = agent.images.format_of(args.image_sha256)
     if disk_format is None:
         raise Refused(Code.NOT_FOUND, f"image {args.image_sha256[:12]} is not on this node", retryable=True)
     with agent.define_lock:
         _check_limits(agent, args)
+        _check_pieces(agent, args)
         agent.driver.define(args, disk_format, Mark(call.request.operation, call.request.id))
     return Nothing(), None
 
@@ -81,6 +84,16 @@ def _power_off(call, server: str, grace_s: float) -> None:
         driver.shut_down(server)
         call.agent.changes.wait_until(is_off, min(grace_s, 3600.0))
     driver.destroy(server)
+
+
+def _check_pieces(agent, spec) -> None:
+    if not (spec.cpuset or spec.pins or spec.cells or spec.pci):
+        return
+    host = agent.driver.host()
+    others = [other for other in agent.driver.specs() if other.server != spec.server]
+    lack = pieces.lacking(spec, host.cells, host.pci, others)
+    if lack:
+        raise Refused(Code.NO_FIT, lack, hint="place the server again, on a fresh report of this node", elsewhere=True)
 
 
 def _check_limits(agent, spec) -> None:

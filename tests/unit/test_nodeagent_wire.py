@@ -26,6 +26,15 @@ _NAMED = {
 _NAMED["console"] = st.text(string.printable[:95], max_size=wire.ID_CHARS)
 _NAMES = st.text(string.ascii_letters + string.digits, min_size=1, max_size=63)
 _NAMED.update(dict.fromkeys(("name", "network", "architecture", "machine", "cpu_model", "flavor", "image"), _NAMES))
+_PIECES = {
+    "cpuset": st.sampled_from(("", "0", "0-3,8")),
+    "pins": st.just(()) | st.permutations(range(4)).map(lambda cpus: tuple(cpus[:3])),
+    "cells": st.sampled_from((
+        (), (wire.DomainCell(3, 6144, 1),), (wire.DomainCell(1, 2048, 0, 1 << 20), wire.DomainCell(2, 4096, 7, 2048)))),
+    "pci": st.sampled_from(((), ("0000:3b:00.0",), ("0000:3b:00.1", "0001:af:1f.7"))),
+    "vcpus": st.just(3), "memory_mb": st.just(6144),
+}
+"""Of a server's specification: what can be asked together."""
 
 
 def values(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
@@ -34,7 +43,9 @@ def values(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
         return _NAMED[name] if typing.get_origin(kind) is not tuple else st.tuples()
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return st.builds(kind, **{f.name: values(hints[f.name], f.name) for f in dataclasses.fields(kind)})
+        pieces = _PIECES if kind is wire.DomainSpec else {}
+        return st.builds(
+            kind, **{f.name: pieces[f.name] if f.name in pieces else values(hints[f.name], f.name) for f in dataclasses.fields(kind)})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         return st.lists(values(inner[0]), max_size=3).map(tuple)

@@ -1,15 +1,17 @@
 """The XML the agent gives to libvirt."""
 
+import dataclasses
 import ipaddress
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from nodeagent import domainxml, networkxml
 from nodeagent.domainxml import Platform
 from nodeagent.drivers.base import Mark
-from nodeagent.wire import DomainSpec
+from nodeagent.wire import DomainCell, DomainSpec, NumaCell
 
 Golden = Callable[[str, str], None]
 SERVER = "0b5f2f4e-8f3c-4a57-9f0e-2a8d1c7e6b90"
@@ -18,6 +20,14 @@ KVM = Platform("kvm", "q35", "host-model", "/var/lib/libvirt/images/novactl", "/
 SPEC = DomainSpec(
     server=SERVER, epoch=3, name="web1", vcpus=2, memory_mb=2048, disk_gb=10, image_sha256="5e" * 32, mac="52:54:00:12:34:56",
     flavor="m1.small", image="debian-12")
+HOST = (
+    NumaCell(0, tuple(range(8)), 65536, ((0, 4), (1, 5), (2, 6), (3, 7)), {"2048": 8192, "1048576": 16}),
+    NumaCell(1, tuple(range(8, 16)), 65536, ((8, 12), (9, 13), (10, 14), (11, 15)), {"2048": 8192}))
+NUMA_KVM = dataclasses.replace(KVM, cells=HOST)
+
+
+def changed(**changes: Any) -> DomainSpec:
+    return dataclasses.replace(SPEC, **changes)
 
 
 def pretty(xml: str) -> str:
@@ -32,8 +42,14 @@ def pretty(xml: str) -> str:
         ("domain-qemu.xml", SPEC, "qcow2", QEMU),
         ("domain-kvm.xml", SPEC, "qcow2", KVM),
         ("domain-raw-base.xml", SPEC, "raw", KVM),
-        ("domain-no-seed.xml", DomainSpec(**{**vars(SPEC), "has_seed": False}), "qcow2", KVM),
-        ("domain-named-cpu.xml", DomainSpec(**{**vars(SPEC), "cpu_model": "Skylake-Client", "machine": "pc"}), "qcow2", KVM),
+        ("domain-no-seed.xml", changed(has_seed=False), "qcow2", KVM),
+        ("domain-named-cpu.xml", changed(cpu_model="Skylake-Client", machine="pc"), "qcow2", KVM),
+        ("domain-cpuset.xml", changed(cpuset="0-1,8-9"), "qcow2", NUMA_KVM),
+        ("domain-pinned.xml", changed(pins=(1, 5), cells=(DomainCell(2, 2048, 0, 2048),)), "qcow2", NUMA_KVM),
+        ("domain-cells.xml", changed(vcpus=4, cpuset="0-1,8-11", cells=(DomainCell(1, 512, 1), DomainCell(3, 1536, 0))), "qcow2", NUMA_KVM),
+        ("domain-pages.xml", changed(
+            vcpus=3, memory_mb=2560, cells=(DomainCell(1, 1024, 0, 1 << 20), DomainCell(2, 1536, 1, 2048))), "qcow2", NUMA_KVM),
+        ("domain-pci.xml", changed(pci=("0000:3b:00.0", "0001:af:1f.7")), "qcow2", KVM),
     ],
 )
 def test_domain(golden: Golden, name: str, spec: DomainSpec, disk_format: str, platform: Platform) -> None:
