@@ -15,7 +15,7 @@ from novactl.db import aggregates, nodes, projects
 from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, InUse, UsageError
 from novactl.model.aggregate import ZONE_KEY, Aggregate
-from novactl.model.aggregate_metadata import TENANTS, check
+from novactl.model.aggregate_metadata import MULTIPLIER, TENANTS, check
 from novactl.model.ids import check_name
 from novactl.model.node import Node
 
@@ -37,7 +37,7 @@ def create(
 ) -> AggregateView:
     """Raises UsageError for a bad name, key or value, AlreadyExists."""
     check_name("aggregate", name)
-    metadata = _asked(zone or None, properties or {})
+    metadata = _asked(cluster, zone or None, properties or {})
     with cluster.db.write() as tx:
         if aggregates.by_name(tx, name) is not None:
             raise AlreadyExists("aggregate", name)
@@ -67,7 +67,7 @@ def set_(
         raise UsageError("nothing to set", hint="--property KEY=VALUE or --zone ZONE")
     with cluster.db.write() as tx:
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
-        return _rewrite(cluster, tx, found, {**found.metadata, **_by_id(tx, _asked(zone, properties))}, dry_run)
+        return _rewrite(cluster, tx, found, {**found.metadata, **_by_id(tx, _asked(cluster, zone, properties))}, dry_run)
 
 
 def unset(cluster: Cluster, ref: str, *, zone: bool = False, keys: Iterable[str], dry_run: bool = False) -> AggregateView:
@@ -129,7 +129,7 @@ def remove_nodes(cluster: Cluster, ref: str, node_refs: Sequence[str], *, dry_ru
         return _view(tx, found, sorted(there - {one.node.name for one in going}))
 
 
-def _asked(zone: str | None, properties: Mapping[str, str]) -> Mapping[str, str]:
+def _asked(cluster: Cluster, zone: str | None, properties: Mapping[str, str]) -> Mapping[str, str]:
     """Raises UsageError."""
     if zone is not None:
         check_name("zone", zone)
@@ -137,7 +137,21 @@ def _asked(zone: str | None, properties: Mapping[str, str]) -> Mapping[str, str]
             raise UsageError(f"--zone {zone} and --property {ZONE_KEY}={properties[ZONE_KEY]} contradict each other")
         properties = {**properties, ZONE_KEY: zone}
     check(properties)
+    for key in properties:
+        if key.endswith(MULTIPLIER):
+            _check_multiplier(cluster, key)
     return properties
+
+
+def _check_multiplier(cluster: Cluster, key: str) -> None:
+    """It is one of a weigher that is built in, or of one that is switched on. Raises UsageError."""
+    from novactl.plugins import configured
+    from novactl.scheduler.weighers import WEIGHERS
+
+    weighers = [*WEIGHERS.values(), *(weigher for weigher, _ in configured(cluster.config).weighers)]
+    known = sorted({getattr(weigher, "multiplier_key", "") for weigher in weighers} - {""})
+    if key not in known:
+        raise UsageError(f"no weigher reads {key}", hint=f"one of {', '.join(known)}", command="novactl scheduler list")
 
 
 def _by_id(tx: Tx, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -78,7 +78,7 @@ def set_(
         before = tuple(_rows(tx, project)) if project else _default_rows(defaults(tx))
         if not dry_run:
             for resource, limit in limits.items():
-                quotas.set_(tx, project_id, resource, limit)
+                quotas.set_(tx, project_id, resource, limit, force=force)
         base = defaults(tx)
     return tuple(_after(row, limits, base) for row in before)
 

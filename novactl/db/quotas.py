@@ -45,10 +45,11 @@ def limits(tx: Tx, project_id: str) -> dict[str, int]:
     return {**dict.fromkeys(QUOTAS, UNLIMITED), **own(tx, ""), **own(tx, project_id)}
 
 
-def set_(tx: Tx, project_id: str, resource: str, limit: int | None) -> None:
+def set_(tx: Tx, project_id: str, resource: str, limit: int | None, *, force: bool = False) -> None:
     """Set a project's limit, or with '' the default; None takes it away again.
 
-    Raises Conflict, naming the projects, when somebody it holds for uses more than that already.
+    Raises Conflict, naming the projects, when somebody it holds for uses more than that already, unless `force`: what is held
+    stays, and nothing more is given.
     """
     key = {"by_project_id": project_id, "by_resource": resource}
     if limit is None:
@@ -56,6 +57,8 @@ def set_(tx: Tx, project_id: str, resource: str, limit: int | None) -> None:
     elif not tx.run(q_update, **key, new_max_amount=limit):
         tx.run(q_insert, project_id=project_id, resource=resource, max_amount=limit)
     write_limits(tx, project_id)                              # the rows are locked now: no claim comes between
+    if force:
+        return
     over = [
         f"project {project.name} uses {used} of {allowed}" for project in projects.all_(tx)
         if project_id in ("", project.id)
