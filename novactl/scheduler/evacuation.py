@@ -1,0 +1,247 @@
+"""Where the servers of a lost node would go. Pure.
+
+Packing is NP-hard, so this is a heuristic: first-fit decreasing by dominant share, by three orders of targets. It may find no
+place where there is one; a place it finds is one by every filter of the profile, by the capacity rule and by hard groups.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from novactl.model.group import Policy
+from novactl.model.topology import Fitting
+from novactl.scheduler.ground import Ground, Kind, Resident
+from novactl.scheduler.request import GroupView
+from novactl.scheduler.topology import fitting_on
+
+
+class Plan(NamedTuple):
+    """For the loss of one node: its servers and the indices of the nodes they go to, and those that find none. `load` is what
+    the moves take, by slot; `heads` how many go to a node."""
+
+    moves: tuple[tuple[Resident, int], ...]
+    unplaced: tuple[Resident, ...]
+    load: Mapping[int, int]
+    heads: Mapping[int, int]
+
+
+NOTHING = Plan((), (), {}, {})
+
+
+class _Order(enum.Enum):
+    AROUND, EMPTIEST, FULLEST = range(3)
+    """From a place of each lost node's own, so that the plans of many nodes do not all rest on the same target; then as packers do."""
+
+
+def planned(ground: Ground, lost: int, residents: Sequence[Resident]) -> Plan:
+    """Where the servers of node `lost` go: the first order that places all, else the one that places the most."""
+    bundles = sorted(_bundles(ground, lost, residents), key=lambda bundle: (-bundle.share, bundle.members[0].id))
+    best = NOTHING
+    orders = tuple(_Order) if _may_fit(ground, lost, bundles) else (_Order.AROUND,)
+    for order in orders:
+        attempt = _Attempt(ground, lost, residents, order)
+        for bundle in bundles:
+            attempt.place(bundle)
+        plan = attempt.plan()
+        if not plan.unplaced:
+            return plan
+        if best is NOTHING or len(plan.unplaced) < len(best.unplaced):
+            best = plan
+    return best
+
+
+def extended(ground: Ground, lost: int, plan: Plan, resident: Resident) -> Plan:
+    """`plan` with one server more, one that looks at no other server; the moves of the others stay."""
+    attempt = _Attempt(ground, lost, (), _Order.AROUND, plan)
+    attempt.place(_Bundle(ground, (resident,)))
+    return attempt.plan()
+
+
+class _Bundle:
+    """Servers that go to one node together. `demand` is theirs in all."""
+
+    def __init__(self, ground: Ground, members: Sequence[Resident]) -> None:
+        self.members = members
+        self.kinds = [ground.kind(member.request) for member in members]
+        if len(members) == 1:
+            self.demand, self.share = self.kinds[0].demand, self.kinds[0].share
+            return
+        whole: dict[int, int] = {}
+        for kind in self.kinds:
+            for base, amount in kind.demand:
+                whole[base] = whole.get(base, 0) + amount
+        self.demand, self.share = list(whole.items()), sum(kind.share for kind in self.kinds)
+
+
+def _bundles(ground: Ground, lost: int, residents: Sequence[Resident]) -> Iterator[_Bundle]:
+    """Members of an affinity group that has no wider scope stay together, and so do servers that ask for the same host."""
+    kinds = [ground.kind(resident.request) for resident in residents]
+    if all(kind.plain for kind in kinds):
+        yield from (_Bundle(ground, (resident,)) for resident in residents)
+        return
+    here = {resident.id: number for number, resident in enumerate(residents)}
+    leader = list(range(len(residents)))
+    first_of: dict[str, int] = {}
+    for number, kind in enumerate(kinds):
+        linked = [here[id_] for id_ in kind.beside if id_ in here]
+        if kind.group and kind.group.policy is Policy.AFFINITY and not kind.group.scope:
+            linked.append(first_of.setdefault(kind.group.name, number))
+        for other in linked:
+            one, two = leader[number], leader[other]
+            leader = [min(one, two) if of in (one, two) else of for of in leader]
+    together: dict[int, list[Resident]] = {}
+    for number, resident in enumerate(residents):
+        together.setdefault(leader[number], []).append(resident)
+    yield from (_Bundle(ground, members) for members in together.values())
+
+
+def _alike(kinds: Iterable[Kind], kind: Kind) -> int:
+    """How many are in its group."""
+    return sum(other.group is not None and kind.group is not None and other.group.name == kind.group.name for other in kinds)
+
+
+def _may_fit(ground: Ground, lost: int, bundles: Iterable[_Bundle]) -> bool:
+    """Whether the other nodes together have as much as is needed."""
+    needed: dict[int, int] = {}
+    for bundle in bundles:
+        for base, amount in bundle.demand:
+            needed[base] = needed.get(base, 0) + amount
+    return all(
+        amount <= ground.total(base) - max(0, ground.free[ground.slot(base, lost)])
+        for base, amount in needed.items() if base != ground.disk_base or not ground.pooled)
+
+
+class _Attempt:
+    """One walk over the servers of a lost node, largest first."""
+
+    def __init__(self, ground: Ground, lost: int, residents: Iterable[Resident], order: _Order, start: Plan = NOTHING) -> None:
+        self.ground, self.lost, self.order = ground, lost, order
+        self.moves, self.unplaced = list(start.moves), list(start.unplaced)
+        self.load, self.heads = dict(start.load), dict(start.heads)
+        self.cursor = lost * 7919 + len(start.moves)
+        self.groups: dict[str, dict[str, int]] = {}
+        """Group -> domain -> members that this plan brings there, less those that leave with the lost node."""
+        self.where: dict[str, int] = {}
+        self.fittings: dict[int, tuple[Fitting, ...]] = {}
+        for resident in residents:
+            group = ground.kind(resident.request).group
+            if group:
+                self._count(group, lost, -1)
+
+    def plan(self) -> Plan:
+        return Plan(tuple(self.moves), tuple(self.unplaced), self.load, self.heads)
+
+    def place(self, bundle: _Bundle) -> None:
+        at = self._target(bundle)
+        if at is None:
+            self.unplaced += bundle.members
+            return
+        for slot, amount in self._needs(bundle, at):
+            self.load[slot] = self.load.get(slot, 0) + amount
+        for resident, kind in zip(bundle.members, bundle.kinds, strict=True):
+            self.moves.append((resident, at))
+            self.where[resident.id] = at
+            if kind.group:
+                self._count(kind.group, at, 1)
+            if kind.pieces:
+                self.fittings[at] = (*self.fittings.get(at, ()), self._fitting(kind, at))
+        self.heads[at] = self.heads.get(at, 0) + len(bundle.members)
+
+    def _needs(self, bundle: _Bundle, at: int) -> Iterator[tuple[int, int]]:
+        """Slots and amounts: what goes to another node of the same shared disk has its disk there already."""
+        ground = self.ground
+        for base, amount in bundle.demand:
+            if base != ground.disk_base or ground.disk[at] != ground.disk[self.lost]:
+                yield ground.slot(base, at), amount
+
+    def _target(self, bundle: _Bundle) -> int | None:
+        ground, free, load = self.ground, self.ground.free, self.load
+        demand, pooled = bundle.demand, ground.pooled
+        for at in self._candidates(demand):
+            if at == self.lost:
+                continue
+            if pooled:
+                fits = all(free[slot] - load.get(slot, 0) >= amount for slot, amount in self._needs(bundle, at))
+            else:
+                fits = True
+                for base, amount in demand:
+                    slot = base + at
+                    if free[slot] - load.get(slot, 0) < amount:
+                        fits = False
+                        break
+            if fits and self._suits(bundle, at):
+                return at
+        return None
+
+    def _candidates(self, demand: Sequence[tuple[int, int]]) -> Iterator[int]:
+        """The nodes with room for what is scarcest, in this walk's order."""
+        ground = self.ground
+        scarce: list[tuple[int, int]] | None = None
+        first = 0
+        for base, amount in demand:
+            if base == ground.disk_base and ground.pooled:
+                continue
+            order = ground.order(base)
+            begin = bisect_left(order, (amount, -1))
+            if scarce is None or begin > first:
+                scarce, first = order, begin
+        if scarce is None:
+            scarce = [(0, at) for at in range(ground.size)]
+        if self.order is _Order.FULLEST:
+            yield from (scarce[at][1] for at in range(first, len(scarce)))
+        elif self.order is _Order.EMPTIEST:
+            yield from (scarce[at][1] for at in range(len(scarce) - 1, first - 1, -1))
+        elif first < len(scarce):
+            count = len(scarce) - first
+            self.cursor += 1
+            yield from (scarce[first + (self.cursor + at) % count][1] for at in range(count))
+
+    def _suits(self, bundle: _Bundle, at: int) -> bool:
+        ground, before = self.ground, self.heads.get(at, 0)
+        for number, kind in enumerate(bundle.kinds):
+            if not ground.allows(kind, at, before + number):
+                return False
+            if not kind.plain and not self._together(kind, at, _alike(bundle.kinds[:number], kind)):
+                return False
+        return True
+
+    def _together(self, kind: Kind, at: int, bundled: int) -> bool:
+        """Whether the other servers it speaks of allow the node, and the node has the pieces."""
+        ground = self.ground
+        if kind.group and not self._grouped(kind.group, at, bundled):
+            return False
+        if any(self._at(id_) == at for id_ in kind.apart):
+            return False
+        if any(self._at(id_) not in (at, None) for id_ in kind.beside):
+            return False
+        return not kind.pieces or not isinstance(
+            fitting_on(kind.request, ground.fitted(at, (*ground.fittings.get(at, ()), *self.fittings.get(at, ())))), str)
+
+    def _fitting(self, kind: Kind, at: int) -> Fitting:
+        found = fitting_on(kind.request, self.ground.fitted(at, (*self.ground.fittings.get(at, ()), *self.fittings.get(at, ()))))
+        return found if isinstance(found, Fitting) else Fitting()
+
+    def _at(self, server: str) -> int | None:
+        """Where a server would be then; None while that is open, or where it is unknown."""
+        found = self.where.get(server)
+        if found is None:
+            found = self.ground.where.get(server)
+        return None if found == self.lost else found
+
+    def _grouped(self, group: GroupView, at: int, bundled: int) -> bool:
+        domain = self.ground.domain(group, at)
+        there, moved = self.ground.members.get(group.name, {}), self.groups.get(group.name, {})
+        here = there.get(domain, 0) + moved.get(domain, 0)
+        if not domain:
+            return False
+        if group.policy is Policy.ANTI_AFFINITY:
+            return here + bundled < group.max_per_domain
+        return here > 0 or not any(there.get(name, 0) + moved.get(name, 0) > 0 for name in {*there, *moved})
+
+    def _count(self, group: GroupView, at: int, sign: int) -> None:
+        domains = self.groups.setdefault(group.name, {})
+        domain = self.ground.domain(group, at)
+        domains[domain] = domains.get(domain, 0) + sign

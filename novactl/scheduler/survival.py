@@ -1,0 +1,207 @@
+"""N+1: whether the loss of any one node leaves each of its servers a place, and whether a placement keeps it so. Pure.
+
+A plan says for one node where its servers would go. The plans of different nodes share the same room, since one node is lost at
+a time. A placement disturbs its own node's plan and those that would move something to that node; the others stand.
+
+A cluster may be short already. Then a placement is refused only where it makes things worse: every server that had a place keeps
+one, and the new server has one. Plans are found by a heuristic (scheduler.evacuation): it may refuse what a longer search would
+allow, and never allows what has no plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from novactl.model.resources import spoken
+from novactl.scheduler.evacuation import NOTHING, Plan, extended, planned
+from novactl.scheduler.ground import Ground, Kind, Resident
+from novactl.scheduler.profiles import DEFAULT, Profile
+from novactl.scheduler.request import NodeView, Reject, Request
+
+__all__ = ["Loss", "Resident", "Survival"]
+
+CODE = "n_plus_1"
+_MANY = 1 << 30
+
+
+class Loss(NamedTuple):
+    """Losing `node` (`name`) would leave `servers` without a place; `size` is what the first, the largest, needs most of."""
+
+    node: str
+    name: str
+    servers: tuple[str, ...]
+    size: str
+
+    @property
+    def text(self) -> str:
+        more = f" and {len(self.servers) - 1} more" if len(self.servers) > 1 else ""
+        return f"losing {self.name} would leave {self.servers[0]} ({self.size}){more} without a place"
+
+
+class Survival:
+    """The plans for a fleet. `nodes` with inventories, claims and facts; `residents` are all servers that have a node.
+
+    Whether a node may take a server is asked of the profile's filters. Nodes are looked at as they were given, and then as
+    `take` changes them. Used by one thread.
+    """
+
+    def __init__(self, nodes: Iterable[NodeView], residents: Iterable[Resident], profile: Profile = DEFAULT) -> None:
+        self._ground = Ground(nodes, profile)
+        self._residents: dict[int, list[Resident]] = {}
+        self._grouped: dict[str, set[int]] = {}
+        self._plans: dict[int, Plan] = {}
+        self._touching: dict[int, dict[int, int]] = {}
+        """Slot -> the lost nodes whose plans rest on it, and how much; for a node itself (-1 - index) how many servers."""
+        self._limited: dict[tuple[int, int], bool] = {}
+        self._tried: tuple[Request, int, Resident, dict[int, Plan]] | None = None
+        self._short: list[int] | None = None
+        for resident in residents:
+            at = self._ground.index.get(resident.node)
+            if at is not None:
+                self._admit(resident, at)
+                self._ground.note(resident, at)
+
+    def copy(self) -> Survival:
+        """One that goes its own way from here."""
+        twin = object.__new__(Survival)
+        twin.__dict__.update(self.__dict__)
+        twin._ground = self._ground.copy()
+        twin._residents = {at: list(residents) for at, residents in self._residents.items()}
+        twin._grouped = {name: set(nodes) for name, nodes in self._grouped.items()}
+        twin._plans, twin._limited = dict(self._plans), dict(self._limited)
+        twin._touching = {slot: dict(loads) for slot, loads in self._touching.items()}
+        twin._tried = None
+        return twin
+
+    # ---- asking
+
+    def losses(self) -> tuple[Loss, ...]:
+        """What the loss of each node would leave without a place, by the nodes' ids; empty: the cluster is N+1-safe."""
+        self._settle()
+        return tuple(self._loss(at, plan.unplaced) for at, plan in sorted(self._plans.items()) if plan.unplaced)
+
+    def moves(self, node_id: str) -> tuple[tuple[Resident, str], ...]:
+        """Where each server of the node would go (ids of nodes), in the order that the plan takes them."""
+        self._settle()
+        plan = self._plans.get(self._ground.index[node_id], NOTHING)
+        return tuple((resident, self._ground.views[at].id) for resident, at in plan.moves)
+
+    def refusal(self, request: Request, node_id: str) -> Reject | None:
+        """Why the server of `request` should not go to the node, which has room for it; None: the cluster bears it."""
+        self._settle()
+        ground, at = self._ground, self._ground.index[node_id]
+        new = Resident("", request.server, node_id, request)
+        disturbed = self._disturbed(ground.kind(request), at)
+        changes: dict[int, Plan] = {}
+        ground.put(new, at)
+        try:
+            for lost in (at, *sorted(disturbed - {at})):
+                before = self._plans.get(lost, NOTHING)
+                plan = changes[lost] = self._replanned(lost, before, new if lost == at else None)
+                worse = _worse(before, plan)
+                if worse:
+                    return self._reject(self._loss(lost, worse))
+        finally:
+            ground.put(new, at, -1)
+        self._tried = request, at, new, changes
+        return None
+
+    # ---- changing
+
+    def take(self, request: Request, node_id: str, server_id: str = "") -> None:
+        """The server is on the node now. Cheap right after `refusal` let it pass."""
+        at = self._ground.index[node_id]
+        if self._tried is None or self._tried[0] is not request or self._tried[1] != at:
+            self._settle()
+            self._tried = request, at, Resident("", request.server, node_id, request), {}
+            changes = dict.fromkeys(self._disturbed(self._ground.kind(request), at) | {at})
+        else:
+            changes = dict(self._tried[3])
+        resident = self._tried[2]._replace(id=server_id)
+        self._tried = None
+        self._admit(resident, at)
+        self._ground.put(resident, at)
+        for lost, plan in changes.items():
+            self._keep(lost, plan or planned(self._ground, lost, self._residents.get(lost, ())))
+
+    # ---- how
+
+    def _admit(self, resident: Resident, at: int) -> None:
+        self._residents.setdefault(at, []).append(resident)
+        group = self._ground.kind(resident.request).group
+        if group:
+            self._grouped.setdefault(group.name, set()).add(at)
+
+    def _settle(self) -> None:
+        """Every node with servers has a plan."""
+        if len(self._plans) < len(self._residents):
+            for at, residents in self._residents.items():
+                if at not in self._plans:
+                    self._keep(at, planned(self._ground, at, residents))
+
+    def _keep(self, lost: int, plan: Plan) -> None:
+        before = self._plans.get(lost, NOTHING)
+        for slot in (*before.load, *(~at for at in before.heads)):
+            del self._touching[slot][lost]
+        for slot, amount in (*plan.load.items(), *((~at, count) for at, count in plan.heads.items())):
+            self._touching.setdefault(slot, {})[lost] = amount
+        if self._short is not None and bool(before.unplaced) != bool(plan.unplaced):
+            self._short = None
+        self._plans[lost] = plan
+
+    def _disturbed(self, kind: Kind, at: int) -> set[int]:
+        """The lost nodes whose plans a server of this kind on node `at` may upset."""
+        ground = self._ground
+        found: set[int] = set()
+        for base, amount in kind.demand:
+            slot = ground.slot(base, at)
+            loads, left = self._touching.get(slot, {}), ground.free[slot] - amount
+            found |= {lost for lost, load in loads.items() if load > left}
+        if kind.group:
+            found |= self._grouped.get(kind.group.name, set())
+        if kind.pieces or self._is_limited(at):
+            found |= self._touching.get(~at, {}).keys()
+        return found
+
+    def _is_limited(self, at: int) -> bool:
+        """Whether some filter counts the node's servers."""
+        ground = self._ground
+        key = at, len(ground.kinds)
+        found = self._limited.get(key)
+        if found is None:
+            found = self._limited[key] = any(
+                ground.allows(kind, at, 0) and not ground.allows(kind, at, _MANY) for kind in tuple(ground.kinds.values()))
+        return found
+
+    def _replanned(self, lost: int, before: Plan, new: Resident | None) -> Plan:
+        ground, residents = self._ground, self._residents.get(lost, [])
+        if new is None:
+            return planned(ground, lost, residents)
+        if ground.kind(new.request).plain:
+            plan = extended(ground, lost, before, new)
+            if len(plan.unplaced) == len(before.unplaced):
+                return plan
+        return planned(ground, lost, [*residents, new])
+
+    def _loss(self, lost: int, unplaced: Iterable[Resident]) -> Loss:
+        ground = self._ground
+        ordered = sorted(unplaced, key=lambda resident: (-ground.kind(resident.request).share, resident.name))
+        amounts = ground.kind(ordered[0].request).amounts
+        most = max(amounts, key=lambda name: amounts[name] / ground.mean(ground.base(name)), default="")
+        view = ground.views[lost]
+        return Loss(view.id, view.name, tuple(r.name for r in ordered), spoken(most, amounts[most]) if most else "nothing")
+
+    def _reject(self, loss: Loss) -> Reject:
+        if self._short is None:
+            self._short = sorted(at for at, plan in self._plans.items() if plan.unplaced)
+        already = self._loss(self._short[0], self._plans[self._short[0]].unplaced).text if self._short else ""
+        return Reject(CODE, f"N+1: {loss.text}{f' (not safe before either: {already})' if already else ''}")
+
+
+def _worse(before: Plan, plan: Plan) -> list[Resident]:
+    """Who had a place, or is new, and has none now."""
+    if not plan.unplaced:
+        return []
+    had_none = {id(resident) for resident in before.unplaced}
+    return [resident for resident in plan.unplaced if id(resident) not in had_none]
