@@ -190,9 +190,14 @@ def _host_cpus(tx: Tx, node: Node) -> Sequence[int]:
 
 
 def _share_out(tx: Tx, node: Node) -> None:
-    """VCPU and PCPU as they follow from the CPUs kept; the next report finds the same."""
+    """VCPU and PCPU as they follow from the CPUs kept; the next report finds the same. Raises UsageError where too few stay shared."""
     dedicated = len(cpu_list(node.dedicated_cpus))
-    nodes.set_totals(tx, node.id, {VCPU: len(_host_cpus(tx, node)) - dedicated, PCPU: dedicated}, 0)
+    shared, there = (node.report or {}).get("vcpus", dedicated) - dedicated, nodes.inventories_of(tx, node.id).get(VCPU)
+    if there and there.reserved > shared:
+        raise UsageError(
+            f"node {node.name}: {there.reserved} CPUs are reserved for the host, and {shared} would stay shared",
+            command=f"novactl node set {node.name} --reserved-cpus {shared}")
+    nodes.set_totals(tx, node.id, {VCPU: shared, PCPU: dedicated}, 0)
 
 
 def _wanted(tx: Tx, node: Node, change: SetNode) -> list[Inventory]:

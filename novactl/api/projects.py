@@ -72,10 +72,10 @@ def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> ProjectView:
             raise Conflict("the default project cannot be deleted: what names no project belongs to it")
         projects.lock(tx, found.id)
         usage = projects.usage(tx, found.id)
-        left = [f"{amount} {resource}" for resource, amount in usage.items() if amount and resource not in _OF_SERVERS]
+        left = [f"{resource} ({amount})" for resource, amount in usage.items() if amount and resource not in _OF_SERVERS]
         building = projects.in_use(tx, found.id)
         if building and not usage.get("servers"):
-            left.insert(0, f"{building} servers")
+            left.insert(0, f"servers ({building})")
         if left:
             raise InUse(f"project {found.name} still has {', '.join(left)}", hint="delete these first",
                         command=f"novactl quota show {found.name}")

@@ -119,6 +119,7 @@ NODES = Table((
     Column("ssh", "SSH", where=WIDE),
     Column("labels", "LABELS", where=WIDE),
     Column("reason", "REASON", where=WIDE),
+    Column("aggregates", "AGGREGATES", where=WIDE),
 ), footer=lambda nodes: "VCPU, MEMORY, DISK: used/allocated/capacity" if nodes else "")
 
 FLAVORS = Table((

@@ -206,7 +206,8 @@ def check_trait(name: str) -> None:
     if name not in STANDARD_TRAITS and not is_custom(name):
         import difflib
 
-        close = difflib.get_close_matches(name.upper(), sorted(STANDARD_TRAITS), 3)
+        known = sorted(STANDARD_TRAITS)
+        close = [trait for trait in known if trait.endswith(f"_{name.upper()}")] or difflib.get_close_matches(name.upper(), known, 3)
         raise BadSpec(
             f"there is no trait {name!r}: no node can report it, and one of your own begins with {CUSTOM}",
             hint=f"did you mean {', '.join(close)}?" if close else "A-Z, 0-9 and _", command="novactl trait list")
