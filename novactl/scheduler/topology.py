@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from novactl.model.resources import MEMORY_MB, VCPU, Inventory
 from novactl.model.topology import ANY_PAGE, LARGE_PAGE, FittedCell, Fitting, GuestCell, GuestTopology, Hardware, HostCell, PciDevice
 from novactl.model.topology_specs import MAX_GUEST_CELLS
-from novactl.model.units import human_mib
 from novactl.scheduler.request import NodeView, Request
 
 Aliases = Mapping[str, tuple[str, str]]
@@ -218,7 +217,7 @@ def _lacks_pages(page_kib: int, memory_mb: int, host: _Cell) -> str:
         return f"has no pages of {_page_text(page_kib)}"
     needs, rest = divmod(memory_mb * 1024, page_kib)
     if rest:
-        return f"{human_mib(memory_mb)} is not a multiple of {_page_text(page_kib)}"
+        return f"{memory_mb} MiB is not a multiple of {_page_text(page_kib)}"
     return f"needs {needs} pages of {_page_text(page_kib)}, free {free} of {total}" if needs > free else ""
 
 
@@ -227,12 +226,13 @@ def _lacks_memory(memory_mb: int, host: _Cell, limits: Limits) -> str:
     room = own * limits.memory_milli // 1000
     held = sum(one.memory_mb for one in host.held if not one.page_kib)
     if memory_mb > own:
-        return f"needs memory {human_mib(memory_mb)}, has {human_mib(own)} in small pages"
-    return f"needs memory {human_mib(memory_mb)}, free {human_mib(room - held)} of {human_mib(room)}" if held + memory_mb > room else ""
+        return f"needs memory {memory_mb} MiB, has {own} MiB in small pages"
+    return f"needs memory {memory_mb} MiB, free {room - held} of {room} MiB" if held + memory_mb > room else ""
 
 
 def _page_text(page_kib: int) -> str:
-    return human_mib(page_kib // 1024) if page_kib >= 1024 else f"{page_kib} KiB"
+    size, unit = next((page_kib >> bits, unit) for bits, unit in ((20, "GiB"), (10, "MiB"), (0, "KiB")) if page_kib >> bits)
+    return f"{size} {unit}"
 
 
 # ---------------------------------------------------------------- CPUs of one's own
@@ -251,7 +251,7 @@ def _pinned(vcpus: int, threads: str, host: _Cell) -> tuple[int, ...] | str:
         return tuple(whole[:vcpus])
     if threads == "require":
         if all(len(core) == 1 for core in host.core.values()):
-            return "its CPUs have no thread siblings, which cpu_thread_policy=require needs"
+            return "its CPUs share no cores, as hw:cpu_thread_policy=require needs"
         cores = [core for core in cores if len(free.intersection(core)) > 1]
     pieces = [tuple(cpu for cpu in core if cpu in free) for core in cores]
     have = sum(map(len, pieces))
@@ -283,6 +283,6 @@ def _why(guest: GuestTopology, hosts: Sequence[_Cell], verdicts: Sequence[Sequen
             told = sorted((host.cell.id, verdict) for host, verdict in zip(hosts, row, strict=True))
             which = f"guest cell {number}: " if len(guest.cells) > 1 else ""
             more = f"; and {len(told) - _CELLS_TOLD} more cells" if len(told) > _CELLS_TOLD else ""
-            return which + "; ".join(f"cell {cell} {lack}" for cell, lack in told[:_CELLS_TOLD]) + more
+            return which + "; ".join(f"cell {cell}: {lack}" for cell, lack in told[:_CELLS_TOLD]) + more
     roomy = sorted({host.cell.id for row in verdicts for host, verdict in zip(hosts, row, strict=True) if not isinstance(verdict, str)})
     return f"needs {len(guest.cells)} NUMA cells side by side; those with room for one of them: {', '.join(f'cell {id}' for id in roomy)}"
