@@ -64,11 +64,11 @@ def parse(text: str) -> Expression | None:
         raise BadQuery(f"the query has {len(text)} characters, at most {MAX_LETTERS} are read")
     try:
         plain = json.loads(text, parse_constant=_no_number) if text.strip() else []
+        return None if plain == [] else _expression(plain, 1)
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
         raise BadQuery(f"the query is not JSON: {error}", hint=_FORM) from None
-    return None if plain == [] else _expression(plain, 1)
 
 
 def _no_number(text: str) -> None:

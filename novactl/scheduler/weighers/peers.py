@@ -11,17 +11,13 @@ from novactl.scheduler.request import GroupView, NodeView, Request
 
 
 class Soft:
-    """Members in the node's domain (its label's value where the group has a scope, else the node), times `sign`.
+    """Members in the node's domain (its label's value where the group has a scope, else the node), times `sign`."""
 
-    Nova's ServerGroupSoftAffinityWeigher and ServerGroupSoftAntiAffinityWeigher. A node without the label is in no domain: to be
-    together it has nobody, and to be apart it is worse than one that has everybody.
-    """
-
+    name: str
+    policy: Policy
+    sign: float
     minval: float | None = None
     maxval: float | None = None
-
-    def __init__(self, name: str, policy: Policy, sign: float, multiplier_key: str) -> None:
-        self.name, self.policy, self.sign, self.multiplier_key = name, policy, sign, multiplier_key
 
     def applies(self, request: Request) -> bool:
         return request.group is not None and request.group.policy is self.policy
@@ -50,11 +46,24 @@ class Soft:
         return self.sign * group.counts.get(domain, 0)
 
 
-class Spread:
-    """As few as can be of the servers it is spread among in one value of the label `wants.spread_by`; nodes without it come last.
+class SoftAffinity(Soft):
+    """How many members of its soft-affinity group are there: on the node, or with a scope in its value of that label
+    (ServerGroupSoftAffinityWeigher). A node without the label has nobody."""
 
-    Those servers are the members of `request.group`, where that has this label as its scope.
-    """
+    name, policy, sign = "soft_affinity", Policy.SOFT_AFFINITY, 1.0
+    multiplier_key = "soft_affinity_weight_multiplier"
+
+
+class SoftAntiAffinity(Soft):
+    """How few members of its soft-anti-affinity group are there: on the node, or with a scope in its value of that label
+    (ServerGroupSoftAntiAffinityWeigher). A node without the label comes last."""
+
+    name, policy, sign = "soft_anti_affinity", Policy.SOFT_ANTI_AFFINITY, -1.0
+    multiplier_key = "soft_anti_affinity_weight_multiplier"
+
+
+class Spread:
+    """How few of the servers it is spread among are in the node's value of the label --spread-by names; nodes without it come last."""
 
     name = "spread"
     minval: float | None = None
@@ -65,9 +74,8 @@ class Spread:
         return bool(request.wants.spread_by)
 
     def __call__(self, request: Request, node: NodeView) -> float:
-        label, group = request.wants.spread_by, request.group
-        counts = group.counts if group and group.scope == label else {}
-        domain = node.facts.labels.get(label, "")
+        counts = request.spread.counts if request.spread else {}
+        domain = node.facts.labels.get(request.wants.spread_by, "")
         return -1.0 * counts.get(domain, 0) if domain else _beyond_all(counts)
 
 
@@ -75,6 +83,4 @@ def _beyond_all(counts: Mapping[str, int]) -> float:
     return -1.0 - sum(counts.values())
 
 
-soft_affinity = Soft("soft_affinity", Policy.SOFT_AFFINITY, 1.0, "soft_affinity_weight_multiplier")
-soft_anti_affinity = Soft("soft_anti_affinity", Policy.SOFT_ANTI_AFFINITY, -1.0, "soft_anti_affinity_weight_multiplier")
-spread = Spread()
+soft_affinity, soft_anti_affinity, spread = SoftAffinity(), SoftAntiAffinity(), Spread()
