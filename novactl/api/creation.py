@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 
 from novactl.api.resolve import resolve
 from novactl.api.servers import MAX_COUNT, Created, CreateServer
 from novactl.api.waiting import Begun, run_all
+from novactl.api.wants import wants_of
 from novactl.cluster import Cluster
 from novactl.conductor import create_server as saga
 from novactl.conductor import fleet
-from novactl.conductor.deciding import configured, refusal
 from novactl.conductor.history import note_of
+from novactl.conductor.placing import MANY, Asked, Placer, explained, refusal, request_of
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import begin
 from novactl.conductor.seed import check_user_data
-from novactl.db import flavors, images, keypairs, nodes, servers
+from novactl.db import flavors, groups, images, keypairs, nodes, operations, placement, projects, servers
 from novactl.db.statements import Tx
-from novactl.errors import AlreadyExists, UsageError
+from novactl.errors import AlreadyExists, Conflict, NotFound, UsageError
 from novactl.model.flavor import Flavor
 from novactl.model.ids import check_name
 from novactl.model.image import Image
 from novactl.model.operation import Operation
+from novactl.model.project import DEFAULT_PROJECT
 from novactl.model.server import Server
-from novactl.scheduler.pipeline import place
-from novactl.scheduler.request import Decision
+from novactl.scheduler.pipeline import TOLD
+from novactl.scheduler.request import Decision, Peer
+from novactl.scheduler.telling import shortened
 from novactl.states import BUILDING
 
 
@@ -36,21 +41,56 @@ def create_servers(
     names = names_of(wanted)
     if dry_run:
         return _tried(cluster, wanted, names)
-    with cluster.db.write() as tx:
-        made = _records(cluster, tx, wanted, names)
-        begun = [
-            (server, record, _begin(cluster, tx, server, record, detached=not wait)) for server, record in made
-        ]
-    run_all(cluster, [Begun(saga.CREATE, operation) for _, _, operation in begun], watch, wait=wait, timeout_s=timeout_s)
+    if len(names) > 1:
+        fleet.refresh(cluster, max_age_s=cluster.config["placement.refresh_s"])
+        begun = _placed(cluster, wanted, names, detached=not wait)
+    else:
+        with cluster.db.write() as tx:
+            begun = [
+                _begin(cluster, tx, server, record, detached=not wait) for server, record in _records(cluster, tx, wanted, names)]
+    run_all(cluster, [Begun(saga.CREATE, operation) for operation in begun], watch, wait=wait, timeout_s=timeout_s)
     with cluster.db.read() as tx:
-        ended = tuple(servers.by_id(tx, server.id) or server for server, _, _ in begun)
-    return Created(ended, tuple(operation.id for _, _, operation in begun), ())
+        ended = tuple(found for operation in begun if (found := servers.by_id(tx, operation.object_id)))
+    return Created(ended, tuple(operation.id for operation in begun), ())
+
+
+def _placed(cluster: Cluster, wanted: CreateServer, names: Sequence[str], *, detached: bool) -> list[Operation]:
+    """A batch in one transaction: rows, decisions and claims of all, each seeing the ones before; or nothing at all."""
+    for _ in range(saga.PLACE_TRIES):
+        try:
+            with cluster.db.write() as tx:
+                return [_begin(cluster, tx, *one, detached=detached) for one in _decided(cluster, tx, wanted, names)]
+        except placement.Moved:                               # another admin's claim came between: decide from fresh rows
+            continue
+    raise Conflict(f"servers {wanted.name}-…: the nodes change faster than {len(names)} can be placed", hint="try again")
+
+
+def _decided(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str]) -> Iterator[tuple[Server, saga.CreateServer, Decision]]:
+    """Each server with its decision, claimed; the caller writes its row before the next is decided on.
+
+    Raises NoValidHost at the first that fits nowhere, unless `min_count` have a place by then: that is the end of the batch.
+    """
+    placer, told = Placer(cluster, many=len(names) >= MANY), max(1, TOLD // len(names))
+    mates: list[Peer] = []
+    for server, record in _records(cluster, tx, wanted, names):
+        asked = Asked(server=server, extra=record.extra, only_node=record.only_node)
+        decision = placer.decide(tx, request_of(cluster, tx, asked, mates), told=told)
+        if decision.chosen is None:
+            if wanted.min_count is not None and len(mates) >= wanted.min_count:
+                return
+            raise refusal(decision, placed=len(mates))
+        node = decision.chosen.node
+        placer.claim(tx, asked, decision)
+        mates.append(Peer(server.id, server.name, node))
+        yield dataclasses.replace(server, node_id=node, epoch=1), dataclasses.replace(record, node=node, epoch=1), decision
 
 
 def names_of(wanted: CreateServer) -> list[str]:
     """NAME, or NAME-1 … NAME-count. Raises UsageError."""
     if not 1 <= wanted.count <= MAX_COUNT:
         raise UsageError(f"--count must be 1 to {MAX_COUNT}, not {wanted.count}")
+    if wanted.min_count is not None and not 1 <= wanted.min_count <= wanted.count:
+        raise UsageError(f"--min-count must be 1 to --count ({wanted.count}), not {wanted.min_count}")
     names = [wanted.name] if wanted.count == 1 else [f"{wanted.name}-{number}" for number in range(1, wanted.count + 1)]
     for name in names:
         check_name("server", name)
@@ -61,6 +101,10 @@ def _records(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str
     """A server and its saga's record for each name. Raises NotFound, Ambiguous, AlreadyExists, UsageError; writes nothing."""
     flavor: Flavor = resolve(tx, "flavor", flavors, wanted.flavor)
     image: Image = resolve(tx, "image", images, wanted.image)
+    project_id = resolve(tx, "project", projects, wanted.hints.project or DEFAULT_PROJECT).id
+    group_id = resolve(tx, "server-group", groups, wanted.hints.group).id if wanted.hints.group else ""
+    wants, extra = wants_of(tx, flavor, image, wanted.hints)
+    _check_zone(tx, wanted.zone)
     key = resolve(tx, "keypair", keypairs, wanted.key) if wanted.key else None
     only_node = resolve(tx, "node", nodes, wanted.node).id if wanted.node else ""
     check_user_data(wanted.user_data)
@@ -81,49 +125,60 @@ def _records(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str
             vcpus=flavor.vcpus, memory_mb=flavor.memory_mb, disk_gb=disk_gb, image_id=image.id, image_name=image.name,
             image_sha256=image.sha256, architecture=image.architecture, keypair_name=key.name if key else "",
             public_key=key.public_key if key else "", user_data=wanted.user_data, zone=wanted.zone or "", mac=cluster.ids.mac(),
-            addresses=(), fault="", created_at=now, updated_at=now, launched_at=None, deleted_at=None)
+            addresses=(), fault="", created_at=now, updated_at=now, launched_at=None, deleted_at=None,
+            project_id=project_id, group_id=group_id, wants=wants)
         found.append((server, saga.CreateServer(
             server=server.id, name=name, vcpus=flavor.vcpus, memory_mb=flavor.memory_mb, disk_gb=disk_gb,
             image_sha256=image.sha256, image_format=image.disk_format, image_size_bytes=image.size_bytes,
             image_virtual_size_bytes=image.virtual_size_bytes, architecture=image.architecture, zone=server.zone,
-            only_node=only_node)))
+            only_node=only_node, extra=extra)))
     return found
 
 
-def _begin(cluster: Cluster, tx: Tx, server: Server, record: saga.CreateServer, *, detached: bool) -> Operation:
+def _check_zone(tx: Tx, zone: str | None) -> None:
+    """Raises NotFound for a zone that no node is in."""
+    known = {facts.zone for facts in nodes.shapes(tx).values() if facts.zone} if zone else set()
+    if zone and zone not in known:
+        raise NotFound("zone", zone, similar=get_close_matches(zone, known, 3) or sorted(known)[:5])
+
+
+def _begin(
+    cluster: Cluster, tx: Tx, server: Server, record: saga.CreateServer, decision: Decision | None = None, *, detached: bool,
+) -> Operation:
     operation = begin(cluster, tx, saga.CREATE, record, ("server", server.id, server.name), detached=detached)
     servers.insert(tx, dataclasses.replace(server, operation_id=operation.id))
+    if decision:
+        operations.decide(tx, operation.id, shortened(decision, TOLD).to_plain())
     note_of(cluster, tx, operation, "create", f"flavor {server.flavor_name}, image {server.image_name}")
     return operation
 
 
+class _Undone(Exception):
+    """Ends a transaction that was only a trial."""
+
+
 def _tried(cluster: Cluster, wanted: CreateServer, names: Sequence[str]) -> Created:
-    """What would happen: the same checks and the same decisions, each seeing the ones before. Raises NoValidHost."""
+    """What would happen: all of it done in a transaction that is then rolled back. Raises as creating does."""
     fleet.refresh(cluster, max_age_s=cluster.config["placement.refresh_s"])
-    with cluster.db.read() as tx:
-        made = _records(cluster, tx, wanted, names)
-        views = {view.id: view for view in fleet.views(tx)}
-    decisions: list[Decision] = []
     placed: list[Server] = []
-    for server, record in made:
-        request = record.request(now=cluster.clock.now(), fresh_s=cluster.config["placement.fresh_s"])
-        decision = place(request, views.values(), configured(cluster.config))
-        decisions.append(decision)
-        if decision.chosen is None:
-            raise refusal(decision)
-        view = views[decision.chosen.node]
-        used = {name: view.used.get(name, 0) + amount for name, amount in record.amounts.items()}
-        views[view.id] = dataclasses.replace(view, used={**view.used, **used}, servers=view.servers + 1)
-        placed.append(dataclasses.replace(server, node_id=view.id, node_name=view.name))
+    decisions: list[Decision] = []
+    with contextlib.suppress(_Undone), cluster.db.write() as tx:
+        for server, record, decision in _decided(cluster, tx, wanted, names):
+            _begin(cluster, tx, server, record, detached=True)
+            placed.append(servers.by_id(tx, server.id) or server)
+            decisions.append(decision)
+        raise _Undone
     return Created(tuple(placed), (), tuple(decisions))
 
 
 def explain(cluster: Cluster, wanted: CreateServer) -> Decision:
-    """The decision for one such server as things are now, whatever its name. Changes nothing but fresh reports."""
+    """The decision for one such server as things are now, whatever its name, with every node's every reason.
+
+    Changes nothing but fresh reports.
+    """
     fleet.refresh(cluster, max_age_s=cluster.config["placement.refresh_s"])
     with cluster.db.read() as tx:
         name = wanted.name if servers.by_name(tx, wanted.name) is None else cluster.ids.uuid()[:13]
-        ((_, record),) = _records(cluster, tx, wanted, [name])
-        views = fleet.views(tx)
-    request = record.request(now=cluster.clock.now(), fresh_s=cluster.config["placement.fresh_s"])
-    return place(request, views, configured(cluster.config))
+        ((server, record),) = _records(cluster, tx, wanted, [name])
+        asked = Asked(server=server, extra=record.extra, only_node=record.only_node)
+        return explained(cluster, tx, request_of(cluster, tx, asked))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from novactl.api.hints import NO_HINTS, Hints
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.db import servers
@@ -29,16 +30,20 @@ MAX_COUNT = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class CreateServer:
-    """Asked for by names. With `count` above 1 the servers are NAME-1 … NAME-count. `user_data` is cloud-init's, as text."""
+    """Asked for by names. With `count` above 1 the servers are NAME-1 … NAME-count, placed all or none, or with `min_count`
+    as many of them as fit and at least so many. `user_data` is cloud-init's, as text. `hints` says what else is asked of the node.
+    """
 
     name: str
     flavor: str
     image: str
     key: str | None = None
     count: int = 1
+    min_count: int | None = None
     node: str | None = None
     zone: str | None = None
     user_data: str = ""
+    hints: Hints = NO_HINTS
 
 
 @dataclass(frozen=True)

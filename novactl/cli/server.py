@@ -22,6 +22,7 @@ from novactl.cli.options import (
     Yes,
     duration,
     text_of,
+    with_hints,
 )
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
@@ -33,31 +34,35 @@ from novactl.errors import UsageError
 NOUN = Noun("server")
 
 Count = Annotated[int, typer.Option(
-    min=1, max=1000, metavar="N", help="How many; from 2 on they are called NAME-1, NAME-2, ...")]
+    min=1, max=1000, metavar="N", help="How many; from 2 on they are called NAME-1, NAME-2, ... and have places all or none.")]
+MinCount = Annotated[int | None, typer.Option(
+    "--min-count", min=1, metavar="N", show_default=False, help="With --count: as many as fit, if at least so many do.")]
 UserData = Annotated[Path | None, typer.Option(
     "--user-data", metavar="FILE", show_default=False, help="cloud-init user data ('-': from standard input).")]
 
 
 @NOUN.verb("create", columns.SERVERS)
+@with_hints
 def create(
     ctx: typer.Context,
     name: NewName,
-    flavor: Flavor, image: Image, key: Key = None, count: Count = 1, node: OnNode = None, zone: OnZone = None,
-    user_data: UserData = None,
-    async_: Async = False, timeout: Timeout = "", quiet: Quiet = False, dry_run: DryRun = False,
+    flavor: Flavor, image: Image, key: Key = None, count: Count = 1, min_count: MinCount = None, node: OnNode = None,
+    zone: OnZone = None, user_data: UserData = None,
+    async_: Async = False, timeout: Timeout = "", quiet: Quiet = False, dry_run: DryRun = False, *, hints: Any = None,
 ) -> Any:
     """Create servers and wait until they run. A node that fails is left for the next best one.
 
     novactl server create web1 --flavor m1.small --image debian-12 --key alice
     novactl server create web --count 3 --flavor m1.small --image debian-12 --zone rack2
+    novactl server create db --count 3 --flavor m1.large --image debian-12 --group db --spread-by rack
     novactl server create web1 --flavor m1.small --image debian-12 --dry-run
     """
     from novactl.api import servers as api
 
     session = session_of(ctx)
     wanted = api.CreateServer(
-        name=name, flavor=flavor, image=image, key=key, count=count, node=node, zone=zone,
-        user_data=text_of(session, user_data, "the user data") or "",
+        name=name, flavor=flavor, image=image, key=key, count=count, min_count=min_count, node=node, zone=zone,
+        user_data=text_of(session, user_data, "the user data") or "", hints=hints,
     )
     timeout_s = duration(timeout)
     with watching(session, quiet=quiet) as watch:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from novactl.agents import wire
 from novactl.conductor import fleet
-from novactl.conductor.deciding import configured, refusal
 from novactl.conductor.domain import (
     delete_disk,
     delete_seed,
@@ -22,14 +21,15 @@ from novactl.conductor.domain import (
     undefine,
 )
 from novactl.conductor.history import note
+from novactl.conductor.placing import Asked, Placer, refusal, request_of
 from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.conductor.transfer import ensure_image
-from novactl.db import operations, placement, servers
+from novactl.db import nodes, operations, placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, NoValidHost
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
-from novactl.scheduler.pipeline import place
-from novactl.scheduler.request import Decision, Request
+from novactl.scheduler.pipeline import TOLD
+from novactl.scheduler.request import Decision
+from novactl.scheduler.telling import shortened
 from novactl.states import Event, advance
 
 
@@ -54,14 +54,8 @@ class CreateServer:
     failed: Mapping[str, str] = field(default_factory=dict)
     """Node id -> what went wrong there."""
 
-    @property
-    def amounts(self) -> Amounts:
-        return {VCPU: self.vcpus, MEMORY_MB: self.memory_mb, DISK_GB: self.disk_gb}
-
-    def request(self, *, now: float, fresh_s: float) -> Request:
-        return Request(
-            server=self.name, amounts=self.amounts, architecture=self.architecture, zone=self.zone, node=self.only_node,
-            exclude=self.failed, now=now, fresh_s=fresh_s)
+    extra: Mapping[str, int] = field(default_factory=dict)
+    """Amounts of resource classes beyond the server's size; 0 takes one of the size away (VCPU of a pinned server)."""
 
 
 PLACE_TRIES = 10
@@ -87,22 +81,20 @@ def place_and_claim(run: Run, record: CreateServer) -> CreateServer:
 def _decided(run: Run, record: CreateServer, *, best: bool) -> tuple[Decision, CreateServer]:
     """Decide, claim and store both in one transaction. Repeated, it finds the claim and decides nothing new."""
     cluster = run.cluster
-    now = cluster.clock.now()
+    placer = Placer(cluster)
     with run.tx() as tx:
         server = server_in(tx, record.server)
-        request = record.request(now=now, fresh_s=cluster.config["placement.fresh_s"])
         if server.node_id:
             decided = operations.decision_of(tx, record.server)
             if decided is not None:
                 return Decision.from_plain(decided[1]), dataclasses.replace(record, node=server.node_id, epoch=server.epoch)
-        views = fleet.views(tx)
-        decision = place(request, views, configured(cluster.config))
-        operations.decide(tx, run.operation.id, decision.to_plain())
+        asked = Asked(server=server, extra=record.extra, only_node=record.only_node, exclude=record.failed)
+        decision = placer.decide(tx, request_of(cluster, tx, asked))
+        operations.decide(tx, run.operation.id, shortened(decision, TOLD).to_plain())
         if decision.chosen is not None:
             record = dataclasses.replace(record, node=decision.chosen.node, epoch=server.epoch + 1)
-            seen = next(view.generation for view in views if view.id == record.node)
-            placement.claim(tx, record.server, record.node, record.amounts, generation=seen if best else None)
-            servers.place(tx, record.server, record.node, record.epoch, now)
+            placer.claim(tx, asked, decision, best=best)
+            servers.place(tx, record.server, record.node, record.epoch, cluster.clock.now())
     return decision, record
 
 
@@ -146,6 +138,7 @@ def built(run: Run, tx: Tx, record: CreateServer) -> None:
     server, now = server_in(tx, record.server), run.cluster.clock.now()
     servers.move_state(tx, server, advance(server.state, Event.BUILT, server.name), operation_id="", at=now)
     servers.launched(tx, server.id, now)
+    nodes.built(tx, record.node)
     note(run, tx, Event.BUILT, f"on {node_of(run, record.node).name}")
 
 
@@ -154,6 +147,8 @@ def not_built(run: Run, tx: Tx, record: CreateServer, error: NovaError) -> None:
     server, now = server_in(tx, record.server), run.cluster.clock.now()
     if server.node_id:                                        # only where it is given up without being undone
         placement.release(tx, server.id, server.node_id)
+    if record.node and error.elsewhere:
+        nodes.build_failed(tx, record.node)
     servers.move_state(
         tx, server, advance(server.state, Event.BUILD_FAILED, server.name), operation_id="", at=now, fault=error.message)
     servers.gone(tx, server.id, now)
@@ -168,6 +163,8 @@ def another_node(run: Run, record: CreateServer, error: NovaError) -> CreateServ
     failed = {**record.failed, record.node: error.message}
     if len(failed) >= run.cluster.config["placement.max_attempts"]:
         return None
+    with run.tx() as tx:
+        nodes.build_failed(tx, record.node)
     return dataclasses.replace(record, node="", epoch=0, failed=failed)
 
 

@@ -6,12 +6,14 @@ both know the operators and `xp`'s functions. Reasons are not told from columns:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
+from novactl.model.topology import Fitting
 from novactl.scheduler import lanes
 from novactl.scheduler.request import NodeView
 
@@ -167,9 +169,12 @@ class Fleet:
 
     # ---- changing
 
-    def take(self, index: int, amounts: Amounts) -> None:
+    def take(self, index: int, amounts: Amounts, fitting: Fitting | None = None) -> None:
         """A server is on the node now."""
         self._move(index, amounts, 1)
+        if fitting and index in self.views:
+            view = self.views[index]
+            self.views[index] = dataclasses.replace(view, fittings=(*(view.fittings or ()), fitting))
 
     def give(self, index: int, amounts: Amounts) -> None:
         """A server is no longer there."""
@@ -196,8 +201,6 @@ class Fleet:
 
 
 def _moved(view: NodeView, amounts: Amounts, sign: int, *, here: bool) -> NodeView:
-    import dataclasses
-
     used = {**view.used, **{name: view.used.get(name, 0) + sign * amount for name, amount in amounts.items() if amount}}
     return dataclasses.replace(
         view, used=used, servers=view.servers + (sign if here else 0), generation=view.generation + 1)

@@ -103,6 +103,8 @@ class Request:
     image: str = ""
     wants: Wants = NOTHING_SPECIAL
     group: GroupView | None = None
+    spread: GroupView | None = None
+    """With `wants.spread_by`: the servers it is spread among (its group's, else its batch's), that label being their scope."""
     peers: Mapping[str, Peer] = field(default_factory=dict)
     rules: Rules = STANDARD_RULES
 

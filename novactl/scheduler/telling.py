@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,19 @@ def rejection_lines(decision: Decision, limit: int = MAX_LINES) -> tuple[str, ..
 def nearest_miss(decision: Decision) -> str | None:
     """The id of the rejected node that lacked least: fewest reasons, then the smallest share of what was asked; None without any."""
     return min(decision.rejected, key=lambda node: _distance(decision, node), default=None)
+
+
+def shortened(decision: Decision, limit: int) -> Decision:
+    """The decision with at most `limit` candidates and the `limit` nearest misses, to be stored or sent; the totals stay."""
+    if len(decision.candidates) <= limit and len(decision.rejected) <= limit:
+        return decision
+    near = sorted(decision.rejected, key=lambda node: _distance(decision, node))[:limit]
+    rejected = {node: decision.rejected[node] for node in near}
+    alternates = decision.alternates[:limit - 1]
+    spoken_of = {*rejected, *(candidate.node for candidate in (*decision.candidates[:1], *alternates))}
+    return dataclasses.replace(
+        decision, alternates=alternates, rejected=rejected,
+        names={node: name for node, name in decision.names.items() if node in spoken_of})
 
 
 def _distance(decision: Decision, node: str) -> tuple[Any, ...]:

@@ -207,8 +207,9 @@ def test_a_zone_and_a_node_can_be_asked_for(tmp_path: Path) -> None:
     try:
         assert api.create(world.cluster, wanted("in-z2", zone="z2")).servers[0].node_name == "b"
         assert api.create(world.cluster, wanted("on-a", node="a")).servers[0].node_name == "a"
-        with pytest.raises(NoValidHost):
+        with pytest.raises(NotFound) as missing:
             api.create(world.cluster, wanted("nowhere", zone="z3"))
+        assert "z1" in missing.value.hint or "z2" in missing.value.hint
         api_nodes.disable(world.cluster, "a", reason="new kernel")
         with pytest.raises(NoValidHost) as refused:
             api.create(world.cluster, wanted("on-a-too", node="a"))

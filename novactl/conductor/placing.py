@@ -1,0 +1,184 @@
+"""Where a server goes: the request as the rows have it, the decision, and the claim in the transaction that decided.
+
+One server is decided on among rows read for it alone. A batch is decided on among columns that are kept and changed as its
+claims are written, in one transaction: each decision sees the ones before it, and all of them are durable together or none is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from novactl.cluster import Cluster
+from novactl.conductor import fleet as fleets
+from novactl.db import groups, nodes, placement, servers
+from novactl.db.statements import Tx
+from novactl.errors import NoValidHost
+from novactl.model.group import Policy
+from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
+from novactl.model.server import Server
+from novactl.model.topology import Fitting
+from novactl.plugins import configured, rules
+from novactl.scheduler import lanes
+from novactl.scheduler.fleet import Fleet
+from novactl.scheduler.pipeline import KEEP, TOLD, needs_views, pick, place, with_reasons
+from novactl.scheduler.request import Decision, GroupView, Peer, Request
+from novactl.scheduler.telling import rejection_lines, request_line, shortened, summary_line
+from novactl.scheduler.topology import fitting_on
+
+MANY = 16
+"""From so many decisions on numpy earns its import."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One server to place: its row, and what only this try knows. `extra` are amounts beyond its row's (a 0 there takes one away)."""
+
+    server: Server
+    extra: Mapping[str, int] = field(default_factory=dict)
+    only_node: str = ""
+    exclude: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def amounts(self) -> Amounts:
+        whole = {VCPU: self.server.vcpus, MEMORY_MB: self.server.memory_mb, DISK_GB: self.server.disk_gb, **self.extra}
+        return {name: amount for name, amount in whole.items() if amount}
+
+
+def request_of(cluster: Cluster, tx: Tx, asked: Asked, mates: Sequence[Peer] = ()) -> Request:
+    """What the scheduler is asked for this server, its group and its peers as they are now. `mates` are those of its batch placed before."""
+    server, config = asked.server, cluster.config
+    wants = server.wants
+    named = dict.fromkeys((*wants.same_host, *wants.different_host))
+    peers = {id_: Peer(found.id, found.name, found.node_id) for id_ in named if (found := servers.by_id(tx, id_))}
+    group = group_view(tx, server)
+    spread = None
+    if wants.spread_by:
+        spread = _by_label(tx, group.name if group else "", Policy.SOFT_ANTI_AFFINITY, wants.spread_by, group.members if group else mates)
+    return Request(
+        server=server.name, amounts=asked.amounts, architecture=server.architecture, zone=server.zone, node=asked.only_node,
+        exclude=asked.exclude, now=cluster.clock.now(), fresh_s=config["placement.fresh_s"], seed=int(server.id[:8], 16),
+        project=server.project_id, flavor=server.flavor_name, image=server.image_name, wants=wants, peers=peers, rules=rules(config),
+        group=group, spread=spread)
+
+
+def group_view(tx: Tx, server: Server) -> GroupView | None:
+    """The server's group as it is without the server; None where it is in none."""
+    group = groups.by_id(tx, server.group_id) if server.group_id else None
+    if group is None:
+        return None
+    members = tuple(Peer(m.id, m.name, m.node_id) for m in groups.members(tx, group.id) if m.id != server.id)
+    if group.scope:
+        return _by_label(tx, group.name, group.policy, group.scope, members, group.max_per_domain)
+    return GroupView(name=group.name, policy=group.policy, max_per_domain=group.max_per_domain, members=members)
+
+
+def _by_label(tx: Tx, name: str, policy: Policy, label: str, members: Sequence[Peer], max_per_domain: int = 1) -> GroupView:
+    domains = {id_: nodes.facts_of(tx, id_).labels.get(label, "") for id_ in sorted({m.node for m in members if m.node})}
+    return GroupView(
+        name=name, policy=policy, scope=label, max_per_domain=max_per_domain, members=tuple(members), domains=domains)
+
+
+class Placer:
+    """Decides and claims. Kept from one decision to the next, it keeps the columns too, and changes them as its own claims do.
+
+    What others did in between it does not see, unless told to `forget`: a claim rests on the node's generation, so that a stale
+    decision is refused (placement.Moved, and all is read anew) and never overfills a node.
+    """
+
+    def __init__(self, cluster: Cluster, *, many: bool = False) -> None:
+        self.cluster = cluster
+        self.profile = configured(cluster.config)
+        self._xp: Any = lanes.arrays() if many else lanes
+        self._fleet: Fleet | None = None
+        self._whole = False
+
+    def forget(self) -> None:
+        """Read the nodes anew with the next decision."""
+        self._fleet = None
+
+    def decide(self, tx: Tx, request: Request, *, told: int = TOLD) -> Decision:
+        """Where such a server would go. Names the best few, and of the rejected nodes at most `told` with their reasons;
+        where no node will do, all of them."""
+        fleet = self._columns(tx, request)
+        counts: dict[str, int] = {}
+        decision = pick(request, fleet, self.profile, keep=max(KEEP, min(told, fleet.size)), counts=counts if told else None)
+        if decision.chosen is None:
+            return explained(self.cluster, tx, request)
+        return self._told(tx, decision, told)
+
+    def claim(self, tx: Tx, asked: Asked, decision: Decision, *, best: bool = True) -> None:
+        """Claim the chosen node. With `best` it must be as it was decided on, else its room decides.
+
+        Raises placement.Moved (place again; what was kept is forgotten) and QuotaExceeded.
+        """
+        assert decision.chosen is not None and self._fleet is not None, "decided by this placer"
+        server, request, node = asked.server, decision.request, decision.chosen.node
+        index = self._fleet.index(node)
+        fitting = self._fitted(request, index)
+        try:
+            placement.claim(tx, placement.Claim(
+                server.id, node, asked.amounts, project_id=server.project_id, group_id=server.group_id, fitting=fitting,
+                generation=self._fleet.generations[index] if best else None, name=server.name))
+        except placement.Moved:
+            self.forget()
+            raise
+        self._fleet.take(index, asked.amounts, fitting)
+
+    def _fitted(self, request: Request, index: int) -> Fitting | None:
+        wants = request.wants
+        if wants.topology is None and not wants.pci:
+            return None
+        view = self._fleet.views[index]                       # type: ignore[union-attr]
+        found = fitting_on(request, view)
+        assert isinstance(found, Fitting), "the filters have fitted it a moment ago"
+        return found
+
+    def _columns(self, tx: Tx, request: Request) -> Fleet:
+        whole = needs_views(request, self.profile)
+        if self._fleet is None or (whole and not self._whole):
+            self._fleet, self._whole = self._read(tx, request, whole), whole
+        return self._fleet
+
+    def _read(self, tx: Tx, request: Request, whole: bool) -> Fleet:
+        if whole:
+            return Fleet.of(fleets.views(tx, **_needs(request)), self._xp)
+        rows = nodes.lean_rows(tx)
+        odd = [row[0] for row in rows if row[-1]]
+        fleet = Fleet.of_rows(rows, nodes.shapes(tx), fleets.views(tx, only=odd) if odd else (), self._xp)
+        if any(judge.name == "io_ops" for judge in (*self.profile.filters, *(weigher for weigher, _ in self.profile.weighers))):
+            for node_id, count in servers.busy_on(tx).items():
+                fleet.building[fleet.index(node_id)] = count
+        return fleet
+
+    def _told(self, tx: Tx, decision: Decision, told: int) -> Decision:
+        shown = list(decision.rejected)[:told]
+        views = fleets.views(tx, only=shown, **_needs(decision.request)) if shown else ()
+        names = {view.id: view.name for view in views}
+        names |= {c.node: nodes.name_of(tx, c.node) for c in decision.candidates}
+        return with_reasons(decision, views, self.profile, names)
+
+
+def explained(cluster: Cluster, tx: Tx, request: Request) -> Decision:
+    """What would be decided, with every node's every reason. Nothing is claimed."""
+    return place(request, fleets.views(tx, **_needs(request)), configured(cluster.config))
+
+
+def _needs(request: Request) -> dict[str, bool]:
+    """What the views must have beside the usual for this request."""
+    return {
+        "hardware": request.wants.topology is not None or bool(request.wants.pci), "images": bool(request.rules.image_properties)}
+
+
+def refusal(decision: Decision, *, placed: int = 0) -> NoValidHost:
+    """Why no node will do: one line a node. `placed` are the servers of its batch that would have had a place."""
+    asked = request_line(decision.request)
+    if not decision.looked_at:
+        return NoValidHost(f"no node can host {asked}: no node is enrolled", command="novactl node enroll [user@]HOST")
+    before = f" ({placed} of its batch before it would fit; none was created)" if placed else ""
+    short = shortened(decision, TOLD)
+    return NoValidHost(
+        f"no node can host {asked}{before}. {summary_line(decision)}", reasons=rejection_lines(decision),
+        hint="free some room, enrol another node, or ask for less", command="novactl node list",
+        details={"rejected": short.to_plain()["rejected"], "names": dict(short.names)})
