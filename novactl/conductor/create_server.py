@@ -11,13 +11,13 @@ from novactl.conductor import fleet
 from novactl.conductor.domain import (
     delete_disk,
     delete_seed,
+    ensure_defined,
     node_of,
     power_off,
     power_on,
     ref,
     server_in,
     server_of,
-    spec_of,
     undefine,
 )
 from novactl.conductor.history import note
@@ -125,7 +125,7 @@ def write_seed(run: Run, record: CreateServer) -> CreateServer:
 
 
 def define(run: Run, record: CreateServer) -> CreateServer:
-    run.call(node_of(run, record.node), "domain.define", spec_of(server_of(run, record), record.epoch))
+    ensure_defined(run, record)
     return record
 
 

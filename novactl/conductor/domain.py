@@ -6,11 +6,12 @@ from typing import Protocol
 
 from novactl.agents import wire
 from novactl.conductor.saga import Run
-from novactl.db import nodes, servers
+from novactl.db import nodes, placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import NotFound
 from novactl.model.node import Node
 from novactl.model.server import Server
+from novactl.model.topology import Fitting, cpu_text
 
 
 class OnNode(Protocol):
@@ -52,11 +53,24 @@ def server_of(run: Run, record: OnNode) -> Server:
         return server_in(tx, record.server)
 
 
-def spec_of(server: Server, epoch: int) -> wire.DomainSpec:
+def spec_of(server: Server, epoch: int, fitting: Fitting | None = None, shared: str = "") -> wire.DomainSpec:
+    """`fitting` are the pieces of its node that it holds; `shared` the host CPUs that floating servers keep to, "" for all."""
+    held = fitting or Fitting()
+    pins = tuple(cpu for cell in held.cells for cpu in cell.cpus)
     return wire.DomainSpec(
         server=server.id, epoch=epoch, name=server.name, vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb,
         image_sha256=server.image_sha256, mac=server.mac, architecture=server.architecture, flavor=server.flavor_name,
-        image=server.image_name)
+        image=server.image_name, cpuset="" if pins else shared, pins=pins, pci=held.pci,
+        cells=tuple(wire.DomainCell(cell.vcpus, cell.memory_mb, cell.host_cell, cell.page_kib) for cell in held.cells))
+
+
+def ensure_defined(run: Run, record: OnNode) -> None:
+    """The domain as its server's row and its claim say."""
+    node = node_of(run, record.node)
+    with run.cluster.db.read() as tx:
+        server, fitting = server_in(tx, record.server), placement.fitting_of(tx, record.server)
+        shared = cpu_text(nodes.hardware_of(tx, node.id).shared) if node.dedicated_cpus else ""
+    run.call(node, "domain.define", spec_of(server, record.epoch, fitting, shared))
 
 
 def power_on(run: Run, record: OnNode) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from novactl.agents import wire
-from novactl.conductor.domain import node_of, power_off, power_on, server_in, server_of, spec_of
+from novactl.conductor.domain import ensure_defined, node_of, power_off, power_on, server_in
 from novactl.conductor.history import note
 from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import servers
@@ -47,7 +47,7 @@ def power_on_again(run: Run, record: Power) -> None:
 def reboot(run: Run, record: Power) -> Power:
     node = node_of(run, record.node)
     if record.hard:                                           # the universal repair: the domain is defined anew first
-        run.call(node, "domain.define", spec_of(server_of(run, record), record.epoch))
+        ensure_defined(run, record)
     args = wire.Reboot(record.server, record.epoch, record.hard, record.grace_s)
     run.call(node, "domain.reboot", args, timeout_s=record.grace_s + 120)
     return record
