@@ -50,28 +50,24 @@ def list_classes(cluster: Cluster) -> tuple[ClassRow, ...]:
 def class_rows(tx: Tx) -> tuple[ClassRow, ...]:
     """As `list_classes`."""
     stock, used = nodes.inventories(tx), placement.used(tx)
+    sums: dict[str, list[int]] = {name: [0, 0, 0, 0] for name in STANDARD_CLASSES}
     pools: set[str] = set()
-    totals: dict[str, list[int]] = {name: [0, 0, 0] for name in STANDARD_CLASSES}
-    shared = {node.id: node.shared_disk for node in nodes.rows(tx) if node.shared_disk}
-    for node_id, inventories in stock.items():
-        for name, inventory in inventories.items():
-            sums = totals.setdefault(name, [0, 0, 0])
-            sums[0] += 1
-            pool = shared.get(node_id, "") if name == DISK_GB else ""
-            if pool not in pools or not pool:
-                sums[1] += inventory.total
-                sums[2] += inventory.capacity
-                pools.add(pool)
-    held: dict[str, int] = {}
-    for amounts in used.values():
-        for name, amount in amounts.items():
-            held[name] = held.get(name, 0) + amount
-    for name in held:
-        totals.setdefault(name, [0, 0, 0])
+    for node in nodes.rows(tx):
+        held, inventories = used.get(node.id, {}), stock.get(node.id, {})
+        for name in {**inventories, **held}:
+            row, inventory = sums.setdefault(name, [0, 0, 0, 0]), inventories.get(name)
+            row[0] += inventory is not None
+            if name == DISK_GB and node.shared_disk in pools:
+                continue                                      # what its pool has, and holds, was counted with another node
+            row[1] += inventory.total if inventory else 0
+            row[2] += inventory.capacity if inventory else 0
+            row[3] += held.get(name, 0)
+        if node.shared_disk:
+            pools.add(node.shared_disk)
     order = {name: number for number, name in enumerate(STANDARD_CLASSES)}
     return tuple(
-        ClassRow(name, "standard" if name in order else "custom", *sums, held.get(name, 0))
-        for name, sums in sorted(totals.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+        ClassRow(name, "standard" if name in order else "custom", *row)
+        for name, row in sorted(sums.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
 
 
 def _counts(tx: Tx) -> dict[str, int]:
