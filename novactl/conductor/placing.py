@@ -47,7 +47,7 @@ class Asked:
 
 
 def request_of(cluster: Cluster, tx: Tx, asked: Asked, mates: Sequence[Peer] = ()) -> Request:
-    """What the scheduler is asked for this server, its group and its peers as they are now. `mates` are those of its batch placed before."""
+    """What the scheduler is asked for this server, its group and its peers as they are now. `mates` are its batch so far."""
     server, config = asked.server, cluster.config
     wants = server.wants
     named = dict.fromkeys((*wants.same_host, *wants.different_host))
@@ -103,7 +103,8 @@ class Placer:
         where no node will do, all of them."""
         fleet = self._columns(tx, request)
         counts: dict[str, int] = {}
-        decision = pick(request, fleet, self.profile, keep=max(KEEP, min(told, fleet.size)), counts=counts if told else None)
+        keep = fleet.size if fleet.size <= told else KEEP
+        decision = pick(request, fleet, self.profile, keep=max(1, keep), counts=counts if told else None)
         if decision.chosen is None:
             return explained(self.cluster, tx, request)
         return self._told(tx, decision, told)

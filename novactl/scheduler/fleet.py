@@ -45,6 +45,7 @@ class Fleet:
         self.servers = xp.asarray(plain["servers"])
         self.building, self.failed_builds = xp.asarray(plain["building"]), xp.asarray(plain["failed_builds"])
         self.reported_at, self.shape = xp.asarray(plain["reported_at"]), xp.asarray(plain["shape"])
+        self.any_failed = any(plain["failed_builds"])
         self.oldest = min(plain["reported_at"], default=NEVER)
         self.capacity: dict[str, Any] = {}
         self.used: dict[str, Any] = {}

@@ -115,7 +115,8 @@ def pick(
             keep = count
         order = _order(fleet, passed, scores, count, keep)
         best = [Candidate(fleet.ids[_at(passed, row)], float(scores[row]), {
-            name: float(column[row]) for name, column in zip(names, columns, strict=True)}) for row in order]
+            name: float(column if isinstance(column, float) else column[row]) for name, column in zip(names, columns, strict=True)})
+            for row in order]
         if guard:
             best, rejected = _guarded(request, best, guard)
             possible -= len(rejected)
@@ -202,7 +203,7 @@ def _specimen(facts: Any) -> NodeView:
 
 
 def _scores(request: Request, fleet: Fleet, profile: Profile, passed: Any, count: int) -> tuple[list[str], list[Any], Any]:
-    """The weighers' names, their columns, and the column of their sums, over the nodes that passed."""
+    """The names of the weighers, their columns (one number where it is the same for all) and the column of sums, over those that passed."""
     xp, names, columns, scores = fleet.xp, [], [], None
     for weigher, multiplier in profile.weighers:
         if not applies(weigher, request):
@@ -213,10 +214,16 @@ def _scores(request: Request, fleet: Fleet, profile: Profile, passed: Any, count
         if key and any(aggregate.metadata.get(key) for facts in fleet.facts for aggregate in facts.aggregates):
             factor = fleet.by_facts(lambda facts, w=weigher, m=multiplier: multiplier_of(w, m, facts))
             factor = factor if passed is None else xp.take(factor, passed)
-        column = normalised(xp, raw, count, weigher.minval, weigher.maxval) * factor
+        if isinstance(raw, float):
+            column: Any = normalise([raw] * min(count, 2), weigher.minval, weigher.maxval)[0] * factor
+        else:
+            column = normalised(xp, raw, count, weigher.minval, weigher.maxval) * factor
         names.append(weigher.name)
         columns.append(column)
-        scores = column if scores is None else scores + column
+        if not isinstance(column, float):
+            scores = column if scores is None else scores + column
+        elif column:
+            scores = (xp.full(count, 0.0) if scores is None else scores) + column
     return names, columns, xp.full(count, 0.0) if scores is None else scores
 
 
@@ -228,7 +235,7 @@ def _raw(weigher: Weigher, request: Request, fleet: Fleet, passed: Any) -> Any:
         raw = fleet.by_facts(lambda facts: weigher(request, _specimen(facts)))
     else:
         return xp.asarray([weigher(request, fleet.views[index]) for index in (range(fleet.size) if passed is None else passed)])
-    return raw if passed is None else xp.take(raw, passed)
+    return raw if passed is None or isinstance(raw, float) else xp.take(raw, passed)
 
 
 def _order(fleet: Fleet, passed: Any, scores: Any, count: int, keep: int) -> list[int]:

@@ -22,7 +22,8 @@ class Weigher(Protocol):
 
 
 class Vectorised(Weigher, Protocol):
-    """A weigher that can also value all nodes at once: the same floats as `__call__`'s, for the nodes that pass the filters."""
+    """A weigher that can also value all nodes at once: the same floats as `__call__`'s, for the nodes that pass the filters; or one
+    float where it is the same for all."""
 
     def columns(self, request: Request, fleet: Fleet) -> Any: ...
 

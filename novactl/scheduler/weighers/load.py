@@ -56,7 +56,7 @@ class Failures:
         return float(node.failed_builds)
 
     def columns(self, request: Request, fleet: Fleet) -> Any:
-        return fleet.failed_builds
+        return fleet.failed_builds if fleet.any_failed else 0.0
 
 
 class Load:
