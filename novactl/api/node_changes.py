@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from novactl.api import zones
-from novactl.api.node_views import NodeShown, shown
+from novactl.api.node_views import NodeShown, held_on, shown
 from novactl.api.resolve import resolve
 from novactl.api.zones import Belonging
 from novactl.cluster import Cluster
@@ -118,7 +118,8 @@ def _changing(cluster: Cluster, ref: str, act: Callable[[Tx, Node], list[str]], 
             said = act(tx, node)
             if said:
                 note_on(cluster, tx, node, "set", "; ".join(said))
-            made = Changed(shown(cluster, tx, nodes.by_id(tx, node.id) or node), _over(tx, node) if said else ())
+            after = nodes.by_id(tx, node.id) or node
+            made = Changed(shown(cluster, tx, after), _over(tx, after) if said else ())
             if dry_run:
                 raise _Undone
     except _Undone:
@@ -230,7 +231,7 @@ def _put(tx: Tx, node: Node, one: Inventory) -> str:
 
 def _over(tx: Tx, node: Node) -> tuple[str, ...]:
     """What is claimed beyond what there is by now."""
-    stock, used = nodes.inventories_of(tx, node.id), placement.used_on(tx, node.id)
+    stock, used = nodes.inventories_of(tx, node.id), held_on(tx, node)
     capacity = {name: stock[name].capacity if name in stock else 0 for name in used}
     return tuple(
         f"node {node.name}: {amount_text(name, amount)} of {name} in use, of {amount_text(name, capacity[name])} that may be claimed now:"

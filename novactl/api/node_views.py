@@ -96,10 +96,15 @@ def views(cluster: Cluster, tx: Tx) -> tuple[NodeView, ...]:
     return tuple(NodeView(**_fields(cluster, usage, members.get(usage.node.id, ()))) for usage in usages(tx))
 
 
+def held_on(tx: Tx, node: Node) -> dict[str, int]:
+    """What is claimed of a node; of a disk that it shares, what all its pool's nodes hold."""
+    return placement.used(tx).get(node.id, {}) if node.shared_disk else placement.used_on(tx, node.id)
+
+
 def shown(cluster: Cluster, tx: Tx, node: Node) -> NodeShown:
     """As the rows have it in this transaction."""
     usage = NodeUsage(
-        node=node, inventories=nodes.inventories_of(tx, node.id), allocated=placement.used_on(tx, node.id),
+        node=node, inventories=nodes.inventories_of(tx, node.id), allocated=held_on(tx, node),
         servers=placement.consumers(tx).get(node.id, 0))
     fields = _fields(cluster, usage, aggregates.memberships(tx).get(node.id, ()))
     return NodeShown(
