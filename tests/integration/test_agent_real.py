@@ -1,5 +1,6 @@
 """One agent on a real host with real QEMU guests: without root's rights, and with what it rests on failing under it."""
 
+import dataclasses
 import grp
 import json
 import os
@@ -17,7 +18,7 @@ import zmq
 
 from nodeagent import wire
 from nodeagent.__main__ import ensure_keys
-from nodeagent.wire import Code, ConsoleRef, DomainRef, DomainSpec, Stop
+from nodeagent.wire import Code, ConsoleRef, DomainCell, DomainRef, DomainSpec, Stop
 from novactl.agents.client import Agents, Answer, Fence
 from novactl.agents.keys import KeyPair
 from novactl.errors import AgentRefused, NovaError
@@ -102,11 +103,15 @@ class RealNode:
         info = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", "-f", "qcow2", self.image]))
         return self.put_image(self.image.read_bytes(), "qcow2", info["virtual-size"])
 
-    def boot(self, number: int = 1) -> DomainSpec:
-        """A running server of the small guest."""
+    def spec(self, number: int = 1, **changes: Any) -> DomainSpec:
         spec = DomainSpec(
             server=str(uuid.uuid4()), epoch=1, name=f"web{number}", vcpus=1, memory_mb=192, disk_gb=1, image_sha256=self.put_guest(),
             mac=f"52:54:00:ac:ce:{number:02x}", has_seed=False)
+        return dataclasses.replace(spec, **changes)
+
+    def boot(self, number: int = 1, **changes: Any) -> DomainSpec:
+        """A running server of the small guest."""
+        spec = self.spec(number, **changes)
         self.change("disk.create", wire.DiskSpec(spec.server, 1, spec.image_sha256, 1))
         self.change("domain.define", spec)
         assert self.change("domain.start", DomainRef(spec.server, 1)).power_state == "RUNNING"
@@ -124,6 +129,12 @@ class RealNode:
     def qemu(self, spec: DomainSpec) -> int:
         """The pid of the guest's QEMU, in the host's own numbering of processes."""
         return int(self.host.run("cat", f"/run/libvirt/qemu/novactl-{spec.server}.pid").stdout)
+
+    def allowed(self, spec: DomainSpec) -> dict[str, str]:
+        """The host CPUs that each thread of the guest's QEMU may use."""
+        script = 'cd /proc/$0/task; for t in *; do echo "$(cat $t/comm)=$(sed -n s/^Cpus_allowed_list:.//p $t/status)"; done'
+        lines = self.host.run("sh", "-c", script, str(self.qemu(spec))).stdout.splitlines()
+        return dict(line.split("=") for line in lines)
 
     def signal(self, pid: int, number: signal.Signals) -> None:
         self.host.run("kill", f"-{number.value}", str(pid))
@@ -192,6 +203,26 @@ def test_a_guest_boots_without_root(node: RealNode) -> None:
             while time.monotonic() < began + 60:
                 console.read(1)
     node.delete(spec)
+
+
+def test_a_guest_keeps_to_its_pieces(node: RealNode) -> None:
+    """Each vcpu of a pinned guest runs on its CPU and its memory is tied to its cell; one that floats keeps to its cpuset; what
+    is pinned already, or is not there, is refused by name before libvirt is asked."""
+    cell = node.get("inventory.read", wire.InventoryRead(0)).body.cells[0]
+    if len(cell.cpus) < 2:
+        pytest.skip("one CPU leaves no choice")
+    one, two = cell.cpus[:2]
+    pinned = node.boot(vcpus=2, pins=(two, one), cells=(DomainCell(2, 192, cell.id),))
+    floating = node.boot(2, cpuset=str(two))
+    node.await_ready(pinned)
+    threads = node.allowed(pinned)
+    assert [threads[name] for name in sorted(threads) if name.startswith("CPU ")] == [str(two), str(one)]
+    assert set(node.allowed(floating).values()) == {str(two)}
+    assert f"numa_nodeset   : {cell.id}" in node.host.run("virsh", "numatune", f"novactl-{pinned.server}").stdout
+    for changes, why in (({"pins": (one,)}, "is pinned by server web1 already"), ({"pins": (8191,)}, "is not one of this host's")):
+        with pytest.raises(AgentRefused, match=why):
+            node.change("domain.define", node.spec(3, **changes))
+    node.delete(pinned, floating)
 
 
 def test_a_killed_libvirtd_is_found_again(node: RealNode) -> None:
