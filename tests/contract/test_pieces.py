@@ -100,3 +100,23 @@ def test_a_device_is_given_once(given: Node) -> None:
     assert given.refusal("domain.define", second).message == "PCI device 0000:3b:00.0 is given to server gpu1 already"
     given.ok("domain.undefine", DomainRef(first.server, 1))
     given.ok("domain.define", second)
+
+
+def test_a_host_that_cannot_pin_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where QEMU runs all vcpus in one thread, libvirt's refusal (in the words of 9.0) comes with what it means; another node may do."""
+    libvirt = pytest.importorskip("libvirt")
+
+    def refuse(domain: object) -> None:
+        raise libvirt.libvirtError("Requested operation is not valid: cpu affinity is not supported")
+
+    node = Node(tmp_path, driver="libvirt", architecture=DRIVERS["libvirt"])
+    node.prepare()
+    spec = node.define(node.put_image(), pins=(3,))
+    with monkeypatch.context() as patched:
+        patched.setattr(libvirt.virDomain, "create", refuse)
+        failure = node.refusal("domain.start", DomainRef(spec.server, 1))
+    assert "runs them all in one thread here: Requested operation is not valid: cpu affinity is not supported" in failure.message
+    assert (failure.code, failure.retryable, failure.elsewhere) == (Code.DRIVER, False, True)
+    node.ok("domain.undefine", DomainRef(spec.server, 1))
+    node.ok("node.unprepare")
+    node.down()
