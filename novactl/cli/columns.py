@@ -285,7 +285,7 @@ EXPLANATION = Table((
     Column("node", "NODE"),
     Column("verdict", "VERDICT", firm=True),
     Column("reasons", "REASON", human=lambda value, now: "; ".join(value) or MISSING),
-    Column("weights", "WEIGHTS", human=lambda value, now: " ".join(f"{k}={v:.2f}" for k, v in value.items()) or MISSING),
+    Column("weights", "WEIGHTS", human=lambda value, now: " ".join(f"{k}={v + 0.0:.2f}" for k, v in value.items()) or MISSING),
     Column("score", "SCORE", human=lambda value, now: f"{value:.2f}"),
 ), rows=lambda explanation: explanation.rows, footer=lambda explanation: explanation.summary)
 

@@ -21,6 +21,7 @@ from novactl.model.server import Server
 from novactl.model.topology import Fitting
 from novactl.plugins import configured, rules
 from novactl.scheduler import lanes
+from novactl.scheduler.filters.limits import IO_OPS
 from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.pipeline import KEEP, TOLD, needs_views, pick, place, with_reasons
 from novactl.scheduler.request import Decision, GroupView, Peer, Request
@@ -148,10 +149,14 @@ class Placer:
         rows = nodes.lean_rows(tx)
         odd = [row[0] for row in rows if row[-1]]
         fleet = Fleet.of_rows(rows, nodes.shapes(tx), fleets.views(tx, only=odd) if odd else (), self._xp)
-        if any(judge.name == "io_ops" for judge in (*self.profile.filters, *(weigher for weigher, _ in self.profile.weighers))):
+        if self._counts_operations(fleet):
             for node_id, count in servers.busy_on(tx).items():
                 fleet.building[fleet.index(node_id)] = count
         return fleet
+
+    def _counts_operations(self, fleet: Fleet) -> bool:
+        judges = (*self.profile.filters, *(weigher for weigher, _ in self.profile.weighers))
+        return any(judge.name == "io_ops" for judge in judges) or any(facts.values(IO_OPS) for facts in fleet.facts)
 
     def _told(self, tx: Tx, decision: Decision, told: int) -> Decision:
         shown = list(decision.rejected)[:told]

@@ -15,9 +15,11 @@ from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
 from novactl.model.topology import Fitting
 from novactl.scheduler import lanes
-from novactl.scheduler.request import NodeView
+from novactl.scheduler.request import NodeView, Request
 
 NEVER = float("-inf")
+REMEMBERED = 256
+"""Questions about facts whose answers are kept."""
 ENABLED, ALIVE, READY = 2, 1, 3
 """The bits of a row's `ready`: its state is enabled, its agent answered the last call."""
 HOT = (VCPU, MEMORY_MB, DISK_GB)
@@ -34,6 +36,7 @@ class Fleet:
     """
 
     def __init__(self, xp: Any, ids: Sequence[str], facts: Sequence[Facts], plain: Mapping[str, Sequence[Any]]) -> None:
+        xp = xp if ids else lanes                             # numpy gives a column of nothing the wrong type
         self.xp, self.ids, self.facts = xp, ids, facts
         self.size = len(ids)
         self.sorted = False
@@ -58,6 +61,7 @@ class Fleet:
         self.views: dict[int, NodeView] = {}
         self.shared_disk: Sequence[str] = ()
         self._index: dict[str, int] = {}
+        self._judged: dict[Any, Any] = {}
 
     # ---- building
 
@@ -147,6 +151,17 @@ class Fleet:
             self._index = {id_: number for number, id_ in enumerate(self.ids)}
         return self._index[node_id]
 
+    def judged(self, request: Request, checks: Sequence[Any], judge: Callable[[Sequence[Any], Request, Fleet], Any]) -> Any:
+        """What `judge` says of filters that look at nothing but facts: those never change here, so the same question is asked once."""
+        wants, rules = request.wants, request.rules
+        key = (*map(id, checks), request.architecture, request.zone, request.project, request.flavor, request.image, id(wants), id(rules))
+        known = self._judged.get(key)
+        if known is None:
+            if len(self._judged) >= REMEMBERED:
+                self._judged.clear()
+            known = self._judged[key] = judge(checks, request, self), (wants, rules)   # held, so that their ids stay their own
+        return known[0]
+
     def by_facts(self, judge: Callable[[Facts], Any]) -> Any:
         """A column of what `judge` says of each node's facts; it is asked once for each kind of node."""
         return self.xp.take(self.xp.asarray([judge(facts) for facts in self.facts]), self.shape)
@@ -171,7 +186,7 @@ class Fleet:
     # ---- changing
 
     def take(self, index: int, amounts: Amounts, fitting: Fitting | None = None) -> None:
-        """A server is on the node now."""
+        """A server is on the node now, and being built there."""
         self._move(index, amounts, 1)
         if fitting and index in self.views:
             view = self.views[index]
@@ -189,6 +204,7 @@ class Fleet:
                     if name in self._after:
                         self._after[name][1][at] += sign * amount
         self.servers[index] += sign
+        self.building[index] = max(0, self.building[index] + sign)
         for at in self._sharing(index):
             self.generations[at] += 1
             view = self.views.get(at)
@@ -204,4 +220,5 @@ class Fleet:
 def _moved(view: NodeView, amounts: Amounts, sign: int, *, here: bool) -> NodeView:
     used = {**view.used, **{name: view.used.get(name, 0) + sign * amount for name, amount in amounts.items() if amount}}
     return dataclasses.replace(
-        view, used=used, servers=view.servers + (sign if here else 0), generation=view.generation + 1)
+        view, used=used, servers=view.servers + (sign if here else 0), generation=view.generation + 1,
+        building=max(0, view.building + (sign if here else 0)))

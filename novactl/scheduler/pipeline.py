@@ -157,23 +157,23 @@ def needs_views(request: Request, profile: Profile) -> bool:
 
 def _passed(request: Request, fleet: Fleet, profile: Profile, counts: dict[str, int] | None = None) -> Any:
     """The indices of the nodes that every filter lets pass, ascending; None: all. `counts` takes how many each rejected."""
-    mask: Any = None
     slow: list[Filter] = []
-    for check in (requested, *profile.filters):
-        if not applies(check, request):
+    asked = [check for check in (requested, *profile.filters) if applies(check, request)]
+    mask, failed = fleet.judged(request, [check for check in asked if by_facts(check)], _by_kinds)
+    if counts is not None:
+        counts |= failed
+    for check in asked:
+        if by_facts(check):
             continue
-        if hasattr(check, "columns"):
-            found = check.columns(request, fleet)
-        elif by_facts(check):
-            found = _by_kind(check, request, fleet)
-        else:
+        if not hasattr(check, "columns"):
             slow.append(check)
             continue
+        found = check.columns(request, fleet)
         if found is None:
             continue
         mask = found if mask is None else mask & found
-        if counts is not None and (failed := fleet.size - len(fleet.xp.flatnonzero(found))):
-            counts[check.name] = failed
+        if counts is not None and (rejects := fleet.size - len(fleet.xp.flatnonzero(found))):
+            counts[check.name] = rejects
     if mask is None and not slow:
         return None
     passed = range(fleet.size) if mask is None else fleet.xp.flatnonzero(mask)
@@ -190,11 +190,20 @@ def _rejects(check: Filter, request: Request, node: NodeView, counts: dict[str, 
     return rejects
 
 
-def _by_kind(check: Filter, request: Request, fleet: Fleet) -> Any:
-    verdicts = [check(request, _specimen(facts)) is None for facts in fleet.facts]
-    if all(verdicts):
-        return None
-    return fleet.xp.take(fleet.xp.asarray(verdicts), fleet.shape)
+def _by_kinds(checks: Sequence[Filter], request: Request, fleet: Fleet) -> tuple[Any, dict[str, int]]:
+    """The mask of filters that look at facts alone (None: all pass), and how many nodes each rejects."""
+    good, bad = [True] * len(fleet.facts), dict[str, list[int]]()
+    for kind, facts in enumerate(fleet.facts):
+        specimen = _specimen(facts)
+        for check in checks:
+            if check(request, specimen) is not None:
+                good[kind] = False
+                bad.setdefault(check.name, []).append(kind)
+    if not bad:
+        return None, {}
+    members = Counter(map(int, fleet.shape))
+    mask = fleet.xp.take(fleet.xp.asarray(good), fleet.shape)
+    return mask, {name: sum(members[kind] for kind in kinds) for name, kinds in bad.items()}
 
 
 def _specimen(facts: Any) -> NodeView:

@@ -24,9 +24,6 @@ class OfFacts(ABC):
         text = self.why(request, node.facts)
         return Reject(self.name, text) if text else None
 
-    def columns(self, request: Request, fleet: Fleet) -> Any:
-        return by_kind(fleet, lambda facts: not self.why(request, facts))
-
 
 def by_kind(fleet: Fleet, passes: Callable[[Facts], bool]) -> Any:
     """A mask of the nodes whose kind passes; None where every kind does."""

@@ -16,6 +16,7 @@ from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.request import NodeView, Reject, Request
 
 NO_LIMIT = float("inf")
+IO_OPS = "max_io_ops_per_host"
 
 
 class Limit(ABC):
@@ -53,7 +54,7 @@ class Limit(ABC):
 class AggregateIoOps(Limit):
     """Fewer operations under way than `max_io_ops_per_host` of its aggregates allows, the least of several (AggregateIoOpsFilter)."""
 
-    name, word, key = "aggregate_io_ops", "operations under way", "max_io_ops_per_host"
+    name, word, key = "aggregate_io_ops", "operations under way", IO_OPS
 
     def of(self, counted: Any) -> Any:
         return counted.building

@@ -29,10 +29,15 @@ class Vectorised(Weigher, Protocol):
 
 
 def multiplier_of(weigher: Weigher, multiplier: float, facts: Facts) -> float:
-    """The profile's multiplier, or the least that the node's aggregates give under the weigher's `multiplier_key`."""
+    """The profile's multiplier, or the least that the node's aggregates give under the weigher's `multiplier_key`.
+
+    Nova writes some of those as how much a thing counts against a node: where the weigher is `negated`, the sign is turned.
+    """
     key = getattr(weigher, "multiplier_key", "")
     found = facts.least(key) if key and facts.aggregates else None
-    return multiplier if found is None else found
+    if found is None:
+        return multiplier
+    return -found if getattr(weigher, "negated", False) else found
 
 
 def normalise(raw: Sequence[float], minval: float | None = None, maxval: float | None = None) -> list[float]:

@@ -49,6 +49,7 @@ class Failures:
     """
 
     name = "failures"
+    multiplier_key, negated = "build_failure_weight_multiplier", True
     minval: float | None = 0.0
     maxval: float | None = 10.0
 
