@@ -86,11 +86,12 @@ def set_(
 def _resource(name: str) -> str:
     resource = _SHORT.get(name, name)
     if resource not in QUOTAS:
-        raise UsageError(f"there is no quota of {name!r}", hint=f"one of {', '.join(_names())}")
+        raise UsageError(f"there is no quota of {name!r}", hint=f"one of {', '.join(spoken_names())}")
     return resource
 
 
-def _names() -> list[str]:
+def spoken_names() -> list[str]:
+    """The resources as `quota set` takes them."""
     short = {resource: name for name, resource in _SHORT.items()}
     return [short.get(resource, resource) for resource in QUOTAS]
 

@@ -14,10 +14,12 @@ NOUN = Noun("quota")
 
 
 def _limits(ctx: typer.Context, incomplete: str) -> list[str]:
-    from novactl.model.project import QUOTAS
+    """A project first, then resources."""
+    if not ctx.params.get("words") and not ctx.params.get("default"):
+        return live_names("project")(ctx, incomplete)
+    from novactl.api.quotas import spoken_names
 
-    names = [f"{resource.rpartition('_')[0] or resource}=" for resource in QUOTAS if resource.startswith(incomplete)]
-    return names if ctx.params.get("project") or ctx.params.get("default") else live_names("project")(ctx, incomplete)
+    return [f"{name}=" for name in spoken_names() if name.startswith(incomplete)]
 
 
 @NOUN.verb("show", columns.QUOTAS)

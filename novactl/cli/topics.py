@@ -131,28 +131,17 @@ A project's own limit counts, else the default, else none. A limit below what is
 
 
 def _operators() -> str:
-    from novactl.scheduler import specs
-    from novactl.scheduler.filters import capabilities, query
+    from novactl.api.grammar import QUERY_OPERATORS, capabilities, operators
 
-    rows = _table((
-        ("", "the text itself", "capabilities:virt_type=kvm"),
-        ("=", "a number, at least this (not equal: Nova's own)", "capabilities:free_ram_mb== 4096"),
-        (" ".join(name for name in specs.NUMERIC if name != "="), "numbers", "capabilities:hypervisor_version=>= 8000000"),
-        (" ".join(specs.TEXTUAL), "texts", "capabilities:cpu_model=s!= EPYC-Rome"),
-        (specs.IN, "the text is in it; of several values: one of them", "capabilities:machines=<in> q35"),
-        (specs.ALL_IN, "all of these are in it", "capabilities:traits=<all-in> CUSTOM_A CUSTOM_B"),
-        (specs.OR, "one of these", "capabilities:cpu_model=<or> EPYC-Rome <or> EPYC-Milan"),
-    ))
-    known = _table((name, one.kind, one.help) for name, one in capabilities.CAPABILITIES.items())
     return f"""Operators in the values of capabilities: and aggregate_instance_extra_specs: (a space follows each):
 
-{rows}
+{_table(operators())}
 An operator that is not here, or has nothing to compare with, is refused when the flavor is set.
 
-Names after capabilities:, and with a $ before them in a query; labels:KEY is a node's label:
-{known}
+Names after capabilities:, and with a $ before them in a query; labels:KEY is a node's label ($labels.KEY in a query):
+{_table(capabilities())}
 Queries (--query) are JSON, as Nova's: ["and", [">=", "$free_ram_mb", 4096], ["=", "$zone", "rack1"]]
-  {" ".join(query.OPERATORS)}
+  {" ".join(QUERY_OPERATORS)}
 """
 
 

@@ -15,7 +15,12 @@ from tests.unit.cli_world import World
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = World(tmp_path_factory.mktemp("world") / "data", servers=12)
-    assert made.run("flavor", "create", "m1.small", "--ram", "512").status == 0
+    for line in (
+        "flavor create m1.small --ram 512", "aggregate create rack1 --zone z1", "server-group create web --policy affinity",
+        "node set n0 --trait CUSTOM_A",
+    ):
+        ran = made.run(*line.split())
+        assert ran.status == 0, ran.err
     return made
 
 
@@ -34,7 +39,15 @@ def completed(world: World, *words: str) -> list[str]:
     (["node", "show", "n"], ["n0", "n1"]),
     (["server", "list", "--node", ""], ["n0", "n1"]),
     (["server", "sh"], ["show"]),
-    (["serv"], ["server"]),
+    (["serv"], ["server", "server-group"]),
+    (["aggregate", "show", "r"], ["rack1"]),
+    (["server-group", "show", ""], ["web"]),
+    (["quota", "show", "d"], ["default"]),
+    (["quota", "set", "default", "k"], ["keypairs="]),
+    (["project", "show", ""], ["default"]),
+    (["server", "create", "x", "--zone", ""], ["z1"]),
+    (["node", "unset", "n0", "--trait", "CUSTOM"], ["CUSTOM_A"]),
+    (["server-group", "create", "x", "--policy", "soft-an"], ["soft-anti-affinity"]),
     (["server", "list", "-o", "j"], ["json"]),
     (["server", "show", "nothing"], []),
     (["help", "exit"], ["exit-codes"]),

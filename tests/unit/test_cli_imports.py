@@ -37,6 +37,8 @@ def loaded(world: World, *words: str, **env: str) -> tuple[str, set[str]]:
 @pytest.mark.parametrize("line", [
     "--help", "server --help", "server create --help", "help exit-codes", "server list", "server list --limit 20 -o json",
     "server list -o csv --sort name", "flavor list", "flavor show tiny -o yaml", "keypair list", "operation list",
+    "aggregate list", "zone list", "trait list", "resource-class list", "server-group list", "project list", "quota list", "quota show",
+    "cluster show", "help placement", "help operators",
 ])
 def test_hot_commands_load_nothing_heavy(world: World, line: str) -> None:
     """Help, lists and completion load neither SQLAlchemy, ZeroMQ, paramiko nor, in a pipe, rich."""
