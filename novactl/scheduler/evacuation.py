@@ -60,6 +60,20 @@ def extended(ground: Ground, lost: int, plan: Plan, resident: Resident) -> Plan:
     return attempt.plan()
 
 
+def repaired(ground: Ground, lost: int, plan: Plan, target: int) -> Plan:
+    """`plan` of servers that look at no other server, with those that would go to `target` going elsewhere, or to what is left there."""
+    kept = [move for move in plan.moves if move[1] != target]
+    load, heads = dict(plan.load), dict(plan.heads)
+    for base in ground.bases:
+        load.pop(base + target, None)
+    heads.pop(target, None)
+    attempt = _Attempt(ground, lost, (), _Order.AROUND, Plan(tuple(kept), plan.unplaced, load, heads))
+    for resident, at in plan.moves:
+        if at == target:
+            attempt.place(_Bundle(ground, (resident,)))
+    return attempt.plan()
+
+
 class _Bundle:
     """Servers that go to one node together. `demand` is theirs in all."""
 

@@ -80,7 +80,7 @@ class Ground:
         self._means: list[float] = []
         self._of_request: dict[int, tuple[Request, Kind]] = {}
         self._orders: dict[int, list[tuple[int, int]]] = {}
-        self._changes = 0
+        self._changes, self._sorted = 0, False
 
     def copy(self) -> Ground:
         """One that changes by itself; what filters said is shared."""
@@ -110,6 +110,10 @@ class Ground:
     def slot(self, base: int, at: int) -> int:
         return base + (self.disk[at] if base == self.disk_base else at)
 
+    @property
+    def bases(self) -> Iterable[int]:
+        return self._bases.values()
+
     def total(self, base: int) -> int:
         """What is left of a class on all nodes."""
         return self._totals[base // max(1, self.size)]
@@ -137,9 +141,12 @@ class Ground:
         return group.domain(self.views[at])
 
     def order(self, base: int) -> list[tuple[int, int]]:
-        """(free, index) ascending. It may be a few changes old: what is taken from it is checked again."""
+        """(free, index) ascending. It may be a few servers old, and show more than is free: what is taken from it is checked again."""
         found = self._orders.get(base)
+        if self._changes > max(16, self.size // 8):
+            self._orders, self._changes, found = {}, 0, None
         if found is None:
+            self._sorted = True
             found = self._orders[base] = sorted((self.free[self.slot(base, at)], at) for at in range(self.size))
         return found
 
@@ -182,9 +189,12 @@ class Ground:
                 self.fittings[at] = (*held, found if isinstance(found, Fitting) else Fitting())
             else:
                 self.fittings[at] = held[:-1]
-        self._changes += 1
-        if self._changes > max(16, self.size // 8):
-            self._orders, self._changes = {}, 0
+        if sign > 0:
+            self._changes, self._sorted = self._changes + 1, False
+        else:
+            self._changes -= 1
+            if self._sorted:                                      # in between: there it has less than it has now
+                self._orders = {}
 
     def note(self, resident: Resident, at: int, sign: int = 1) -> None:
         """Remember where it is, for groups and hints; its claims are counted already."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from novactl.model.resources import spoken
-from novactl.scheduler.evacuation import NOTHING, Plan, extended, planned
+from novactl.scheduler.evacuation import NOTHING, Plan, extended, planned, repaired
 from novactl.scheduler.ground import Ground, Kind, Resident
 from novactl.scheduler.profiles import DEFAULT, Profile
 from novactl.scheduler.request import NodeView, Reject, Request
@@ -50,6 +50,8 @@ class Survival:
         self._ground = Ground(nodes, profile)
         self._residents: dict[int, list[Resident]] = {}
         self._grouped: dict[str, set[int]] = {}
+        self._tied: set[int] = set()
+        """Nodes with servers that look at other servers."""
         self._plans: dict[int, Plan] = {}
         self._touching: dict[int, dict[int, int]] = {}
         """Slot -> the lost nodes whose plans rest on it, and how much; for a node itself (-1 - index) how many servers."""
@@ -69,6 +71,7 @@ class Survival:
         twin._ground = self._ground.copy()
         twin._residents = {at: list(residents) for at, residents in self._residents.items()}
         twin._grouped = {name: set(nodes) for name, nodes in self._grouped.items()}
+        twin._tied = set(self._tied)
         twin._plans, twin._limited = dict(self._plans), dict(self._limited)
         twin._touching = {slot: dict(loads) for slot, loads in self._touching.items()}
         twin._tried = None
@@ -98,7 +101,7 @@ class Survival:
         try:
             for lost in (at, *sorted(disturbed - {at})):
                 before = self._plans.get(lost, NOTHING)
-                plan = changes[lost] = self._replanned(lost, before, new if lost == at else None)
+                plan = changes[lost] = self._replanned(lost, before, at, new if lost == at else None)
                 worse = _worse(before, plan)
                 if worse:
                     return self._reject(self._loss(lost, worse))
@@ -129,9 +132,11 @@ class Survival:
 
     def _admit(self, resident: Resident, at: int) -> None:
         self._residents.setdefault(at, []).append(resident)
-        group = self._ground.kind(resident.request).group
-        if group:
-            self._grouped.setdefault(group.name, set()).add(at)
+        kind = self._ground.kind(resident.request)
+        if kind.group:
+            self._grouped.setdefault(kind.group.name, set()).add(at)
+        if not kind.plain:
+            self._tied.add(at)
 
     def _settle(self) -> None:
         """Every node with servers has a plan."""
@@ -142,10 +147,12 @@ class Survival:
 
     def _keep(self, lost: int, plan: Plan) -> None:
         before = self._plans.get(lost, NOTHING)
-        for slot in (*before.load, *(~at for at in before.heads)):
-            del self._touching[slot][lost]
-        for slot, amount in (*plan.load.items(), *((~at, count) for at, count in plan.heads.items())):
-            self._touching.setdefault(slot, {})[lost] = amount
+        for was, now, sign in ((before.load, plan.load, 1), (before.heads, plan.heads, -1)):
+            for key in was.keys() - now.keys():
+                del self._touching[key if sign > 0 else ~key][lost]
+            for key, amount in now.items():
+                if was.get(key) != amount:
+                    self._touching.setdefault(key if sign > 0 else ~key, {})[lost] = amount
         if self._short is not None and bool(before.unplaced) != bool(plan.unplaced):
             self._short = None
         self._plans[lost] = plan
@@ -174,15 +181,17 @@ class Survival:
                 ground.allows(kind, at, 0) and not ground.allows(kind, at, _MANY) for kind in tuple(ground.kinds.values()))
         return found
 
-    def _replanned(self, lost: int, before: Plan, new: Resident | None) -> Plan:
+    def _replanned(self, lost: int, before: Plan, at: int, new: Resident | None) -> Plan:
+        """A plan for the ground as it is, by the least that `before` needs changed; `new` comes to it."""
         ground, residents = self._ground, self._residents.get(lost, [])
+        simple = lost not in self._tied and not ground.pooled
         if new is None:
-            return planned(ground, lost, residents)
-        if ground.kind(new.request).plain:
-            plan = extended(ground, lost, before, new)
-            if len(plan.unplaced) == len(before.unplaced):
-                return plan
-        return planned(ground, lost, [*residents, new])
+            plan = repaired(ground, lost, before, at) if simple else None
+        else:
+            plan = extended(ground, lost, before, new) if simple and ground.kind(new.request).plain else None
+        if plan is not None and len(plan.unplaced) == len(before.unplaced):
+            return plan
+        return planned(ground, lost, residents if new is None else [*residents, new])
 
     def _loss(self, lost: int, unplaced: Iterable[Resident]) -> Loss:
         ground = self._ground
