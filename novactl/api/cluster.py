@@ -58,7 +58,6 @@ def init(cluster: Cluster, *, upgrade: bool = False, dry_run: bool = False) -> I
     return Initialised(found == 0, str(config.data_dir), database.where, cluster_id, pair.public, SCHEMA)
 
 
-N_PLUS_1 = "n_plus_1"
 """The key of meta: "1" where a placement must leave room for the loss of any one node."""
 
 
@@ -119,7 +118,7 @@ def set_(cluster: Cluster, *, n_plus_1: bool | None = None, dry_run: bool = Fals
         raise UsageError("nothing to set", hint="--n-plus-1 or --no-n-plus-1")
     with cluster.db.write() as tx:
         if not dry_run:
-            meta.put(tx, N_PLUS_1, str(int(n_plus_1)))
+            meta.put(tx, meta.N_PLUS_1, str(int(n_plus_1)))
         return replace(_view(cluster, tx), n_plus_1=n_plus_1)
 
 
@@ -132,7 +131,8 @@ def _view(cluster: Cluster, tx: Tx) -> ClusterView:
     for node in nodes.rows(tx):
         states[node.state] = states.get(node.state, 0) + 1
     return ClusterView(
-        cluster_id=meta.cluster_id(tx), database=cluster.db.where, schema=meta.schema_number(tx), n_plus_1=meta.get(tx, N_PLUS_1) == "1",
+        cluster_id=meta.cluster_id(tx), database=cluster.db.where, schema=meta.schema_number(tx),
+        n_plus_1=meta.get(tx, meta.N_PLUS_1) == "1",
         nodes=states, servers=len(servers.list_rows(tx)), projects=len(projects.all_(tx)),
         resources=tuple(
             Amounts(row.name, row.total, row.capacity, row.used, row.capacity - row.used)

@@ -12,6 +12,7 @@ from typing import Any
 
 from novactl.cluster import Cluster
 from novactl.conductor import fleet as fleets
+from novactl.conductor.residents import is_guarded, survival
 from novactl.db import groups, nodes, placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import NoValidHost
@@ -25,6 +26,7 @@ from novactl.scheduler.filters.limits import IO_OPS
 from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.pipeline import KEEP, TOLD, needs_views, pick, place, with_reasons
 from novactl.scheduler.request import Decision, GroupView, Peer, Request
+from novactl.scheduler.survival import Survival
 from novactl.scheduler.telling import rejection_lines, request_line, shortened, summary_line
 from novactl.scheduler.topology import fitting_on
 
@@ -93,6 +95,7 @@ class Placer:
         self.profile = configured(cluster.config)
         self._xp: Any = lanes.arrays() if many else lanes
         self._fleet: Fleet | None = None
+        self._survival: Survival | None = None
         self._whole = False
 
     def forget(self) -> None:
@@ -105,7 +108,8 @@ class Placer:
         fleet = self._columns(tx, request)
         counts: dict[str, int] = {}
         keep = fleet.size if fleet.size <= told else KEEP
-        decision = pick(request, fleet, self.profile, keep=max(1, keep), counts=counts if told else None)
+        guard = self._survival.refusal if self._survival else None
+        decision = pick(request, fleet, self.profile, guard, keep=max(1, keep), counts=counts if told else None)
         if decision.chosen is None:
             return explained(self.cluster, tx, request)
         return self._told(tx, decision, told)
@@ -127,6 +131,8 @@ class Placer:
             self.forget()
             raise
         self._fleet.take(index, asked.amounts, fitting)
+        if self._survival:
+            self._survival.take(request, node, server.id)
 
     def _fitted(self, request: Request, index: int) -> Fitting | None:
         wants = request.wants
@@ -144,8 +150,10 @@ class Placer:
         return self._fleet
 
     def _read(self, tx: Tx, request: Request, whole: bool) -> Fleet:
-        if whole:
-            return Fleet.of(fleets.views(tx, **_needs(request)), self._xp)
+        if whole or is_guarded(tx):
+            views = fleets.views(tx, **_needs(request))
+            self._survival = survival(self.cluster, tx, views)
+            return Fleet.of(views, self._xp)
         rows = nodes.lean_rows(tx)
         odd = [row[0] for row in rows if row[-1]]
         fleet = Fleet.of_rows(rows, nodes.shapes(tx), fleets.views(tx, only=odd) if odd else (), self._xp)
@@ -168,7 +176,9 @@ class Placer:
 
 def explained(cluster: Cluster, tx: Tx, request: Request) -> Decision:
     """What would be decided, with every node's every reason. Nothing is claimed."""
-    return place(request, fleets.views(tx, **_needs(request)), configured(cluster.config))
+    views = fleets.views(tx, **_needs(request))
+    plans = survival(cluster, tx, views)
+    return place(request, views, configured(cluster.config), plans.refusal if plans else None)
 
 
 def _needs(request: Request) -> dict[str, bool]:

@@ -445,6 +445,9 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                     ':by_id',
  'servers.q_properties': 'SELECT server.node_id, server.id, server.wants FROM server WHERE server.node_id IS NOT NULL AND '
                          "server.wants != '{}'",
+ 'servers.q_residents': 'SELECT server.id, server.name, server.node_id, server.vcpus, server.memory_mb, server.disk_gb, '
+                        'server.architecture, server.zone, server.flavor_name, server.image_name, server.project_id, '
+                        'server.group_id, server.wants FROM server WHERE server.node_id IS NOT NULL ORDER BY server.id',
  'servers.q_seen': 'UPDATE server SET addresses=:new_addresses WHERE server.id = :by_id AND server.addresses != :new_addresses',
  'servers.q_state': 'UPDATE server SET vm_state=:new_vm_state, task_state=:new_task_state, power_state=:new_power_state, '
                     'operation_id=:new_operation_id, fault=:new_fault, updated_at=:new_updated_at WHERE server.id = :by_id AND '

@@ -6,6 +6,9 @@ from typing import Any
 
 from novactl.db.statements import Tx, statement
 
+N_PLUS_1 = "n_plus_1"
+"""The key under which "1" says that no placement may leave the loss of one node without room."""
+
 
 @statement
 def q_value(sa: Any, t: Any) -> Any:

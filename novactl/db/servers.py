@@ -182,6 +182,34 @@ def seen(tx: Tx, server_id: str, addresses: tuple[str, ...]) -> None:
     tx.run(q_seen, by_id=server_id, new_addresses=to_json(list(addresses)))
 
 
+class ResidentRow(NamedTuple):
+    """A server on a node, with what it asks of any. `wants` is JSON."""
+
+    id: str
+    name: str
+    node_id: str
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    architecture: str
+    zone: str
+    flavor_name: str
+    image_name: str
+    project_id: str
+    group_id: str
+    wants: str
+
+
+@statement
+def q_residents(sa: Any, t: Any) -> Any:
+    return sa.select(*(t.server.c[name] for name in ResidentRow._fields)).where(t.server.c.node_id.is_not(None)).order_by(t.server.c.id)
+
+
+def residents(tx: Tx) -> list[ResidentRow]:
+    """The servers that are on nodes, nothing parsed."""
+    return [ResidentRow(*row) for row in tx.stream(q_residents)]
+
+
 def busy_on(tx: Tx) -> dict[str, int]:
     """Node id -> how many of its servers have an operation under way."""
     return dict(tx.stream(q_busy_on))
