@@ -20,8 +20,8 @@ def programs() -> Path:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The SQLAlchemy URL of an empty database; the server is gone afterwards."""
+def server(*, durable: bool = False) -> Iterator[str]:
+    """The SQLAlchemy URL of an empty database; the server is gone afterwards. `durable`: a commit waits for the disk."""
     folder = Path(tempfile.mkdtemp(prefix="novactl-pg-", dir="/tmp"))
     user = pwd.getpwnam("postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name)
     os.chown(folder, user.pw_uid, user.pw_gid)
@@ -32,7 +32,7 @@ def server() -> Iterator[str]:
             [str(arg) for arg in argv], check=True, user=user.pw_uid, group=user.pw_gid, cwd=folder,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
-    options = f"-k {folder} -c listen_addresses='' -c fsync=off -c max_connections=200"
+    options = f"-k {folder} -c listen_addresses='' -c fsync={'on' if durable else 'off'} -c max_connections=200"
     try:
         run(bin_dir / "initdb", "-D", data, "-A", "trust", "-U", "novactl", "--no-sync")
         run(bin_dir / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start")

@@ -43,7 +43,7 @@ def create_servers(
         return _tried(cluster, wanted, names)
     if len(names) > 1:
         fleet.refresh(cluster, max_age_s=cluster.config["placement.refresh_s"])
-        begun = _placed(cluster, wanted, names, detached=not wait)
+        begun = begin_batch(cluster, wanted, names, detached=not wait)
     else:
         with cluster.db.write() as tx:
             begun = [
@@ -54,7 +54,7 @@ def create_servers(
     return Created(ended, tuple(operation.id for operation in begun), ())
 
 
-def _placed(cluster: Cluster, wanted: CreateServer, names: Sequence[str], *, detached: bool) -> list[Operation]:
+def begin_batch(cluster: Cluster, wanted: CreateServer, names: Sequence[str], *, detached: bool) -> list[Operation]:
     """A batch in one transaction: rows, decisions and claims of all, each seeing the ones before; or nothing at all."""
     for _ in range(saga.PLACE_TRIES):
         try:

@@ -15,7 +15,7 @@ from novactl.conductor import fleet as fleets
 from novactl.conductor.residents import is_guarded, survival
 from novactl.db import groups, nodes, placement, servers
 from novactl.db.statements import Tx
-from novactl.errors import NoValidHost
+from novactl.errors import Conflict, NoValidHost
 from novactl.model.group import Policy
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
 from novactl.model.server import Server
@@ -23,7 +23,7 @@ from novactl.model.topology import Fitting
 from novactl.plugins import configured, rules
 from novactl.scheduler import lanes
 from novactl.scheduler.filters.limits import IO_OPS
-from novactl.scheduler.fleet import Fleet
+from novactl.scheduler.fleet import ODD, Fleet
 from novactl.scheduler.pipeline import KEEP, TOLD, needs_views, pick, place, with_reasons
 from novactl.scheduler.request import Decision, GroupView, Peer, Request
 from novactl.scheduler.survival import Survival
@@ -140,7 +140,8 @@ class Placer:
             return None
         view = self._fleet.views[index]                       # type: ignore[union-attr]
         found = fitting_on(request, view)
-        assert isinstance(found, Fitting), "the filters have fitted it a moment ago"
+        if isinstance(found, str):                            # the filters numa and pci have seen to that, where they were asked
+            raise Conflict(f"server {request.server} on node {view.name}: {found}", hint="placement.filters leaves out numa or pci: put it back")
         return found
 
     def _columns(self, tx: Tx, request: Request) -> Fleet:
@@ -155,7 +156,7 @@ class Placer:
             self._survival = survival(self.cluster, tx, views)
             return Fleet.of(views, self._xp)
         rows = nodes.lean_rows(tx)
-        odd = [row[0] for row in rows if row[-1]]
+        odd = [row[0] for row in rows if row[3] & ODD]
         fleet = Fleet.of_rows(rows, nodes.shapes(tx), fleets.views(tx, only=odd) if odd else (), self._xp)
         if self._counts_operations(fleet):
             for node_id, count in servers.busy_on(tx).items():

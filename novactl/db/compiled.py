@@ -218,10 +218,10 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'nodes.q_hardware_write': 'UPDATE node_file SET hardware=:new_hardware WHERE node_file.node_id = :by_id',
  'nodes.q_in_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
  'nodes.q_lean': "SELECT node.id, node.shape, node.generation, CASE WHEN (node.state = 'enabled') THEN 2 ELSE 0 END + CASE "
-                 'WHEN (node.silent_since IS NULL) THEN 1 ELSE 0 END AS anon_1, node.reported_at, node.servers, '
-                 'node.failed_builds, node.vcpu_capacity, node.vcpu_used, node.vcpu_max_unit, node.memory_mb_capacity, '
-                 'node.memory_mb_used, node.memory_mb_max_unit, node.disk_gb_capacity, node.disk_gb_used, '
-                 'node.disk_gb_max_unit, node.odd FROM node',
+                 'WHEN (node.silent_since IS NULL) THEN 1 ELSE 0 END + 4 * node.odd + 8 * node.failed_builds AS anon_1, '
+                 'node.reported_at, node.servers, node.vcpu_capacity, node.vcpu_used, node.vcpu_max_unit, '
+                 'node.memory_mb_capacity, node.memory_mb_used, node.memory_mb_max_unit, node.disk_gb_capacity, '
+                 'node.disk_gb_used, node.disk_gb_max_unit FROM node',
  'nodes.q_lock': 'SELECT node.generation, node.state, node.shared_disk FROM node WHERE node.id = :by_id',
  'nodes.q_measured': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, load_1m=:new_load_1m, '
                      'memory_used_mb=:new_memory_used_mb, disk_used_gb=:new_disk_used_gb WHERE node.id = :by_id AND '

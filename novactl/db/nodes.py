@@ -236,9 +236,8 @@ class Peer(NamedTuple):
 @statement
 def q_lean(sa: Any, t: Any) -> Any:
     n = t.node.c
-    ready = sa.case((n.state == "enabled", 2), else_=0) + sa.case((n.silent_since.is_(None), 1), else_=0)
-    return sa.select(
-        n.id, n.shape, n.generation, ready, n.reported_at, n.servers, n.failed_builds, *(n[name] for name in _SUMS), n.odd)
+    flags = sa.case((n.state == "enabled", 2), else_=0) + sa.case((n.silent_since.is_(None), 1), else_=0) + 4 * n.odd + 8 * n.failed_builds
+    return sa.select(n.id, n.shape, n.generation, flags, n.reported_at, n.servers, *(n[name] for name in _SUMS))
 
 
 @statement
@@ -279,11 +278,11 @@ def q_hardware_of(sa: Any, t: Any) -> Any:
 
 
 def lean_rows(tx: Tx) -> list[tuple]:
-    """Every node in one narrow read, in no order: (id, shape, generation, ready, reported_at, servers, failed_builds, capacity, used
-    and max_unit of VCPU, of MEMORY_MB and of DISK_GB, odd).
+    """Every node in one narrow read, in no order: (id, shape, generation, flags, reported_at, servers, capacity, used and max_unit
+    of VCPU, of MEMORY_MB and of DISK_GB).
 
-    `ready` is 2 where the node is enabled plus 1 where it is not silent. `odd` 1: the sums do not tell all (other classes,
-    a min_unit or step_size, a shared disk), read its whole view.
+    The flags add up: 2 where it is enabled, 1 where it is not silent, 4 where the sums do not tell all (other classes, a min_unit
+    or step_size, a shared disk: read its whole view), 8 for each creation that failed there. One number is read faster than four.
     """
     return list(tx.stream(q_lean))
 

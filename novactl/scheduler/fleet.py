@@ -20,8 +20,9 @@ from novactl.scheduler.request import NodeView, Request
 NEVER = float("-inf")
 REMEMBERED = 256
 """Questions about facts whose answers are kept."""
-ENABLED, ALIVE, READY = 2, 1, 3
-"""The bits of a row's `ready`: its state is enabled, its agent answered the last call."""
+ENABLED, ALIVE, READY, ODD, FAILED = 2, 1, 3, 4, 8
+"""The bits of a row's flags: its state is enabled, its agent answered the last call, its row does not tell all; FAILED and up count
+the creations that failed."""
 HOT = (VCPU, MEMORY_MB, DISK_GB)
 """The classes that lean rows carry; nodes that have others come as views beside."""
 
@@ -94,7 +95,10 @@ class Fleet:
         """
         if xp is not lanes:
             rows = sorted(rows, key=lambda row: row[0])
-        ids, keys, generations, ready, reported_at, servers, failed_builds, *hot = zip(*rows, strict=True) if rows else [()] * 17
+        ids, keys, generations, flags, reported_at, servers, *hot = zip(*rows, strict=True) if rows else [()] * 15
+        ready, failed_builds = flags, [0] * len(ids)
+        if flags.count(READY) < len(ids):
+            ready, failed_builds = [bits & READY for bits in flags], [bits // FAILED for bits in flags]
         if None in reported_at:
             reported_at = tuple(NEVER if at is None else at for at in reported_at)
         kinds = {key: number for number, key in enumerate(dict.fromkeys(keys))}
@@ -138,7 +142,7 @@ class Fleet:
         xp = self.xp
         self.capacity[name], self.used[name], self.max_unit[name] = xp.asarray(capacity), xp.asarray(used), xp.asarray(max_unit)
         self.smallest_max[name] = min(max_unit, default=0)
-        if min(capacity, default=1) <= 0:
+        if 0 in capacity:
             self.lacking.add(name)
         else:
             self.lacking.discard(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any
 
 
@@ -83,7 +83,7 @@ def _picked(choose: Callable[[Any, Any], Any], one: Any, other: Any) -> Lane:
 
 
 def flatnonzero(mask: Sequence[Any]) -> Lane:
-    return Lane(index for index, keep in enumerate(mask) if keep)
+    return Lane(compress(range(len(mask)), mask))
 
 
 def arrays() -> Any:

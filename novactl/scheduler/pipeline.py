@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from heapq import nlargest
+from heapq import nlargest, nsmallest
 from typing import Any
 from zlib import crc32
 
@@ -265,7 +265,8 @@ def _order(fleet: Fleet, passed: Any, scores: Any, count: int, keep: int) -> lis
     above = sorted(map(int, xp.flatnonzero(scores > edge)), key=lambda row: (-scores[row], by_id(row)))
     ties: Sequence[int] = xp.flatnonzero(scores == edge)
     if not fleet.sorted:
-        ties = sorted(ties, key=by_id)
+        ids = map(fleet.ids.__getitem__, ties if passed is None else xp.take(passed, ties))
+        ties = [row for _, row in nsmallest(keep - len(above), zip(ids, ties, strict=True))]
     return [*above, *map(int, ties[:keep - len(above)])]
 
 

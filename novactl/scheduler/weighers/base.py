@@ -60,9 +60,12 @@ def normalised(xp: Any, raw: Any, count: int, minval: float | None = None, maxva
     """`normalise` over a column of `count` values."""
     if count < 2:
         return xp.full(count, 0.0)
-    low = (min(raw) if xp is lanes else raw.min()) if minval is None else minval
-    high = (max(raw) if xp is lanes else raw.max()) if maxval is None else maxval
+    least, most = (min(raw), max(raw)) if xp is lanes else (raw.min(), raw.max())
+    low, high = least if minval is None else minval, most if maxval is None else maxval
     if not high > low:
         return xp.full(count, 0.0)
-    clamped = raw if minval is None and maxval is None else xp.minimum(xp.maximum(raw, low), high)
-    return (clamped - low) / (high - low)
+    if least < low:
+        raw = xp.maximum(raw, low)
+    if most > high:
+        raw = xp.minimum(raw, high)
+    return (raw - low) / (high - low)
