@@ -190,6 +190,7 @@ def _tried(kind: str, part: Any, rules: Rules) -> Finding:
     try:
         answer = ask(request, _NODE)
         column = part.columns(request, Fleet.of([_NODE])) if hasattr(part, "columns") and asked(part, request) else None
+        column = [column] if isinstance(column, float) else column       # the same for all
     except NovaError as fault:
         return Finding(check, "fail", fault.message, fault.hint)
     if column is not None and column[0] != (answer if kind == "weigher" else answer is None):

@@ -141,7 +141,8 @@ class Placer:
         view = self._fleet.views[index]                       # type: ignore[union-attr]
         found = fitting_on(request, view)
         if isinstance(found, str):                            # the filters numa and pci have seen to that, where they were asked
-            raise Conflict(f"server {request.server} on node {view.name}: {found}", hint="placement.filters leaves out numa or pci: put it back")
+            raise Conflict(
+                f"server {request.server} on node {view.name}: {found}", hint="placement.filters leaves out numa or pci: put it back")
         return found
 
     def _columns(self, tx: Tx, request: Request) -> Fleet:
