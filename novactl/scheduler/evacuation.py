@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from novactl.model.group import Policy
@@ -33,7 +34,8 @@ NOTHING = Plan((), (), {}, {})
 
 class _Order(enum.Enum):
     AROUND, EMPTIEST, FULLEST = range(3)
-    """From a place of each lost node's own, so that the plans of many nodes do not all rest on the same target; then as packers do."""
+    """First from a place of each lost node's own, so that the plans of many nodes do not all rest on the same targets; then as packers
+    do. What is added to a plan later goes to the emptiest: few nodes take it, and few placements disturb it."""
 
 
 def planned(ground: Ground, lost: int, residents: Sequence[Resident]) -> Plan:
@@ -55,7 +57,7 @@ def planned(ground: Ground, lost: int, residents: Sequence[Resident]) -> Plan:
 
 def extended(ground: Ground, lost: int, plan: Plan, resident: Resident) -> Plan:
     """`plan` with one server more, one that looks at no other server; the moves of the others stay."""
-    attempt = _Attempt(ground, lost, (), _Order.AROUND, plan)
+    attempt = _Attempt(ground, lost, (), _Order.EMPTIEST, plan)
     attempt.place(_Bundle(ground, (resident,)))
     return attempt.plan()
 
@@ -67,7 +69,7 @@ def repaired(ground: Ground, lost: int, plan: Plan, target: int) -> Plan:
     for base in ground.bases:
         load.pop(base + target, None)
     heads.pop(target, None)
-    attempt = _Attempt(ground, lost, (), _Order.AROUND, Plan(tuple(kept), plan.unplaced, load, heads))
+    attempt = _Attempt(ground, lost, (), _Order.EMPTIEST, Plan(tuple(kept), plan.unplaced, load, heads))
     for resident, at in plan.moves:
         if at == target:
             attempt.place(_Bundle(ground, (resident,)))
@@ -75,10 +77,10 @@ def repaired(ground: Ground, lost: int, plan: Plan, target: int) -> Plan:
 
 
 class _Bundle:
-    """Servers that go to one node together. `demand` is theirs in all."""
+    """Servers that go to one node together; `demand` is theirs in all. Or a crowd: so many of one that go wherever they find room."""
 
-    def __init__(self, ground: Ground, members: Sequence[Resident]) -> None:
-        self.members = members
+    def __init__(self, ground: Ground, members: Sequence[Resident], crowd: int = 1) -> None:
+        self.members, self.crowd = members, crowd
         self.kinds = [ground.kind(member.request) for member in members]
         if len(members) == 1:
             self.demand, self.share = self.kinds[0].demand, self.kinds[0].share
@@ -94,7 +96,11 @@ def _bundles(ground: Ground, lost: int, residents: Sequence[Resident]) -> Iterat
     """Members of an affinity group that has no wider scope stay together, and so do servers that ask for the same host."""
     kinds = [ground.kind(resident.request) for resident in residents]
     if all(kind.plain for kind in kinds):
-        yield from (_Bundle(ground, (resident,)) for resident in residents)
+        for resident, count in _crowds(residents):
+            if ground.pooled:
+                yield from (_Bundle(ground, (resident,)) for _ in range(count))
+            else:
+                yield _Bundle(ground, (resident,), count)
         return
     here = {resident.id: number for number, resident in enumerate(residents)}
     leader = list(range(len(residents)))
@@ -112,6 +118,13 @@ def _bundles(ground: Ground, lost: int, residents: Sequence[Resident]) -> Iterat
     yield from (_Bundle(ground, members) for members in together.values())
 
 
+def _crowds(residents: Iterable[Resident]) -> Iterator[tuple[Resident, int]]:
+    """Each, and how often it stands there in a row."""
+    for _, same in groupby(residents, id):
+        found = list(same)
+        yield found[0], len(found)
+
+
 def _alike(kinds: Iterable[Kind], kind: Kind) -> int:
     """How many are in its group."""
     return sum(other.group is not None and kind.group is not None and other.group.name == kind.group.name for other in kinds)
@@ -122,7 +135,7 @@ def _may_fit(ground: Ground, lost: int, bundles: Iterable[_Bundle]) -> bool:
     needed: dict[int, int] = {}
     for bundle in bundles:
         for base, amount in bundle.demand:
-            needed[base] = needed.get(base, 0) + amount
+            needed[base] = needed.get(base, 0) + amount * bundle.crowd
     return all(
         amount <= ground.total(base) - max(0, ground.free[ground.slot(base, lost)])
         for base, amount in needed.items() if base != ground.disk_base or not ground.pooled)
@@ -149,6 +162,9 @@ class _Attempt:
         return Plan(tuple(self.moves), tuple(self.unplaced), self.load, self.heads)
 
     def place(self, bundle: _Bundle) -> None:
+        if bundle.crowd > 1:
+            self._place_crowd(bundle)
+            return
         at = self._target(bundle)
         if at is None:
             self.unplaced += bundle.members
@@ -163,6 +179,27 @@ class _Attempt:
             if kind.pieces:
                 self.fittings[at] = (*self.fittings.get(at, ()), self._fitting(kind, at))
         self.heads[at] = self.heads.get(at, 0) + len(bundle.members)
+
+    def _place_crowd(self, bundle: _Bundle) -> None:
+        free, load, left = self.ground.free, self.load, bundle.crowd
+        resident, kind = bundle.members[0], bundle.kinds[0]
+        for at in self._candidates(bundle.demand):
+            if at == self.lost:
+                continue
+            before = self.heads.get(at, 0)
+            most = min(left, min((free[base + at] - load.get(base + at, 0)) // amount for base, amount in bundle.demand))
+            while most > 0 and not self.ground.allows(kind, at, before + most - 1):
+                most //= 2
+            if most <= 0:
+                continue
+            for base, amount in bundle.demand:
+                load[base + at] = load.get(base + at, 0) + most * amount
+            self.moves += [(resident, at)] * most
+            self.heads[at] = before + most
+            left -= most
+            if not left:
+                return
+        self.unplaced += [resident] * left
 
     def _needs(self, bundle: _Bundle, at: int) -> Iterator[tuple[int, int]]:
         """Slots and amounts: what goes to another node of the same shared disk has its disk there already."""

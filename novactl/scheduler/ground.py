@@ -80,7 +80,7 @@ class Ground:
         self._means: list[float] = []
         self._of_request: dict[int, tuple[Request, Kind]] = {}
         self._orders: dict[int, list[tuple[int, int]]] = {}
-        self._changes, self._sorted = 0, False
+        self._changes = 0
 
     def copy(self) -> Ground:
         """One that changes by itself; what filters said is shared."""
@@ -143,12 +143,16 @@ class Ground:
     def order(self, base: int) -> list[tuple[int, int]]:
         """(free, index) ascending. It may be a few servers old, and show more than is free: what is taken from it is checked again."""
         found = self._orders.get(base)
-        if self._changes > max(16, self.size // 8):
-            self._orders, self._changes, found = {}, 0, None
         if found is None:
-            self._sorted = True
             found = self._orders[base] = sorted((self.free[self.slot(base, at)], at) for at in range(self.size))
         return found
+
+    def sort(self) -> None:
+        """Make the orders anew where they are old. Not between a `put` and its undoing: they would show less than is free after it."""
+        if self._changes > max(16, self.size // 8):
+            self._orders, self._changes = {}, 0
+        for base in self._bases.values():
+            self.order(base)
 
     def allows(self, kind: Kind, at: int, more: int) -> bool:
         """Whether every filter lets such a server onto the node when it has `more` servers than it has now. Room is not looked at."""
@@ -189,12 +193,7 @@ class Ground:
                 self.fittings[at] = (*held, found if isinstance(found, Fitting) else Fitting())
             else:
                 self.fittings[at] = held[:-1]
-        if sign > 0:
-            self._changes, self._sorted = self._changes + 1, False
-        else:
-            self._changes -= 1
-            if self._sorted:                                      # in between: there it has less than it has now
-                self._orders = {}
+        self._changes += sign
 
     def note(self, resident: Resident, at: int, sign: int = 1) -> None:
         """Remember where it is, for groups and hints; its claims are counted already."""

@@ -10,7 +10,7 @@ allow, and never allows what has no plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from novactl.model.resources import spoken
@@ -97,6 +97,7 @@ class Survival:
         new = Resident("", request.server, node_id, request)
         disturbed = self._disturbed(ground.kind(request), at)
         changes: dict[int, Plan] = {}
+        ground.sort()
         ground.put(new, at)
         try:
             for lost in (at, *sorted(disturbed - {at})):
@@ -109,6 +110,29 @@ class Survival:
             ground.put(new, at, -1)
         self._tried = request, at, new, changes
         return None
+
+    def joined(self, request: Request, counts: Mapping[str, int]) -> Survival | None:
+        """The plans when so many servers of `request` are on each node (id -> count) as well, which have room for them.
+
+        None where one more server would be without a place, and where the servers look at each other: then they come one by one.
+        """
+        self._settle()
+        kind, twin = self._ground.kind(request), self.copy()
+        if not kind.plain or twin._ground.pooled:
+            return None
+        for node_id, count in counts.items():
+            if count:
+                at = twin._ground.index[node_id]
+                new = Resident("", request.server, node_id, request)
+                twin._residents.setdefault(at, []).extend([new] * count)
+                twin._ground.put(new, at, count)
+        for lost, residents in sorted(twin._residents.items()):
+            before = self._plans.get(lost, NOTHING)
+            plan = planned(twin._ground, lost, residents)
+            if _worse(before, plan):
+                return None
+            twin._keep(lost, plan)
+        return twin
 
     # ---- changing
 
@@ -150,9 +174,8 @@ class Survival:
         for was, now, sign in ((before.load, plan.load, 1), (before.heads, plan.heads, -1)):
             for key in was.keys() - now.keys():
                 del self._touching[key if sign > 0 else ~key][lost]
-            for key, amount in now.items():
-                if was.get(key) != amount:
-                    self._touching.setdefault(key if sign > 0 else ~key, {})[lost] = amount
+            for key, amount in now.items() - was.items():
+                self._touching.setdefault(key if sign > 0 else ~key, {})[lost] = amount
         if self._short is not None and bool(before.unplaced) != bool(plan.unplaced):
             self._short = None
         self._plans[lost] = plan
