@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from nodeagent.wire import METHODS
 from novactl.conductor.sagas import SAGAS
+from novactl.scheduler.filters import FILTERS
+from novactl.scheduler.profiles import PROFILES
+from novactl.scheduler.weighers import WEIGHERS
 from novactl.states import TRANSITIONS, TaskState, VmState
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCHITECTURE = ROOT / "novactl" / "ARCHITECTURE.md"
+PLACEMENT = ROOT / "novactl" / "scheduler" / "README.md"
 
 
 def sagas() -> str:
@@ -38,19 +46,47 @@ def states() -> str:
     return "\n".join(rows)
 
 
-def test_architecture_tables_are_the_codes(request) -> None:
-    """Sagas, methods and transitions in ARCHITECTURE.md are exactly those that run."""
-    text = ARCHITECTURE.read_text()
-    for heading, table in (("| operation | steps |", sagas()), ("| method | role |", methods()), ("| event | while |", states())):
+def meaning(part: object) -> str:
+    """The first paragraph of its docstring, on one line."""
+    text = " ".join(inspect.cleandoc(type(part).__doc__ or "").partition("\n\n")[0].split()).replace("|", "\\|")
+    assert text, f"{part} does not say what it does"
+    return text
+
+
+def filters() -> str:
+    return "\n".join(f"| `{name}` | {meaning(check)} |" for name, check in FILTERS.items())
+
+
+def weighers() -> str:
+    return "\n".join(
+        f"| `{name}` | {meaning(weigher)} | {f'`{key}`' if (key := getattr(weigher, 'multiplier_key', '')) else '–'} |"
+        for name, weigher in WEIGHERS.items())
+
+
+def profiles() -> str:
+    return "\n".join(
+        f"| `{name}` | {', '.join(f'{weigher.name} {multiplier:g}' for weigher, multiplier in profile.weighers)} |"
+        for name, profile in PROFILES.items())
+
+
+@pytest.mark.parametrize(("document", "tables"), [
+    (ARCHITECTURE, {"| operation | steps |": sagas, "| method | role |": methods, "| event | while |": states}),
+    (PLACEMENT, {"| filter | a node": filters, "| weigher | values |": weighers, "| profile | weighers": profiles}),
+], ids=["architecture", "placement"])
+def test_tables_are_the_codes(request: pytest.FixtureRequest, document: Path, tables: dict[str, Callable[[], str]]) -> None:
+    """Sagas, methods, transitions, filters, weighers and profiles in our documents are exactly those that run."""
+    text = document.read_text()
+    for heading, table in tables.items():
         pattern = re.compile(rf"({re.escape(heading)}[^\n]*\n\|[-|]+\n)((?:\|[^\n]*\n)*)")
-        text = pattern.sub(lambda found, table=table: found.group(1) + table + "\n", text)
+        assert pattern.search(text), heading
+        text = pattern.sub(lambda found, table=table: found.group(1) + table() + "\n", text)
     if request.config.getoption("--regen", default=False):
-        ARCHITECTURE.write_text(text)
-    assert ARCHITECTURE.read_text() == text
+        document.write_text(text)
+    assert document.read_text() == text
 
 
 def test_documents_name_files_that_exist() -> None:
     """Every path in backquotes in our documents is there."""
-    for document in (ROOT / "README.md", ARCHITECTURE, ROOT / "novactl" / "DECISIONS.md"):
+    for document in (ROOT / "README.md", ARCHITECTURE, PLACEMENT, ROOT / "novactl" / "DECISIONS.md"):
         for path in re.findall(r"`((?:novactl|nodeagent|tests|examples)/[\w./-]*\w)`", document.read_text()):
             assert (ROOT / path).exists(), f"{document.name} names {path}"

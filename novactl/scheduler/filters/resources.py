@@ -10,7 +10,7 @@ from novactl.scheduler.request import NodeView, Reject, Request
 
 
 class Resources:
-    """Every amount fits by the capacity rule of model.resources; all that do not are named."""
+    """Every amount fits by the capacity rule (Placement's, in integers); all that do not are named."""
 
     name = "resources"
 

@@ -35,6 +35,8 @@ class Requested:
 
 
 class Enabled:
+    """Its admin lets it take servers (with Alive and Fresh: Nova's ComputeFilter)."""
+
     name = "enabled"
 
     def __call__(self, request: Request, node: NodeView) -> Reject | None:
@@ -62,7 +64,7 @@ class Alive:
 
 
 class Fresh:
-    """Its report is at most `request.fresh_s` old, so that what it says of itself is believed."""
+    """Its last report is at most `placement.fresh_s` old, so that what it says of itself is believed."""
 
     name = "fresh"
 
