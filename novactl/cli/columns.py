@@ -274,6 +274,23 @@ PARTS = Table((
     Column("about", "ABOUT"),
 ))
 
+def _next_to_fill(row: Any) -> str:
+    """'n7 (adding 2x64c/256G/2T: 29 -> 131)'."""
+    now = row.fits if row.n_plus_1 is None else row.n_plus_1
+    return f"{row.next_to_fill or MISSING} ({row.changes}: {row.before} -> {now})" if row.changes else row.next_to_fill
+
+
+CAPACITY = Table((
+    Column("flavor", "FLAVOR"),
+    Column("fits", "FITS", firm=True),
+    Column("n_plus_1", "N+1-SAFE", firm=True),
+    Column("limited_by", "LIMITED BY"),
+    Column("next_to_fill", "NEXT TO FILL", where=DATA),
+    Column("next", "NEXT TO FILL", _next_to_fill, where=TABLE),
+    Column("before", "BEFORE", where=DATA),
+    Column("changes", "CHANGES", where=DATA),
+))
+
 FINDINGS = Table((
     Column("verdict", "VERDICT", firm=True),
     Column("check", "CHECK"),
@@ -285,7 +302,7 @@ EXPLANATION = Table((
     Column("node", "NODE"),
     Column("verdict", "VERDICT", firm=True),
     Column("reasons", "REASON", human=lambda value, now: "; ".join(value) or MISSING),
-    Column("weights", "WEIGHTS", human=lambda value, now: " ".join(f"{k}={v + 0.0:.2f}" for k, v in value.items()) or MISSING),
+    Column("weights", "WEIGHTS", human=lambda value, now: " ".join(f"{k}={v:.2f}" for k, v in value.items() if v) or MISSING),
     Column("score", "SCORE", human=lambda value, now: f"{value:.2f}"),
 ), rows=lambda explanation: explanation.rows, footer=lambda explanation: explanation.summary)
 
