@@ -212,7 +212,7 @@ class _Weigher(_Plugin):
     def __init__(self, name: str, source: str, plugin: Any) -> None:
         super().__init__(name, source, plugin)
         self.minval, self.maxval = _end(self.told, plugin, "minval"), _end(self.told, plugin, "maxval")
-        self.multiplier_key = str(getattr(plugin, "multiplier_key", ""))
+        self.multiplier_key, self.negated = str(getattr(plugin, "multiplier_key", "")), bool(getattr(plugin, "negated", False))
 
     def __call__(self, request: Request, node: NodeView) -> float:
         try:

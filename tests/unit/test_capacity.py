@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,8 @@ from novactl.model.wants import Wants
 from novactl.scheduler.capacity import NodeRoom, capacity, hardware, hypothetical
 from novactl.scheduler.request import NodeView, Request
 from novactl.scheduler.survival import Resident, Survival
+from tests.unit.cli_world import Prompt
+from tests.unit.nouns_world import put_server, quiet_world
 
 X86 = Facts(architecture="x86_64", zone="z1")
 LARGE = Request(server="m1.large", amounts={VCPU: 4, MEMORY_MB: 8192, DISK_GB: 80}, architecture="x86_64")
@@ -122,3 +125,45 @@ def test_added_nodes_are_like_most() -> None:
     found = capacity(LARGE, added)
     assert found.count == 14                                  # (65536 - 512) / 8192 = 7.9 each
     assert hypothetical([hardware("8c/64G/1000")], [], offered, now=0.0)[0].architecture == "x86_64"
+
+
+# ---- the command
+
+@pytest.fixture(scope="module")
+def prompt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prompt]:
+    """Two nodes of 8 CPUs (32 vcpus), 16 GiB less 512 MiB, and 100 GiB, with a server each."""
+    world = quiet_world(tmp_path_factory.mktemp("world"))
+    for number in (1, 2):
+        put_server(world, f"web{number}", f"n{number}")
+    asked = Prompt(world.env)
+    assert asked.run("flavor", "create", "large", "--ram", "4G", "--vcpus", "2", "--disk", "10").status == 0
+    yield asked
+    world.stop()
+
+
+def test_the_command_counts_each_flavor(prompt: Prompt) -> None:
+    """large: (16384 - 512 - 1024) / 4096 = 3.6 each. With N+1 three of these six: a lost node's go to the other."""
+    rows = {row["flavor"]: row for row in prompt.run("capacity", "--n+1", "-o", "json").json["items"]}
+    assert (rows["large"]["fits"], rows["large"]["n_plus_1"]) == (6, 3)
+    assert [room["fits"] for room in rows["large"]["per_node"]] == [3, 3] and rows["large"]["limit"]["code"] == "n_plus_1"
+    (row,) = prompt.run("capacity", "--flavor", "large", "-o", "json").json["items"]
+    assert (row["n_plus_1"], row["limited_by"], row["before"]) == (None, "memory (2 of 2 nodes)", None)
+
+
+def test_the_command_reckons_with_other_nodes(prompt: Prompt) -> None:
+    """Two nodes of 256 GiB less 512 MiB take 63 each."""
+    (row,) = prompt.run("capacity", "--flavor", "large", "--without", "n1", "--add", "2x64c/256G/2T", "-o", "json").json["items"]
+    assert (row["fits"], row["before"], row["changes"]) == (129, 6, "adding 2x64c/256G/2T, without n1")
+    told = prompt.run("capacity", "--flavor", "large", "--without", "n1", "--add", "2x64c/256G/2T", "-o", "table").out
+    assert "n2 (adding 2x64c/256G/2T, without n1: 6 -> 129)" in told
+
+
+@pytest.mark.parametrize(("words", "status", "told"), [
+    ("--flavor nonesuch", 3, "no flavor 'nonesuch'"), ("--without n9", 3, "no node 'n9'"), ("--zone z9", 3, "no zone 'z9'"),
+    ("--add 2x64c", 2, "write COUNTxCPUSc/RAM/DISK"), ("--image nonesuch", 3, "no image 'nonesuch'"),
+    ("--project nonesuch", 3, "no project 'nonesuch'"),
+])
+def test_the_command_says_what_is_wrong(prompt: Prompt, words: str, status: int, told: str) -> None:
+    """Names that are not there, and hardware that is none."""
+    ran = prompt.run("capacity", *words.split())
+    assert ran.status == status and told in ran.err
