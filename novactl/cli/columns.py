@@ -159,9 +159,9 @@ AGGREGATES = Table((
     Column("name", "NAME"),
     Column("id", "ID", where=WIDE, firm=True),
     Column("zone", "ZONE"),
-    Column("nodes", "NODES", lambda aggregate: len(aggregate.nodes)),
+    Column("size", "NODES", lambda aggregate: len(aggregate.nodes), where=TABLE),
     Column("metadata", "METADATA"),
-    Column("members", "MEMBERS", lambda aggregate: aggregate.nodes, where=WIDE),
+    Column("nodes", "MEMBERS", where=WIDE),
     Column("created_at", "AGE", human=age, firm=True, where=WIDE),
 ))
 
@@ -179,7 +179,8 @@ SERVER_GROUPS = Table((
     Column("policy", "POLICY", firm=True),
     Column("max_per_host", "MAX/HOST", absent=MISSING),
     Column("scope", "SCOPE"),
-    Column("members", "MEMBERS", lambda group: len(group.members)),
+    Column("size", "SERVERS", lambda group: len(group.members), where=TABLE),
+    Column("members", "MEMBERS", lambda group: tuple(member.name for member in group.members), where=WIDE),
     Column("created_at", "AGE", human=age, firm=True, where=WIDE),
 ))
 

@@ -37,9 +37,16 @@ AgentPort = Annotated[int | None, typer.Option(
     min=1, max=65535, metavar="PORT", show_default=False, help="The agent's port (default: the setting agent.port).")]
 NoPackages = Annotated[bool, typer.Option("--no-packages", help="Install no packages; fail if some are missing.")]
 AskSudo = Annotated[bool, typer.Option("--ask-sudo-pass", "-K", help="Ask for the password that sudo wants on the host.")]
-Ratio = Annotated[str | None, typer.Option(metavar="RATIO", show_default=False, help="Claimed per unit there is: 4, 1.5, 0.125.")]
-Size = Annotated[str | None, typer.Option(metavar="SIZE", show_default=False, help="Kept for the host itself: 512M, 20G.")]
-Count = Annotated[int | None, typer.Option(min=0, metavar="N", show_default=False, help="CPUs kept for the host itself.")]
+
+
+def _ratio(what: str) -> Any:
+    return Annotated[str | None, typer.Option(metavar="RATIO", show_default=False, help=f"{what}: 4, 1.5, 0.125.")]
+
+
+CpuRatio, RamRatio, DiskRatio = _ratio("VCPU per host CPU"), _ratio("Memory claimed per memory there is"), _ratio("The same of disk")
+ReservedCpus = Annotated[int | None, typer.Option(min=0, metavar="N", show_default=False, help="CPUs kept for the host itself.")]
+ReservedRam = Annotated[str | None, typer.Option(metavar="SIZE", show_default=False, help="Memory kept for the host itself: 512M, 4G.")]
+ReservedDisk = Annotated[str | None, typer.Option(metavar="SIZE", show_default=False, help="Disk kept for the host itself: 20G.")]
 Trait = Annotated[list[str], typer.Option(
     "--trait", metavar="CUSTOM_X", show_default=False, autocompletion=live_names("trait"), help="A trait of your own; may be repeated.")]
 Keep = Annotated[bool, typer.Option("--keep-on-failure", help="Leave a failed attempt as it is, to look at.")]
@@ -131,8 +138,8 @@ def check(ctx: typer.Context, node: NodeRef, ask_sudo_pass: AskSudo = False) -> 
 
 @NOUN.verb("set", columns.NODES)
 def set_(
-    ctx: typer.Context, nodes: NodeRefs, cpu_ratio: Ratio = None, ram_ratio: Ratio = None, disk_ratio: Ratio = None,
-    reserved_cpus: Count = None, reserved_ram: Size = None, reserved_disk: Size = None,
+    ctx: typer.Context, nodes: NodeRefs, cpu_ratio: CpuRatio = None, ram_ratio: RamRatio = None, disk_ratio: DiskRatio = None,
+    reserved_cpus: ReservedCpus = None, reserved_ram: ReservedRam = None, reserved_disk: ReservedDisk = None,
     inventory: Annotated[list[str], typer.Option(
         metavar="CUSTOM_X=N", show_default=False,
         help="So much of a class of your own; ,reserved=N ,ratio=R ,min=N ,max=N ,step=N may follow. May be repeated.")] = [],  # noqa: B006

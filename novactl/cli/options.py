@@ -62,7 +62,7 @@ NewName = Annotated[str, typer.Argument(
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and show what would be; change nothing.")]
 Yes = Annotated[bool, typer.Option(
     "--yes", "-y", help="Do not ask. Needed where nobody can answer (NOVACTL_YES=1 does the same).")]
-Force = Annotated[bool, typer.Option("--force", help="Also where it is in use, or used beyond: the help says what then becomes of that.")]
+Force = Annotated[bool, typer.Option("--force", help="Although it is in use; what becomes of that is said above.")]
 Properties = Annotated[list[str], typer.Option(
     "--property", metavar="KEY=VALUE", show_default=False, help="May be repeated.")]
 PropertyKeys = Annotated[list[str], typer.Option("--property", metavar="KEY", show_default=False, help="May be repeated.")]

@@ -61,7 +61,8 @@ def set_(
         "--default", help="The limits of every project that has none of its own.")] = False,
     force: Force = False, dry_run: DryRun = False,
 ) -> Any:
-    """Set limits of a project, or the default ones. A limit below what is used is refused, unless --force.
+    """Set limits of a project, or the default ones. A limit below what is used is refused; with --force what is there stays, and nothing
+    more is given.
 
     novactl quota set shop servers=10 cores=20 ram=64G disk=1T
     novactl quota set shop cores=unlimited servers=default

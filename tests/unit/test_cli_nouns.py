@@ -144,7 +144,7 @@ def test_a_day_with_the_new_nouns(fresh: World) -> None:
 
     run("aggregate create rack1 --zone z1 --property ssd=true")
     for _ in range(2):
-        assert run("aggregate add-node rack1 n1 n2 -c name,zone,nodes,members --no-headers") == "rack1\tz1\t2\tn1,n2\n"
+        assert run("aggregate add-node rack1 n1 n2 -c name,zone,size,nodes --no-headers") == "rack1\tz1\t2\tn1,n2\n"
         run("aggregate set rack1 --property ssd=false")
         run("node set n1 n2 --inventory CUSTOM_GPU=4,max=2 --trait CUSTOM_NVLINK --label rack=r1 --cpu-ratio 2.5 --reserved-ram 4G")
     assert run("zone list --no-headers") == "z1\t2\t0\track1\n"

@@ -2,9 +2,17 @@
 
 from typing import Any
 
+from novactl.api.aggregates import AggregateView
+from novactl.api.cluster import Amounts, ClusterView, Limit
 from novactl.api.explanation import Explanation
+from novactl.api.groups import GroupShown, MemberRow
+from novactl.api.node_views import InventoryRow, NodeShown
 from novactl.api.nodes import NodeView
 from novactl.api.placement import ClaimRow
+from novactl.api.projects import ProjectView
+from novactl.api.quotas import QuotaRow
+from novactl.api.traits import ClassRow, TraitRow
+from novactl.api.zones import ZoneRow
 from novactl.cli import columns
 from novactl.cli.targets import Outcome
 from novactl.db.servers import ServerRow
@@ -26,11 +34,13 @@ def uuid(number: int) -> str:
 
 FLAVORS = (
     Flavor(id=uuid(1), name="tiny", vcpus=1, memory_mb=192, disk_gb=0, created_at=THEN),
-    Flavor(id=uuid(2), name="m1.large", vcpus=4, memory_mb=8192, disk_gb=80, created_at=THEN),
+    Flavor(id=uuid(2), name="m1.large", vcpus=4, memory_mb=8192, disk_gb=80, created_at=THEN, description="for databases",
+           specs={"hw:cpu_policy": "dedicated", "resources:CUSTOM_GPU": "1"}),
 )
 IMAGES = (
     Image(id=uuid(3), name="debian-12", sha256="9f86d081884c7d65" * 4, disk_format="qcow2", size_bytes=345_000_000,
-          virtual_size_bytes=3 << 30, architecture="x86_64", source="https://example.org/debian-12.qcow2", created_at=THEN),
+          virtual_size_bytes=3 << 30, architecture="x86_64", source="https://example.org/debian-12.qcow2", created_at=THEN,
+          properties={"os_distro": "debian"}),
 )
 KEYPAIRS = (
     Keypair(id=uuid(4), name="alice", key_type="ssh-ed25519", public_key="ssh-ed25519 AAAAC3Nza alice", fingerprint="SHA256:w1ruQS",
@@ -94,6 +104,40 @@ EXPLANATION = Explanation(
 )
 CLAIMS = (ClaimRow("server", "web1", "n1", 4, 8192, 80),)
 
+AGGREGATES = (
+    AggregateView(id=uuid(11), name="rack1", zone="z1", nodes=("n1", "n2"), created_at=THEN,
+                  metadata={"availability_zone": "z1", "ssd": "true"}),
+    AggregateView(id=uuid(12), name="fast", zone="", nodes=(), metadata={}, created_at=THEN),
+)
+ZONES = (ZoneRow("z1", 2, 17, ("rack1",)), ZoneRow("z2", 1, 0, ()))
+GROUPS = (
+    GroupShown(id=uuid(13), name="web", project="shop", policy="anti-affinity", max_per_host=2, scope="rack", created_at=THEN,
+               members=(MemberRow(uuid(5), "web1", "n1"), MemberRow(uuid(6), "web2", ""))),
+    GroupShown(id=uuid(14), name="cache", project="default", policy="soft-affinity", max_per_host=None, scope="", members=(),
+               created_at=THEN),
+)
+PROJECTS = (
+    ProjectView(id="default", name="default", description="", servers=0, cores=0, ram_mb=0, disk_gb=0, created_at=THEN),
+    ProjectView(id=uuid(15), name="shop", description="web shop", servers=2, cores=8, ram_mb=16384, disk_gb=160, created_at=THEN),
+)
+QUOTAS = (
+    QuotaRow("shop", "servers", 2, 10, "project"), QuotaRow("shop", "ram_mb", 16384, 65536, "default"),
+    QuotaRow("shop", "disk_gb", 160, -1, "none"),
+)
+TRAITS = (TraitRow("CUSTOM_NVLINK", 1, "custom"), TraitRow("HW_CPU_X86_AVX2", 12, "reported"))
+CLASSES = (ClassRow("VCPU", "standard", 2, 64, 256, 5), ClassRow("CUSTOM_GPU", "custom", 1, 4, 4, 1))
+NODE_SHOWN = NodeShown(
+    **{**vars(NODES[0]), "aggregates": ("fast", "rack1")}, shared_disk="", dedicated_cpus="2-7", failed_builds=0,
+    traits=("COMPUTE_VIRT_KVM", "CUSTOM_NVLINK"), inventories=(
+        InventoryRow("VCPU", 32, 0, "4.0", 128, 5, 123, 0, 1, 32, 1),
+        InventoryRow("DISK_GB", 920, 10, "1.0", 900, 83, 817, 10, 1, 920, 1),
+        InventoryRow("CUSTOM_GPU", 4, 0, "1.0", 4, 1, 3, 0, 1, 2, 1),
+    ))
+CLUSTER = ClusterView(
+    cluster_id=uuid(16), database="/var/lib/novactl/novactl.db", schema=2, n_plus_1=True, nodes={"enabled": 2, "disabled": 1}, servers=3,
+    projects=2, resources=(Amounts("VCPU", 64, 256, 5, 251), Amounts("MEMORY_MB", 257536, 257024, 8384, 248640)),
+    quotas=(Limit("servers", 10), Limit("ram_mb", 65536), Limit("disk_gb", -1)))
+
 TABLES: dict[str, tuple[columns.Table, Any]] = {
     "server": (columns.SERVERS, SERVER_ROWS),
     "flavor": (columns.FLAVORS, FLAVORS),
@@ -106,7 +150,16 @@ TABLES: dict[str, tuple[columns.Table, Any]] = {
     "event": (columns.EVENTS, EVENTS),
     "finding": (columns.FINDINGS, FINDINGS),
     "outcome": (columns.OUTCOMES, OUTCOMES),
+    "aggregate": (columns.AGGREGATES, AGGREGATES),
+    "zone": (columns.ZONES, ZONES),
+    "server-group": (columns.SERVER_GROUPS, GROUPS),
+    "project": (columns.PROJECTS, PROJECTS),
+    "quota": (columns.QUOTAS, QUOTAS),
+    "quotas-of-all": (columns.QUOTAS_OF_ALL, QUOTAS),
+    "trait": (columns.TRAITS, TRAITS),
+    "resource-class": (columns.RESOURCE_CLASSES, CLASSES),
 }
 RECORDS: dict[str, Any] = {
-    "server": SERVER, "flavor": FLAVORS[0], "image": IMAGES[0], "keypair": KEYPAIRS[0], "operation": OPERATIONS[0], "node": NODES[0],
+    "server": SERVER, "flavor": FLAVORS[0], "image": IMAGES[0], "keypair": KEYPAIRS[0], "operation": OPERATIONS[0],
+    "node": NODE_SHOWN, "aggregate": AGGREGATES[0], "server-group": GROUPS[0], "project": PROJECTS[1], "cluster": CLUSTER,
 }

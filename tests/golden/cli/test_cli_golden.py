@@ -105,7 +105,7 @@ def test_an_error(name: str, golden) -> None:
     golden(f"error.{name}.txt", "".join(line + "\n" for line in failures.lines(ERRORS[name])) + "\n" + made.stderr.getvalue())
 
 
-@pytest.mark.parametrize("words", ["", "server", "server create", "node enroll", "batch"])
+@pytest.mark.parametrize("words", ["", "server", "server create", "node enroll", "node set", "quota set", "aggregate", "batch"])
 def test_help_pages(words: str, golden, monkeypatch: pytest.MonkeyPatch) -> None:
     """The help of a command begins with what it does and how it is used."""
     monkeypatch.setenv("COLUMNS", "100")
