@@ -66,6 +66,7 @@ def set_(
     if zone is None and not properties:
         raise UsageError("nothing to set", hint="--property KEY=VALUE or --zone ZONE")
     with cluster.db.write() as tx:
+        zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
         return _rewrite(cluster, tx, found, {**found.metadata, **_by_id(tx, _asked(cluster, zone, properties))}, dry_run)
 
@@ -76,6 +77,7 @@ def unset(cluster: Cluster, ref: str, *, zone: bool = False, keys: Iterable[str]
     if not gone:
         raise UsageError("nothing to take away", hint="--property KEY or --zone")
     with cluster.db.write() as tx:
+        zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
         return _rewrite(cluster, tx, found, {key: value for key, value in found.metadata.items() if key not in gone}, dry_run)
 
@@ -83,6 +85,7 @@ def unset(cluster: Cluster, ref: str, *, zone: bool = False, keys: Iterable[str]
 def delete(cluster: Cluster, ref: str, *, force: bool = False, dry_run: bool = False) -> AggregateView:
     """Raises InUse while it has nodes, unless `force`; Conflict where its zone is one that servers asked for."""
     with cluster.db.write() as tx:
+        zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
         everyone = zones.belongings(tx)
         members = [one for one in everyone.values() if found in one.aggregates]
@@ -102,6 +105,7 @@ def delete(cluster: Cluster, ref: str, *, force: bool = False, dry_run: bool = F
 def add_nodes(cluster: Cluster, ref: str, node_refs: Sequence[str], *, dry_run: bool = False) -> AggregateView:
     """All of them or none. Raises Conflict where a node would be in two zones, or leave one its servers asked for."""
     with cluster.db.write() as tx:
+        zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
         everyone = zones.belongings(tx)
         new = [one for one in _named(tx, everyone, node_refs) if found not in one.aggregates]
@@ -117,6 +121,7 @@ def add_nodes(cluster: Cluster, ref: str, node_refs: Sequence[str], *, dry_run: 
 def remove_nodes(cluster: Cluster, ref: str, node_refs: Sequence[str], *, dry_run: bool = False) -> AggregateView:
     """All of them or none; one that is not in it is no error. Raises Conflict where servers asked for the zone a node would leave."""
     with cluster.db.write() as tx:
+        zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
         everyone = zones.belongings(tx)
         going = [one for one in _named(tx, everyone, node_refs) if found in one.aggregates]

@@ -112,7 +112,10 @@ def _changing(cluster: Cluster, ref: str, act: Callable[[Tx, Node], list[str]], 
     """Do `act` on a node, which tells what it changed; a dry run does all of it and takes it back."""
     try:
         with cluster.db.write() as tx:
-            node: Node = resolve(tx, "node", nodes, ref)
+            zones.hold(tx)
+            named: Node = resolve(tx, "node", nodes, ref)
+            nodes.lock(tx, named.id)                          # of two who set it at once the second reads what the first wrote
+            node = nodes.by_id(tx, named.id) or named
             if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
                 raise Conflict(f"node {node.name} is {node.state.value}", command="novactl operation list")
             said = act(tx, node)

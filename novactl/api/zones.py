@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from novactl.cluster import Cluster
-from novactl.db import aggregates, nodes, servers
+from novactl.db import aggregates, meta, nodes, servers
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NotFound
 from novactl.model.aggregate import ZONE_KEY, Aggregate
@@ -82,6 +82,11 @@ def belongings(tx: Tx) -> dict[str, Belonging]:
     """Node id -> what decides its zone, of every node."""
     members = aggregates.memberships(tx)
     return {node.id: Belonging(node, tuple(members.get(node.id, ()))) for node in nodes.all_(tx)}
+
+
+def hold(tx: Tx) -> None:
+    """Whoever changes zones waits here until the one before has ended: of two who put a node in different zones the second sees it."""
+    meta.put(tx, "cluster_id", meta.cluster_id(tx))
 
 
 def check(tx: Tx, before: Mapping[str, Belonging], after: Iterable[Belonging]) -> None:

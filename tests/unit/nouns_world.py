@@ -13,9 +13,9 @@ from tests.world import World
 ROOM: Amounts = {VCPU: 2, MEMORY_MB: 1024, DISK_GB: 4}
 
 
-def quiet_world(folder: Path) -> World:
+def quiet_world(folder: Path, *, url: str = "") -> World:
     """Two nodes n1, n2 of 8 CPUs, 16 GiB and 100 GiB, a flavor `small` and an image `guest`; no agent answers."""
-    world = World(folder)
+    world = World(folder, url=url)
     for name in ("n1", "n2"):
         world.add_node(name)
     world.add_flavor()

@@ -1,5 +1,6 @@
 """Aggregates and zones: metadata, membership, and the rule that a node is in one zone at most."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from novactl.cluster import Cluster
 from novactl.db import events
 from novactl.db import nodes as db_nodes
 from novactl.errors import AlreadyExists, Conflict, InUse, NotFound, UsageError
+from tests import postgres
 from tests.unit.nouns_world import put_server, quiet_world
 from tests.world import World
 
@@ -81,6 +83,39 @@ def test_a_node_is_in_one_zone(world: World) -> None:
         nodes.set_(cluster, "n1", SetNode(zone="z2"))
     nodes.set_(cluster, "n1", SetNode(zone="z1"))
     aggregates.set_(cluster, "c", zone="z1", properties={})
+
+
+def test_two_admins_do_not_put_a_node_in_two_zones(tmp_path: Path) -> None:
+    """On PostgreSQL, of eight at once that each put a node in a zone of its own, by aggregate and by hand, none makes it two."""
+    with postgres.server() as url:
+        world = quiet_world(tmp_path, url=url)
+        for number in range(4):
+            aggregates.create(world.cluster, name=f"a{number}", zone=f"z{number}")
+        together, outcomes = threading.Barrier(8), []
+
+        def put(number: int) -> None:
+            mine = Cluster(world.config, actor="tester")
+            together.wait()
+            try:
+                if number < 4:
+                    aggregates.add_nodes(mine, f"a{number}", ["n1"])
+                else:
+                    nodes.set_(mine, "n1", SetNode(zone=f"z{number}"))
+                outcomes.append("done")
+            except Conflict:
+                outcomes.append("refused")
+            finally:
+                mine.close()
+
+        threads = [threading.Thread(target=put, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with world.cluster.db.read() as tx:
+            said = [belonging.said for belonging in zones.belongings(tx).values() if belonging.node.name == "n1"]
+        world.stop()
+    assert [len(zone) for zone in said] == [1] and len(outcomes) == 8 and "refused" in outcomes
 
 
 def test_a_zone_that_servers_asked_for_stays(world: World) -> None:
