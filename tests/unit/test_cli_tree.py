@@ -79,7 +79,7 @@ def test_the_tree_has_the_commands_promised() -> None:
         "server": "create list show start stop reboot delete console-log console events why",
     }
     expected = {(noun, verb) for noun, names in promised.items() for verb in names.split()}
-    assert expected | {(name,) for name in ("init", "doctor", "version", "batch", "help", "completion")} == set(verbs())
+    assert expected | {(name,) for name in ("init", "doctor", "capacity", "version", "batch", "help", "completion")} == set(verbs())
 
 
 @pytest.mark.parametrize(("alias", "verb"), [("server ls", "list"), ("server rm", "delete"), ("node rm", "remove")])
