@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 
+from novactl.api.hints import NO_HINTS, Hints
 from novactl.api.resolve import resolve
 from novactl.api.servers import MAX_COUNT, Created, CreateServer
 from novactl.api.waiting import Begun, run_all
-from novactl.api.wants import wants_of
 from novactl.cluster import Cluster
 from novactl.conductor import create_server as saga
 from novactl.conductor import fleet
@@ -28,6 +27,7 @@ from novactl.model.image import Image
 from novactl.model.operation import Operation
 from novactl.model.project import DEFAULT_PROJECT
 from novactl.model.server import Server
+from novactl.model.wants import NOTHING_SPECIAL, Wants
 from novactl.scheduler.pipeline import TOLD
 from novactl.scheduler.request import Decision, Peer
 from novactl.scheduler.telling import shortened
@@ -103,7 +103,7 @@ def _records(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str
     image: Image = resolve(tx, "image", images, wanted.image)
     project_id = resolve(tx, "project", projects, wanted.hints.project or DEFAULT_PROJECT).id
     group_id = resolve(tx, "server-group", groups, wanted.hints.group).id if wanted.hints.group else ""
-    wants, extra = wants_of(tx, flavor, image, wanted.hints)
+    wants, extra = _wants(tx, flavor, image, wanted.hints)
     _check_zone(tx, wanted.zone)
     key = resolve(tx, "keypair", keypairs, wanted.key) if wanted.key else None
     only_node = resolve(tx, "node", nodes, wanted.node).id if wanted.node else ""
@@ -135,10 +135,21 @@ def _records(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str
     return found
 
 
+def _wants(tx: Tx, flavor: Flavor, image: Image, hints: Hints) -> tuple[Wants, dict[str, int]]:
+    """What is asked beyond size. Most ask nothing: the grammar of what can be asked is not imported for them."""
+    if not flavor.specs and not image.properties and dataclasses.replace(hints, project="") == NO_HINTS:
+        return NOTHING_SPECIAL, {}
+    from novactl.api.wants import wants_of
+
+    return wants_of(tx, flavor, image, hints)
+
+
 def _check_zone(tx: Tx, zone: str | None) -> None:
     """Raises NotFound for a zone that no node is in."""
     known = {facts.zone for facts in nodes.shapes(tx).values() if facts.zone} if zone else set()
     if zone and zone not in known:
+        from difflib import get_close_matches
+
         raise NotFound("zone", zone, similar=get_close_matches(zone, known, 3) or sorted(known)[:5])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from novactl.cluster import Cluster
 from novactl.conductor import fleet as fleets
@@ -26,9 +26,10 @@ from novactl.scheduler.filters.limits import IO_OPS
 from novactl.scheduler.fleet import ODD, Fleet
 from novactl.scheduler.pipeline import KEEP, TOLD, needs_views, pick, place, with_reasons
 from novactl.scheduler.request import Decision, GroupView, Peer, Request
-from novactl.scheduler.survival import Survival
 from novactl.scheduler.telling import rejection_lines, request_line, shortened, summary_line
-from novactl.scheduler.topology import fitting_on
+
+if TYPE_CHECKING:
+    from novactl.scheduler.survival import Survival
 
 MANY = 16
 """From so many decisions on numpy earns its import."""
@@ -138,6 +139,8 @@ class Placer:
         wants = request.wants
         if wants.topology is None and not wants.pci:
             return None
+        from novactl.scheduler.topology import fitting_on
+
         view = self._fleet.views[index]                       # type: ignore[union-attr]
         found = fitting_on(request, view)
         if isinstance(found, str):                            # the filters numa and pci have seen to that, where they were asked

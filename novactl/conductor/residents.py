@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from novactl.cluster import Cluster
 from novactl.db import groups, meta, placement, servers
@@ -12,11 +12,15 @@ from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 from novactl.model.wants import NOTHING_SPECIAL, Wants
 from novactl.plugins import configured, rules
 from novactl.scheduler.request import GroupView, NodeView, Request
-from novactl.scheduler.survival import Resident, Survival
+
+if TYPE_CHECKING:
+    from novactl.scheduler.survival import Resident, Survival
 
 
 def residents(cluster: Cluster, tx: Tx) -> list[Resident]:
     """Every server with a node, in two queries; those that ask for the same share one request."""
+    from novactl.scheduler.survival import Resident
+
     held: dict[str, dict[str, int]] = {}
     for row in placement.all_(tx):
         held.setdefault(row.consumer_id, {})[row.resource_class] = row.amount
@@ -50,4 +54,6 @@ def survival(cluster: Cluster, tx: Tx, views: Sequence[NodeView]) -> Survival | 
     """The plans for the loss of each node; None where the cluster is not to be kept N+1-safe (`novactl cluster set --n-plus-1`)."""
     if not is_guarded(tx):
         return None
+    from novactl.scheduler.survival import Survival
+
     return Survival(views, residents(cluster, tx), configured(cluster.config))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -161,6 +160,8 @@ def take_report(tx: Tx, node_id: str, report: Mapping[str, Any], at: float) -> b
     False when it says what the last one said but for time and load: then one statement has been all. True when what
     follows from it (totals, addresses) is to be looked at; the node's facts have been.
     """
+    import hashlib
+
     kept = {name: value for name, value in report.items() if name not in MEASURED and name not in _TIMES and name != "domains"}
     heard = [kept, [[domain["server"], domain["addresses"]] for domain in report.get("domains", ())]]
     key = hashlib.sha1(to_json(heard).encode(), usedforsecurity=False).hexdigest()

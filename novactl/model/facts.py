@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,6 +59,8 @@ class Facts:
     @cached_property
     def key(self) -> str:
         """40 hexadecimal digits that equal facts share."""
+        import hashlib
+
         return hashlib.sha1(json.dumps(self.to_plain(), sort_keys=True).encode(), usedforsecurity=False).hexdigest()
 
     def to_plain(self) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Whether the host has the pieces that are asked for: CPUs, cells and pages of one's own, PCI devices."""
+"""Whether the host has the pieces that are asked for: CPUs, cells and pages of one's own, PCI devices.
+
+Few servers ask: how pieces are fitted is imported when one does.
+"""
 
 from __future__ import annotations
 
 from novactl.scheduler.request import NodeView, Reject, Request
-from novactl.scheduler.topology import Limits, fit
 
 
 class Numa:
@@ -15,6 +17,8 @@ class Numa:
         return request.wants.topology is not None
 
     def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        from novactl.scheduler.topology import Limits, fit
+
         found = fit(request.wants.topology, (), {}, node.hardware, node.fittings or (), Limits.of(node.inventories))
         return Reject(self.name, f"numa: {found}") if isinstance(found, str) else None
 
@@ -28,6 +32,8 @@ class Pci:
         return bool(request.wants.pci)
 
     def __call__(self, request: Request, node: NodeView) -> Reject | None:
+        from novactl.scheduler.topology import fit
+
         found = fit(None, request.wants.pci, request.rules.pci_aliases, node.hardware, node.fittings or ())
         return Reject(self.name, found) if isinstance(found, str) else None
 
