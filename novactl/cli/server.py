@@ -53,7 +53,6 @@ def create(
     """Create servers and wait until they run. A node that fails is left for the next best one.
 
     novactl server create web1 --flavor m1.small --image debian-12 --key alice
-    novactl server create web --count 3 --flavor m1.small --image debian-12 --zone rack2
     novactl server create db --count 3 --flavor m1.large --image debian-12 --group db --spread-by rack
     novactl server create web1 --flavor m1.small --image debian-12 --dry-run
     """
