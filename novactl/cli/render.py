@@ -61,7 +61,8 @@ def _names(text: str) -> tuple[str, ...]:
 def emit(session: Session, result: Any, table: Table, view: View) -> ExitStatus:
     """Print `result` (a record, a tuple of records, a `Shown`, or None for nothing) as `view` asks; its exit status."""
     shown = result if isinstance(result, Shown) else Shown(result)
-    table = shown.table or table
+    if shown.table is not None:
+        shown, table, view = _fitted(shown, table, view)
     if shown.value is None:
         return shown.status
     if session.captured is not None:
@@ -73,6 +74,23 @@ def emit(session: Session, result: Any, table: Table, view: View) -> ExitStatus:
     session.stdout.write(_text(session, shown, table, view, output))
     session.stdout.flush()
     return shown.status
+
+
+def _fitted(shown: Shown, declared: Table, view: View) -> tuple[Shown, Table, View]:
+    """What to print where the result has another table than the verb's own, whose columns were asked for.
+
+    One record is shown by the verb's table, so that it has them; of several outcomes those columns that there are.
+    """
+    table = shown.table
+    known = {column.key for column in table.columns}          # type: ignore[union-attr]
+    foreign = [name for name in (*view.columns, *view.sort) if name.lstrip("+-") not in known]
+    if not foreign:
+        return shown, table, view                             # type: ignore[return-value]
+    if len(shown.rows or ()) == 1 and not isinstance(shown.value, tuple | str):
+        return shown._replace(rows=(shown.value,), table=None), declared, view
+    kept = view._replace(
+        columns=tuple(name for name in view.columns if name not in foreign), sort=tuple(name for name in view.sort if name not in foreign))
+    return shown, table, kept                                 # type: ignore[return-value]
 
 
 def _text(session: Session, shown: Shown, table: Table, view: View, output: str) -> str:
