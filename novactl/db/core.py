@@ -11,8 +11,14 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModu
 
 from novactl.db import meta, schema
 from novactl.db.engine import Database, raced
+from novactl.db.refusals import Moved
 from novactl.db.statements import Row, Statement, Tx
 from novactl.errors import DatabaseFailed
+
+
+def _crossed(failed: DBAPIError) -> bool:
+    """A deadlock or a serialization failure: PostgreSQL's SQLSTATE 40001, 40P01; MariaDB's error 1213."""
+    return getattr(failed.orig, "sqlstate", "") in ("40001", "40P01") or (failed.orig is not None and failed.orig.args[:1] == (1213,))
 
 
 class CoreTx:
@@ -62,6 +68,9 @@ class CoreDatabase(Database):
         except IntegrityError as failed:
             raise raced(str(failed.orig).strip().splitlines()[0]) from failed
         except DBAPIError as failed:
+            if _crossed(failed):
+                raise Moved(
+                    "two commands waited for each other, and the database ended this one", hint="look again, then try again") from failed
             raise DatabaseFailed(f"database {self.where}: {str(failed.orig).strip()}") from failed
         except SQLAlchemyError as failed:
             raise DatabaseFailed(f"database {self.where}: {failed}") from failed
