@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from novactl.api.hints import Hints
@@ -16,12 +17,14 @@ from novactl.config import Config
 from novactl.db import flavors, images, nodes, projects
 from novactl.db.statements import Tx
 from novactl.errors import NotFound, UsageError
+from novactl.model.facts import Facts
 from novactl.model.flavor import Flavor
 from novactl.model.image import Image
 from novactl.model.project import DEFAULT_PROJECT
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, spoken
+from novactl.model.wants import Wants
 from novactl.plugins import configured, rules
-from novactl.scheduler.capacity import Capacity, Hardware, NodeRoom, Stop, capacity, hardware, hypothetical
+from novactl.scheduler.capacity import Capacity, NodeRoom, Stop, capacity, hardware, hypothetical
 from novactl.scheduler.profiles import Profile
 from novactl.scheduler.request import NodeView, Request
 from novactl.scheduler.survival import Resident, Survival
@@ -72,16 +75,20 @@ def of_flavors(cluster: Cluster, asked: AskCapacity) -> tuple[FlavorCapacity, ..
         on_nodes = residents(cluster, tx) if guarded else None
     profile = configured(cluster.config)
     changed = [view for view in here if view.id not in left_out] + list(
-        hypothetical(added, here, _offered(cluster.config), cluster.clock.now()))
+        hypothetical(added, here, offered(cluster.config), cluster.clock.now()))
     plans = None if on_nodes is None else Survival(changed, [r for r in on_nodes if r.node not in left_out], profile)
-    before = _before(requests, here, on_nodes, profile) if left_out or added else {}
-    changes = ", ".join([*(f"adding {text}" for text in asked.add), *(f"without {ref}" for ref in asked.without)])
+    before = as_things_are(requests, here, on_nodes, profile) if left_out or added else {}
+    changes = told_changes(asked.add, asked.without)
     return tuple(
-        _row(flavor.name, capacity(request, changed, profile, plans), before.get(request.server), changes)
+        row_of(flavor.name, capacity(request, changed, profile, plans), before.get(request.server), changes)
         for flavor, request in zip(sizes, requests, strict=True))
 
 
-def _before(
+def told_changes(add: Iterable[str], without: Iterable[str]) -> str:
+    return ", ".join([*(f"adding {text}" for text in add), *(f"without {ref}" for ref in without)])
+
+
+def as_things_are(
     requests: Sequence[Request], here: Sequence[NodeView], on_nodes: Sequence[Resident] | None, profile: Profile,
 ) -> dict[str, int]:
     """The count that is of interest, as things are, by the request's name."""
@@ -92,34 +99,37 @@ def _before(
 
 def _requests(cluster: Cluster, tx: Tx, asked: AskCapacity, sizes: Sequence[Flavor]) -> list[Request]:
     """What a server of each flavor asks; its name is the flavor's."""
-    image: Image = resolve(tx, "image", images, asked.image) if asked.image else _any_image(tx)
+    image: Image = resolve(tx, "image", images, asked.image) if asked.image else any_image(nodes.shapes(tx).values())
     project = resolve(tx, "project", projects, asked.project or DEFAULT_PROJECT).id
     if asked.zone and asked.zone not in {facts.zone for facts in nodes.shapes(tx).values()}:
         raise NotFound("zone", asked.zone)
-    found, its_rules = [], rules(cluster.config)
-    for flavor in sizes:
-        wants, extra = wants_of(tx, flavor, image, Hints(project=asked.project))
-        whole = {VCPU: flavor.vcpus, MEMORY_MB: flavor.memory_mb, DISK_GB: flavor.disk_gb or image.min_disk_gb, **extra}
-        if flavor.disk_gb and flavor.disk_gb < image.min_disk_gb:
-            raise UsageError(
-                f"flavor {flavor.name} has a disk of {flavor.disk_gb} GiB; image {image.name} needs {image.min_disk_gb} GiB",
-                hint="name the flavors that suit the image: --flavor")
-        found.append(Request(
-            server=flavor.name, amounts={name: amount for name, amount in whole.items() if amount}, architecture=image.architecture,
-            zone=asked.zone, now=cluster.clock.now(), fresh_s=cluster.config["placement.fresh_s"], project=project, flavor=flavor.name,
-            image=image.name, wants=wants, rules=its_rules))
-    return found
+    base = Request(
+        server="", amounts={}, architecture="", zone=asked.zone, now=cluster.clock.now(), fresh_s=cluster.config["placement.fresh_s"],
+        project=project, rules=rules(cluster.config))
+    return [request_for(base, flavor, image, *wants_of(tx, flavor, image, Hints(project=asked.project))) for flavor in sizes]
 
 
-def _any_image(tx: Tx) -> Image:
-    """One that asks for nothing but the architecture that most nodes have."""
-    common = Counter(facts.architecture for facts in nodes.shapes(tx).values()).most_common(1)
+def request_for(base: Request, flavor: Flavor, image: Image, wants: Wants, extra: Mapping[str, int]) -> Request:
+    """`base` as a server of the flavor and image would ask it; its name is the flavor's. Raises UsageError where the disk is too small."""
+    if flavor.disk_gb and flavor.disk_gb < image.min_disk_gb:
+        raise UsageError(
+            f"flavor {flavor.name} has a disk of {flavor.disk_gb} GiB; image {image.name} needs {image.min_disk_gb} GiB",
+            hint="name the flavors that suit the image: --flavor")
+    whole = {VCPU: flavor.vcpus, MEMORY_MB: flavor.memory_mb, DISK_GB: flavor.disk_gb or image.min_disk_gb, **extra}
+    return dataclasses.replace(
+        base, server=flavor.name, amounts={name: amount for name, amount in whole.items() if amount}, flavor=flavor.name,
+        architecture=image.architecture, image=image.name, wants=wants)
+
+
+def any_image(kinds: Iterable[Facts]) -> Image:
+    """One that asks for nothing but the architecture that most kinds of nodes have."""
+    common = Counter(facts.architecture for facts in kinds).most_common(1)
     return Image(
         id="", name="", sha256="", disk_format="raw", size_bytes=0, virtual_size_bytes=0, source="", created_at=0.0,
         architecture=common[0][0] if common else "x86_64")
 
 
-def _offered(config: Config) -> Mapping[str, tuple[int, int]]:
+def offered(config: Config) -> Mapping[str, tuple[int, int]]:
     """Ratio (thousandths) and reservation that a newly enrolled node gets."""
     return {
         VCPU: (round(config["placement.cpu_ratio"] * 1000), 0),
@@ -128,7 +138,7 @@ def _offered(config: Config) -> Mapping[str, tuple[int, int]]:
     }
 
 
-def _row(flavor: str, found: Capacity, before: int | None, changes: str) -> FlavorCapacity:
+def row_of(flavor: str, found: Capacity, before: int | None, changes: str) -> FlavorCapacity:
     stop = found.n_plus_1_limited_by or found.limited_by
     return FlavorCapacity(
         flavor=flavor, fits=found.count, n_plus_1=found.n_plus_1, limited_by=limited_by(stop), limit=stop,
@@ -144,5 +154,3 @@ def limited_by(stop: Stop) -> str:
     word = spoken(stop.code, 1).rpartition(" ")[0].partition(" ")[0]
     return f"{word} ({stop.nodes} of {stop.of} nodes)"
 
-
-__all__ = ["AskCapacity", "FlavorCapacity", "Hardware", "limited_by", "of_flavors"]

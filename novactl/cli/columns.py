@@ -292,6 +292,29 @@ CAPACITY = Table((
     Column("changes", "CHANGES", where=DATA),
 ))
 
+REPLAY = Table((
+    Column("workload", "WORKLOAD"),
+    Column("profile", "PROFILE"),
+    Column("hosts", "HOSTS"),
+    Column("decisions", "CREATES"),
+    Column("placed", "PLACED"),
+    Column("rejects", "REJECTS"),
+    Column("first_fail", "FIRST REJECT AFTER"),
+    Column("utilisation", "USED", human=lambda value, now: " ".join(f"{name}={share:.0%}" for name, share in value.items())),
+    Column("per_s", "PER SECOND"),
+    Column("p50_ms", "P50 MS"),
+    Column("p95_ms", "P95 MS"),
+    Column("p99_ms", "P99 MS"),
+))
+
+PLACED = Table((
+    Column("server", "SERVER"),
+    Column("flavor", "FLAVOR"),
+    Column("node", "NODE"),
+    Column("score", "SCORE", human=lambda value, now: f"{value:.2f}"),
+    Column("detail", "DETAIL"),
+))
+
 FINDINGS = Table((
     Column("verdict", "VERDICT", firm=True),
     Column("check", "CHECK"),

@@ -1,15 +1,17 @@
 """`novactl placement`: where servers can go, why, and what is claimed."""
 
-from typing import Any
+import time
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import Flavor, Image, NodeRef, OnNode, OnZone, with_hints
+from novactl.cli.options import Flavor, Image, NodeRef, OnNode, OnZone, text_of, with_hints
 from novactl.cli.render import Shown
-from novactl.cli.session import cluster_of
+from novactl.cli.session import cluster_of, session_of
 from novactl.cli.tree import Noun
-from novactl.errors import ExitStatus
+from novactl.errors import ExitStatus, UsageError
 
 NOUN = Noun("placement")
 
@@ -64,3 +66,85 @@ def list_(ctx: typer.Context) -> Any:
     from novactl.api import placement as api
 
     return api.list_claims(cluster_of(ctx))
+
+
+@NOUN.verb("export")
+def export(
+    ctx: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", show_default=False, help="Where to (default: standard output).")] = None,
+) -> int:
+    """Write what placement knows of the cluster to a file that `placement simulate` reads.
+
+    Nodes, claims, servers, groups, flavors, images and the settings of placement: no keys, no user data, no guests' addresses.
+
+    novactl placement export cluster.json
+    """
+    from novactl.api import simulation as api
+
+    text = api.export(cluster_of(ctx))
+    session = session_of(ctx)
+    if file is None or str(file) == "-":
+        session.stdout.write(text)
+        return ExitStatus.OK
+    try:
+        file.expanduser().write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write to {file}: {error.strerror}") from error
+    session.note(f"written to {file}; novactl placement simulate {file}")
+    return ExitStatus.OK
+
+
+def _option(metavar: str, text: str, kind: Any = str) -> Any:
+    return Annotated[kind, typer.Option(metavar=metavar, show_default=False, help=text)]
+
+
+@NOUN.verb("simulate", columns.RECORD)
+def simulate(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="A saved inventory, or a workload; '-' reads stdin.")],
+    flavor: _option("FLAVOR", "Say for each node whether it could take a server of this flavor.") = "",
+    vcpus: _option("N", "The same for a size of its own.", int) = 0,
+    ram: _option("SIZE", "Memory: 192 or 192M (MiB), 4G.") = "",
+    disk: _option("SIZE", "Root disk: 10 or 10G (GiB).") = "",
+    create: _option("NAME=FLAVOR[:COUNT]", "Say where such servers would go, one after the other; may be repeated.", list[str]) = [],  # noqa: B006
+    image: _option("IMAGE", "Made from this image of the file.") = "",
+    zone: _option("ZONE", "Only nodes of this zone.") = "",
+    group: _option("GROUP", "Members of this server group of the file.") = "",
+    profile: _option("PROFILE", "Decide by this profile.") = "",
+    n_plus_1: Annotated[bool | None, typer.Option(
+        "--n+1/--no-n+1", show_default=False, help="Keep the loss of any one node bearable (default: as it was saved).")] = None,
+    without: _option("NODE", "As if this node and its servers were not there; may be repeated.", list[str]) = [],  # noqa: B006
+    add: _option("COUNTxCPUSc/RAM/DISK", "As if such nodes were there: 2x64c/256G/2T; may be repeated.", list[str]) = [],  # noqa: B006
+) -> Any:
+    """Ask a saved inventory what it would do, or replay a workload; no cluster is needed.
+
+    Without a question: how many servers of each flavor fit, and whether the loss of each node can be borne. Exit 5 if a server that
+    is asked for has no place. A workload ("placement-workload/1") is replayed in order.
+
+    novactl placement simulate cluster.json --n+1
+    novactl placement simulate cluster.json --flavor m1.large --without n3
+    novactl placement simulate cluster.json --create web=m1.small:10 --create db=r1.large --profile pack
+    novactl placement simulate workload.json --profile pack -o json
+    """
+    from novactl.api import simulation as api
+    from novactl.model.units import gib, mib
+
+    session = session_of(ctx)
+    asked = api.Simulate(
+        flavor=flavor, vcpus=vcpus, memory_mb=mib(ram) if ram else 0, disk_gb=gib(disk) if disk else 0, create=tuple(create),
+        image=image, zone=zone, group=group, profile=profile, n_plus_1=n_plus_1, without=tuple(without), add=tuple(add))
+    return _simulated(api.simulate(session.config, text_of(session, file, "the inventory") or "", asked, time.perf_counter))
+
+
+def _simulated(found: Any) -> Any:
+    """As `explain`, as `capacity`, as a list of servers, or a replay field by field."""
+    if hasattr(found, "rows"):
+        return explained(found)._replace(table=columns.EXPLANATION)
+    if hasattr(found, "capacity"):
+        losses = () if found.losses is None else tuple(loss.text for loss in found.losses) or ("the loss of any one node can be borne",)
+        return Shown(found, rows=found.capacity, footer=tuple(f"N+1: {text}" for text in losses), table=columns.CAPACITY)
+    if hasattr(found, "placed") and hasattr(found, "servers"):
+        told = f"{found.placed} placed, {found.rejected} rejected."
+        status = ExitStatus.NO_VALID_HOST if found.rejected else ExitStatus.OK
+        return Shown(found, rows=found.servers, footer=(told,), table=columns.PLACED, status=status)
+    return Shown(found, rows=(found,), table=columns.REPLAY)

@@ -111,7 +111,7 @@ def _ahead(
         order.append(at)
     low, high, step = 0, len(order) + 1, _FEW // 2
     known, counts = survival, Counter[int]()
-    while high - low > _FEW // 2:
+    while high - low > 2 * _FEW:
         middle = max(high - step, (low + high) // 2)
         more = Counter(order[:middle])
         joined = survival.joined(request, {views[at].id: count for at, count in more.items()})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from novactl.model.group import Policy
@@ -70,19 +69,19 @@ def repaired(ground: Ground, lost: int, plan: Plan, target: int) -> Plan:
         load.pop(base + target, None)
     heads.pop(target, None)
     attempt = _Attempt(ground, lost, (), _Order.EMPTIEST, Plan(tuple(kept), plan.unplaced, load, heads))
-    for resident, at in plan.moves:
-        if at == target:
-            attempt.place(_Bundle(ground, (resident,)))
+    for bundle in _crowds(ground, [resident for resident, at in plan.moves if at == target]):
+        attempt.place(bundle)
     return attempt.plan()
 
 
 class _Bundle:
-    """Servers that go to one node together; `demand` is theirs in all. Or a crowd: so many of one that go wherever they find room."""
+    """Servers that go to one node together; `demand` is theirs in all. Or a crowd of one kind, each of which goes where there is room;
+    `demand` is one's."""
 
-    def __init__(self, ground: Ground, members: Sequence[Resident], crowd: int = 1) -> None:
-        self.members, self.crowd = members, crowd
-        self.kinds = [ground.kind(member.request) for member in members]
-        if len(members) == 1:
+    def __init__(self, ground: Ground, members: Sequence[Resident], *, crowd: bool = False) -> None:
+        self.members, self.crowd = members, crowd and len(members) > 1
+        self.kinds = [ground.kind(member.request) for member in (members[:1] if crowd else members)]
+        if len(self.kinds) == 1:
             self.demand, self.share = self.kinds[0].demand, self.kinds[0].share
             return
         whole: dict[int, int] = {}
@@ -96,11 +95,7 @@ def _bundles(ground: Ground, lost: int, residents: Sequence[Resident]) -> Iterat
     """Members of an affinity group that has no wider scope stay together, and so do servers that ask for the same host."""
     kinds = [ground.kind(resident.request) for resident in residents]
     if all(kind.plain for kind in kinds):
-        for resident, count in _crowds(residents):
-            if ground.pooled:
-                yield from (_Bundle(ground, (resident,)) for _ in range(count))
-            else:
-                yield _Bundle(ground, (resident,), count)
+        yield from _crowds(ground, residents)
         return
     here = {resident.id: number for number, resident in enumerate(residents)}
     leader = list(range(len(residents)))
@@ -118,11 +113,15 @@ def _bundles(ground: Ground, lost: int, residents: Sequence[Resident]) -> Iterat
     yield from (_Bundle(ground, members) for members in together.values())
 
 
-def _crowds(residents: Iterable[Resident]) -> Iterator[tuple[Resident, int]]:
-    """Each, and how often it stands there in a row."""
-    for _, same in groupby(residents, id):
-        found = list(same)
-        yield found[0], len(found)
+def _crowds(ground: Ground, residents: Iterable[Resident]) -> Iterator[_Bundle]:
+    """Servers that look at no other server, by kind; one by one where nodes share a disk."""
+    if ground.pooled:
+        yield from (_Bundle(ground, (resident,)) for resident in residents)
+        return
+    alike: dict[int, list[Resident]] = {}
+    for resident in residents:
+        alike.setdefault(id(ground.kind(resident.request)), []).append(resident)
+    yield from (_Bundle(ground, members, crowd=True) for members in alike.values())
 
 
 def _alike(kinds: Iterable[Kind], kind: Kind) -> int:
@@ -135,7 +134,7 @@ def _may_fit(ground: Ground, lost: int, bundles: Iterable[_Bundle]) -> bool:
     needed: dict[int, int] = {}
     for bundle in bundles:
         for base, amount in bundle.demand:
-            needed[base] = needed.get(base, 0) + amount * bundle.crowd
+            needed[base] = needed.get(base, 0) + amount * (len(bundle.members) if bundle.crowd else 1)
     return all(
         amount <= ground.total(base) - max(0, ground.free[ground.slot(base, lost)])
         for base, amount in needed.items() if base != ground.disk_base or not ground.pooled)
@@ -162,7 +161,7 @@ class _Attempt:
         return Plan(tuple(self.moves), tuple(self.unplaced), self.load, self.heads)
 
     def place(self, bundle: _Bundle) -> None:
-        if bundle.crowd > 1:
+        if bundle.crowd:
             self._place_crowd(bundle)
             return
         at = self._target(bundle)
@@ -181,25 +180,24 @@ class _Attempt:
         self.heads[at] = self.heads.get(at, 0) + len(bundle.members)
 
     def _place_crowd(self, bundle: _Bundle) -> None:
-        free, load, left = self.ground.free, self.load, bundle.crowd
-        resident, kind = bundle.members[0], bundle.kinds[0]
+        free, load, left, kind = self.ground.free, self.load, list(bundle.members), bundle.kinds[0]
         for at in self._candidates(bundle.demand):
             if at == self.lost:
                 continue
             before = self.heads.get(at, 0)
-            most = min(left, min((free[base + at] - load.get(base + at, 0)) // amount for base, amount in bundle.demand))
+            most = min(len(left), *((free[base + at] - load.get(base + at, 0)) // amount for base, amount in bundle.demand))
             while most > 0 and not self.ground.allows(kind, at, before + most - 1):
                 most //= 2
             if most <= 0:
                 continue
             for base, amount in bundle.demand:
                 load[base + at] = load.get(base + at, 0) + most * amount
-            self.moves += [(resident, at)] * most
+            self.moves += [(resident, at) for resident in left[:most]]
             self.heads[at] = before + most
-            left -= most
+            del left[:most]
             if not left:
                 return
-        self.unplaced += [resident] * left
+        self.unplaced += left
 
     def _needs(self, bundle: _Bundle, at: int) -> Iterator[tuple[int, int]]:
         """Slots and amounts: what goes to another node of the same shared disk has its disk there already."""
