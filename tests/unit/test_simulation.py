@@ -83,7 +83,8 @@ def broken(**changes: Any) -> str:
     (broken(servers=[{"id": "s", "name": "web1", "node": "a", "amounts": {}, "group": "x"}]), "servers: entry web1: 'x' is missing"),
     (broken(groups=[{"name": "web", "policy": "near"}]), "groups: entry web: 'near' is not a valid Policy"),
     (broken(flavors=[{"name": "m1"}]), "flavors: entry m1: 'vcpus' is missing"),
-    (broken(facts=[]), "facts is not an object"), (broken(settings=7), "settings is not an object"), (broken(n_plus_1=1), "n_plus_1 is not true or false"),
+    (broken(facts=[]), "facts is not an object"), (broken(settings=7), "settings is not an object"),
+    (broken(n_plus_1=1), "n_plus_1 is not true or false"),
     (broken(fresh_s="long"), "fresh_s is 'long'"),
 ])
 def test_a_broken_file_is_refused(text: str, told: str) -> None:
