@@ -3,6 +3,7 @@
 from typing import Any
 
 from novactl.api.aggregates import AggregateView
+from novactl.api.capacity import FlavorCapacity
 from novactl.api.cluster import Amounts, ClusterView, Limit
 from novactl.api.explanation import Explanation
 from novactl.api.groups import GroupShown, MemberRow
@@ -11,6 +12,8 @@ from novactl.api.nodes import NodeView
 from novactl.api.placement import ClaimRow
 from novactl.api.projects import ProjectView
 from novactl.api.quotas import QuotaRow
+from novactl.api.scheduler import Part, PartRow
+from novactl.api.simulation import Placed
 from novactl.api.traits import ClassRow, TraitRow
 from novactl.api.zones import ZoneRow
 from novactl.cli import columns
@@ -22,6 +25,8 @@ from novactl.model.image import Image
 from novactl.model.keypair import Keypair
 from novactl.model.operation import EventRecord, Operation, OperationState
 from novactl.model.server import Server
+from novactl.scheduler.capacity import NodeRoom, Stop
+from novactl.scheduler.replay import Replay
 from novactl.scheduler.telling import ExplainRow
 from novactl.states import PowerState, TaskState, VmState
 
@@ -138,6 +143,35 @@ CLUSTER = ClusterView(
     projects=2, resources=(Amounts("VCPU", 64, 256, 5, 251), Amounts("MEMORY_MB", 257536, 257024, 8384, 248640)),
     quotas=(Limit("servers", 10), Limit("ram_mb", 65536), Limit("disk_gb", -1)))
 
+_MEMORY = Stop("MEMORY_MB", 28, 30, "memory: needs 8.0 GiB; 37.5 GiB left on 30 nodes, at most 5.9 GiB on one")
+_LOSS = Stop("n_plus_1", 2, 30, "N+1: losing n1 would leave db3 (memory 32.0 GiB) without a place")
+CAPACITY = (
+    FlavorCapacity(flavor="m1.large", fits=38, n_plus_1=None, limited_by="memory (28 of 30 nodes)", limit=_MEMORY, next_to_fill="n7",
+                   before=None, changes="", per_node=(NodeRoom(uuid(9), "n7", 1), NodeRoom(uuid(10), "n8", 37))),
+    FlavorCapacity(flavor="r1.large", fits=131, n_plus_1=29, limited_by=_LOSS.text, limit=_LOSS, next_to_fill="n7", before=11,
+                   changes="adding 2x64c/256G/2T", per_node=(NodeRoom(uuid(9), "n7", 131),)),
+    FlavorCapacity(flavor="huge", fits=0, n_plus_1=0, limited_by="zone (30 of 30 nodes)",
+                   limit=Stop("zone", 30, 30, "n1: zone: needs z2, is in z1"), next_to_fill="", before=None, changes="", per_node=()),
+)
+PARTS = (
+    PartRow("profile", "pack", True, None, "built-in", "weighs imbalance -1, balance -0.25"),
+    PartRow("filter", "retiring", True, None, "novactl-example 1.0", "A node takes no servers from the day on that its label names"),
+    PartRow("weigher", "balance", True, -0.25, "built-in", "What would be left of the resource the server makes scarcest"),
+    PartRow("weigher", "gpu", False, None, "sad 2.1", "weigher 'gpu' of sad 2.1 cannot be loaded from sad:gpu: SyntaxError"),
+)
+PART = Part(
+    kind="weigher", name="balance", enabled=True, source="built-in", about="What would be left.\n\nThe dominant share.", multiplier=1.0,
+    multiplier_key="balance_weight_multiplier", node=("inventories", "used"), request=("amounts",), columns=True)
+PLACED = (
+    Placed(server="web-1", flavor="m1.large", node="n1", score=0.71, detail="3 nodes, 2 possible."),
+    Placed(server="web-2", flavor="m1.large", node="", score=None, detail="3 nodes, 0 possible. Nodes rejected by: resources 3"),
+)
+REPLAYED = Replay(
+    workload="mixed-fit-n100-s1", profile="pack", hosts=100, decisions=3169, placed=2792, rejects=377, first_fail=2784,
+    first_fail_utilisation={"vcpus": 0.93, "ram_mb": 0.96, "disk_gb": 0.44},
+    utilisation={"vcpus": 0.9315, "ram_mb": 0.9611, "disk_gb": 0.4416}, seconds=0.155, per_s=20445.2, p50_ms=0.0526, p95_ms=0.055,
+    p99_ms=0.0741, results={"vm1": "host1", "vm2": None})
+
 TABLES: dict[str, tuple[columns.Table, Any]] = {
     "server": (columns.SERVERS, SERVER_ROWS),
     "flavor": (columns.FLAVORS, FLAVORS),
@@ -158,8 +192,13 @@ TABLES: dict[str, tuple[columns.Table, Any]] = {
     "quotas-of-all": (columns.QUOTAS_OF_ALL, QUOTAS),
     "trait": (columns.TRAITS, TRAITS),
     "resource-class": (columns.RESOURCE_CLASSES, CLASSES),
+    "capacity": (columns.CAPACITY, CAPACITY),
+    "scheduler": (columns.PARTS, PARTS),
+    "placed": (columns.PLACED, PLACED),
+    "replay": (columns.REPLAY, (REPLAYED,)),
 }
 RECORDS: dict[str, Any] = {
     "server": SERVER, "flavor": FLAVORS[0], "image": IMAGES[0], "keypair": KEYPAIRS[0], "operation": OPERATIONS[0],
     "node": NODE_SHOWN, "aggregate": AGGREGATES[0], "server-group": GROUPS[0], "project": PROJECTS[1], "cluster": CLUSTER,
+    "scheduler": PART,
 }
