@@ -21,7 +21,7 @@ HOT = {VCPU: "vcpu", MEMORY_MB: "memory_mb", DISK_GB: "disk_gb"}
 
 @statement
 def q_lock(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.shape, t.node.c.shared_disk).where(t.node.c.id == sa.bindparam("by_id")).with_for_update()
+    return sa.select(t.node.c.shape, t.node.c.shared_disk).where(t.node.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement
@@ -33,7 +33,8 @@ def q_node_ids(sa: Any, t: Any) -> Any:
 
 @statement
 def q_lock_pool(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.id).where(t.node.c.shared_disk == sa.bindparam("by_pool")).order_by(t.node.c.id).with_for_update()
+    of_pool = sa.select(t.node.c.id).where(t.node.c.shared_disk == sa.bindparam("by_pool"))
+    return of_pool.order_by(t.node.c.id).with_for_update(key_share=True)
 
 
 @statement

@@ -16,7 +16,7 @@ _FIELDS = ("total", "reserved", "ratio_milli", "min_unit", "max_unit", "step_siz
 
 @statement
 def q_lock(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.name).where(t.node.c.id == sa.bindparam("by_id")).with_for_update()
+    return sa.select(t.node.c.name).where(t.node.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement
@@ -49,10 +49,17 @@ def q_held(sa: Any, t: Any) -> Any:
 
 
 def inventories(tx: Tx) -> dict[str, dict[str, Inventory]]:
-    """Node id -> resource class -> inventory, of every node, in one query."""
+    """Node id -> resource class -> inventory, of every node, in one query. Equal ones are one object."""
     found: dict[str, dict[str, Inventory]] = {}
-    for node_id, name, *values in tx.stream(q_all):
-        found.setdefault(node_id, {})[name] = Inventory(name, *values)
+    known: dict[tuple, Inventory] = {}
+    for row in tx.stream(q_all):
+        one = known.get(row[1:])
+        if one is None:
+            one = known[row[1:]] = Inventory(*row[1:])
+        there = found.get(row[0])
+        if there is None:
+            there = found[row[0]] = {}
+        there[one.resource_class] = one
     return found
 
 

@@ -76,7 +76,7 @@ def q_undo(sa: Any, t: Any) -> Any:
 @statement
 def q_lock(sa: Any, t: Any) -> Any:
     return sa.select(t.node.c.generation, t.node.c.state, t.node.c.shared_disk).where(
-        t.node.c.id == sa.bindparam("by_id")).with_for_update()
+        t.node.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement

@@ -100,7 +100,7 @@ def q_beside(sa: Any, t: Any) -> Any:
 def q_head(sa: Any, t: Any) -> Any:
     n = t.node.c
     return sa.select(n.name, n.state, n.generation, n.shared_disk, *(n[f"{name}_used"] for name in HOT.values())).where(
-        n.id == sa.bindparam("by_id")).with_for_update()
+        n.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement

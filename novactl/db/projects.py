@@ -38,7 +38,7 @@ def q_update(sa: Any, t: Any) -> Any:
 
 @statement
 def q_lock(sa: Any, t: Any) -> Any:
-    return sa.select(t.project.c.id).where(t.project.c.id == sa.bindparam("by_id")).with_for_update()
+    return sa.select(t.project.c.id).where(t.project.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement

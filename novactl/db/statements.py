@@ -6,7 +6,8 @@
 
 `sa` is the sqlalchemy module and `t` novactl.db.schema: both are handed in, so that a file of queries can be imported
 without them. Parameters are named `by_…` where they select and `new_…` where they set (SQLAlchemy keeps the columns'
-own names for inserts). Statements are static: no list is expanded, no clause is left out.
+own names for inserts). Statements are static: no list is expanded, no clause is left out. Rows are locked with
+`with_for_update(key_share=True)`: whoever has written a row that refers to one may then still lock it, as others do.
 """
 
 from __future__ import annotations

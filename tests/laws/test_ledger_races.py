@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from novactl.cluster import Cluster
-from novactl.db import groups, nodes, placement, projects, quotas, servers
+from novactl.db import aggregates, groups, nodes, placement, projects, quotas, servers
 from novactl.db.placement import Claim
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, QuotaExceeded
+from novactl.model.aggregate import Aggregate
 from novactl.model.group import Policy
 from novactl.model.project import DEFAULT_PROJECT
 from novactl.model.resources import Inventory
@@ -199,3 +200,27 @@ def test_batches_that_cross_end(cluster: Cluster) -> None:
                 assert projects.usage(tx, f"p{number}")["servers"] == (0 if failed else 4)
                 for name in ("n0", "n1", "n2", "n3"):
                     placement.release(tx, f"b{number}-{name}", name)
+
+
+def test_two_nodes_of_a_new_kind_at_once(cluster: Cluster) -> None:
+    """Both write the facts they share; neither is in the other's way."""
+    assert won(race(cluster, [
+        lambda tx, name=f"m{number}": nodes.insert(tx, node(name, zone="new")) for number in range(4)])) == 4      # type: ignore[misc]
+    with cluster.db.read() as tx:
+        assert len({row.shape for row in nodes.rows(tx) if row.name.startswith("m")}) == 1 and len(nodes.shapes(tx)) == 2
+
+
+def test_facts_that_change_from_two_sides(cluster: Cluster) -> None:
+    """A label and several memberships given at the same moment: the node's facts have all of them in the end."""
+    with cluster.db.write() as tx:
+        for number in range(4):
+            aggregates.insert(tx, Aggregate(id=f"a{number}", name=f"a{number}", metadata={}, created_at=0.0))
+    acts: list[Callable[[Tx], Any]] = [
+        lambda tx, of=f"a{number}": aggregates.add_node(tx, of, "n0") for number in range(4)]                     # type: ignore[misc]
+    acts.append(lambda tx: nodes.update(tx, node("n0", labels={"rack": "r9"})))
+    assert won(race(cluster, acts)) == 5
+    with cluster.db.write() as tx:
+        facts = nodes.facts_of(tx, "n0")
+        assert facts.labels == {"rack": "r9"} and [one.name for one in facts.aggregates] == ["a0", "a1", "a2", "a3"]
+        for number in range(4):
+            aggregates.delete(tx, f"a{number}")
