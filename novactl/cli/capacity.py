@@ -33,7 +33,7 @@ def capacity(
     zone: OnZone = None,
     project: InProject = None,
 ) -> Any:
-    """Say how many more servers fit, what stops the next one, and which node is full first. Changes nothing.
+    """Say how many more servers fit, and what stops the next one. Changes nothing.
 
     novactl capacity
     novactl capacity --flavor m1.large --n+1

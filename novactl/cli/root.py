@@ -30,7 +30,7 @@ NOUNS: Mapping[str, Entry] = {
     "resource-class": Entry("novactl.cli.resource_class", _FLEET, "What nodes have an amount of."),
     "scheduler": Entry("novactl.cli.scheduler", _FLEET, "What placement decides with: profiles, filters, weighers."),
     "placement": Entry("novactl.cli.placement", _FLEET, "Where servers can go, why, and what is claimed."),
-    "capacity": Entry("novactl.cli.capacity", _FLEET, "Say how many more servers fit, what stops the next one, and which node is full first."),
+    "capacity": Entry("novactl.cli.capacity", _FLEET, "Say how many more servers fit, and what stops the next one."),
     "operation": Entry("novactl.cli.operation", _FLEET, "Changes under way: list, show, resume, undo."),
     "server": Entry("novactl.cli.server", _SERVERS, "Virtual machines: create, list, start, stop, reboot, console, delete."),
     "flavor": Entry("novactl.cli.flavor", _SERVERS, "Sizes of servers: processors, memory, disk."),
