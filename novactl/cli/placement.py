@@ -121,7 +121,6 @@ def simulate(
     Without a question: how many servers of each flavor fit, and whether the loss of each node can be borne. Exit 5 if a server that
     is asked for has no place. A workload ("placement-workload/1") is replayed in order.
 
-    novactl placement simulate cluster.json --n+1
     novactl placement simulate cluster.json --flavor m1.large --without n3
     novactl placement simulate cluster.json --create web=m1.small:10 --create db=r1.large --profile pack
     novactl placement simulate workload.json --profile pack -o json
