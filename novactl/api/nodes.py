@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from novactl.cluster import Cluster
 from novactl.conductor.history import note_on
 from novactl.db import nodes
 from novactl.enroll.request import EnrollNode, EnrolPlan, HostKey, SudoPassword
-from novactl.errors import Conflict
+from novactl.errors import Conflict, UsageError
 from novactl.model.finding import Finding
 from novactl.model.node import Node, NodeState
 
@@ -24,6 +25,8 @@ __all__ = [
     "Changed", "EnrolPlan", "EnrollNode", "HostKey", "NodeShown", "NodeView", "SetNode", "UnsetNode", "check", "disable", "enable",
     "enroll", "list_nodes", "remove", "set_", "show", "unset",
 ]
+
+MAX_REASON = 255
 
 
 def enroll(cluster: Cluster, wanted: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False) -> NodeView | EnrolPlan:
@@ -97,16 +100,28 @@ def disable(cluster: Cluster, ref: str, *, reason: str = "", dry_run: bool = Fal
     return _switch(cluster, ref, NodeState.DISABLED, reason, dry_run)
 
 
+class _Undone(Exception):
+    """Leaves a transaction that was only tried."""
+
+
 def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: bool) -> NodeView:
-    with cluster.db.write() as tx:
-        node: Node = resolve(tx, "node", nodes, ref)
+    """All of it; a dry run takes it back. Raises UsageError, NotFound, Conflict."""
+    if len(reason) > MAX_REASON or (reason and not reason.isprintable()):
+        raise UsageError(f"a reason is printable text of at most {MAX_REASON} characters")
+    with contextlib.suppress(_Undone), cluster.db.write() as tx:
+        named: Node = resolve(tx, "node", nodes, ref)
+        nodes.lock(tx, named.id)                              # what another admin sets of it at this moment is not lost
+        node = nodes.by_id(tx, named.id) or named
         if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
             raise Conflict(f"node {node.name} is {node.state}", command="novactl operation list")
         changed = dataclasses.replace(node, state=state, reason=reason)
-        if changed != node and not dry_run:
+        if changed != node:
             nodes.update(tx, changed)
             note_on(cluster, tx, node, state.value, reason)
-    return show(cluster, node.id, refresh=False)
+        view = shown(cluster, tx, nodes.by_id(tx, node.id) or changed)
+        if dry_run:
+            raise _Undone
+    return view
 
 
 def _find(cluster: Cluster, ref: str) -> Node:

@@ -1,6 +1,5 @@
 """`novactl batch`: many command lines in one process, one JSON result a line."""
 
-import json
 import shlex
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from novactl.cli.formats import as_json
 from novactl.cli.options import Yes
 from novactl.cli.plain import SCHEMA_VERSION
 from novactl.cli.session import Session, session_of
@@ -42,7 +42,7 @@ def batch(
             if not command or command.startswith("#"):
                 continue
             result = run_line(session, number, command)
-            session.stdout.write(json.dumps(result, ensure_ascii=False) + "\n")
+            session.stdout.write(as_json(result, indent=None))
             session.stdout.flush()
             done += 1
             failed += result["exit_status"] != 0

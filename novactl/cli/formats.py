@@ -9,7 +9,10 @@ from typing import Any
 
 Rows = Sequence[Sequence[str]]
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TURNS = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+"""What makes a terminal write from right to left, so that text reads as another."""
+_CONTROL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{_TURNS}]")
+_NOT_IN_JSON = re.compile(rf"[\x7f-\x9f{_TURNS}]")
 _CSV_SPECIAL = re.compile(r"[\",\r\n]")
 _TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
@@ -19,16 +22,22 @@ _NOT_YAML_PRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufff
 
 def visible(text: str) -> str:
     """`text` with control characters spelled out: what a guest or a node wrote cannot drive the reader's terminal."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(lambda found: _spelled(found[0]), text)
 
 
-def as_json(document: Any) -> str:
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+def _spelled(character: str) -> str:
+    return f"\\x{ord(character):02x}" if ord(character) < 256 else f"\\u{ord(character):04x}"
+
+
+def as_json(document: Any, *, indent: int | None = 2) -> str:
+    """JSON escapes the first 32 control characters by itself; the others are escaped here."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
 
 
 def as_tsv(titles: Sequence[str], rows: Rows) -> str:
     lines = [titles, *rows] if titles else rows
-    return "".join("\t".join(cell.translate(_TSV_ESCAPES) for cell in line) + "\n" for line in lines)
+    return "".join("\t".join(visible(cell.translate(_TSV_ESCAPES)) for cell in line) + "\n" for line in lines)
 
 
 def as_csv(titles: Sequence[str], rows: Rows) -> str:

@@ -171,6 +171,7 @@ def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -
     with cluster.db.write() as tx:
         for operation in operations.open_of(tx, node.id):
             raise busy(cluster, operation)
+        nodes.lock(tx, node.id)                               # what is set of it at this moment is not lost
         fresh = nodes.by_id(tx, node.id)
         if fresh is not None:
             nodes.update(tx, enrolment.enrolled(fresh, record, report))

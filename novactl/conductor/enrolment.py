@@ -211,6 +211,7 @@ def _unprepare(run: Run, record: EnrollRecord) -> None:
 
 def _finish(run: Run, tx: Tx, record: EnrollRecord) -> None:
     report = wire.from_plain(wire.Report, dict(record.report))
+    nodes.lock(tx, record.node_id)                            # what is set of it at this moment is not lost
     node = nodes.by_id(tx, record.node_id)
     if node is None:
         raise EnrolFailed(f"node {record.name} vanished from the database while it was enrolled")

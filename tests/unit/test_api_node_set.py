@@ -220,3 +220,13 @@ def test_which_nodes_cannot_be_set(world: World) -> None:
         nodes.set_(cluster, "n2", GPU)
     with pytest.raises(Conflict, match="node n3 has not reported how much VCPU it has"):
         nodes.set_(cluster, "n3", SetNode(ratios={"VCPU": 1000}))
+
+
+def test_disabling_is_tried_and_its_reason_is_one_line(world: World) -> None:
+    """A dry run shows the node as it would be and leaves it; control characters never become a reason."""
+    tried = nodes.disable(world.cluster, "n1", reason="new kernel", dry_run=True)
+    assert (tried.state, tried.reason) == ("disabled", "new kernel")
+    assert nodes.show(world.cluster, "n1", refresh=False).state == "enabled"
+    for reason in ("a\nb", "\x1b[31m", "x" * 256):
+        with pytest.raises(UsageError, match="a reason is printable text of at most 255 characters"):
+            nodes.disable(world.cluster, "n1", reason=reason)

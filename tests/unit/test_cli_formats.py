@@ -2,13 +2,15 @@
 
 import csv
 import io
+import json
+import re
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from novactl.cli.formats import as_csv, as_tsv, as_yaml, visible
+from novactl.cli.formats import as_csv, as_json, as_tsv, as_yaml, visible
 from novactl.cli.plain import document, plain
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]))
@@ -33,12 +35,11 @@ def test_yaml_keeps_strings_that_look_like_something_else(word: str) -> None:
 
 @given(CELLS)
 def test_tsv_has_one_line_a_row(rows: list[list[str]]) -> None:
-    """Tabs, newlines and backslashes in a cell are escaped, so that lines and tabs separate rows and cells."""
+    """Tabs, newlines, backslashes and control characters in a cell are escaped: lines and tabs separate rows and cells."""
     back = {"t": "\t", "n": "\n", "r": "\r", "\\": "\\"}
 
     def unescaped(cell: str) -> str:
-        letters = iter(cell)
-        return "".join(back[next(letters)] if letter == "\\" else letter for letter in letters)
+        return re.sub(r"\\(x..|u....|.)", lambda found: back.get(found[1]) or chr(int(found[1][1:], 16)), cell)
 
     text = as_tsv((), rows)
     assert [[unescaped(cell) for cell in line.split("\t")] for line in text.split("\n")[:-1]] == rows
@@ -52,7 +53,10 @@ def test_csv_is_read_back_as_written(rows: list[list[str]]) -> None:
 
 def test_control_characters_are_spelled_out() -> None:
     """What a node or a guest wrote cannot move the cursor or set the title of the reader's terminal."""
-    assert visible("a\x1b]0;x\x07b\x9bc\td") == "a\\x1b]0;x\\x07b\\x9bc\td"
+    assert visible("a\x1b]0;x\x07b\x9bc\td\u202e") == "a\\x1b]0;x\\x07b\\x9bc\td\\u202e"
+    assert as_tsv((), [["\x1b[2J", "\u202e"]]) == "\\x1b[2J\t\\u202e\n"
+    told = as_json({"a": "\x1b\x9b\u202eé"})
+    assert told.isascii() is False and json.loads(told) == {"a": "\x1b\x9b\u202eé"} and "\x9b" not in told and "\u202e" not in told
 
 
 def test_times_are_rfc_3339_and_units_are_raw() -> None:
