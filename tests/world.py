@@ -22,7 +22,7 @@ from novactl.api import cluster as api_cluster
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.config import load_config
-from novactl.db import flavors, images, meta, nodes, operations, placement, servers
+from novactl.db import flavors, images, meta, nodes, operations, placement, projects, servers
 from novactl.model.flavor import Flavor
 from novactl.model.image import Image
 from novactl.model.node import Node, NodeState
@@ -125,6 +125,10 @@ class World:
         with self.cluster.db.read() as tx:
             found = [f"server {s.name} {s.vm_state}/{s.task_state}" for s in servers.all_(tx)]
             found += [f"claim {c.consumer_id} {c.resource_class}" for c in placement.all_(tx)]
+            found += [f"fitting on {node}" for node in placement.fittings(tx)]
+            found += [f"{count} servers on {node}" for node, count in placement.consumers(tx).items()]
+            used = {project.name: projects.usage(tx, project.id) for project in projects.all_(tx)}
+            found += [f"{name} uses {usage[kind]} {kind}" for name, usage in used.items() for kind in projects.COUNTED if usage[kind]]
             found += [f"operation {o.kind} {o.state}" for o in operations.recent(tx, ended=False)]
         found += [f"domain {id_} {power}" for id_, power in self.domains().items()]
         return found + [f"file {name}" for name in self.disks()]

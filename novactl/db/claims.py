@@ -72,6 +72,18 @@ def q_insert(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_insert_hot(sa: Any, t: Any) -> Any:
+    """A row for each of the classes that every server asks for, where it asks for any of it: one statement for the usual claim."""
+    c = t.claim.c
+    amounts = sa.union_all(*(
+        sa.select(sa.literal_column(f"'{name}'").label("name"), sa.bindparam(f"new_{column}", type_=sa.BigInteger).label("amount"))
+        for name, column in HOT.items())).subquery()
+    given = {name: sa.bindparam(f"new_{name}", type_=c[name].type) for name in ("consumer_id", "node_id", "consumer_kind", "project_id")}
+    return sa.insert(t.claim).from_select(
+        [*given, "resource_class", "amount"], sa.select(*given.values(), amounts.c.name, amounts.c.amount).where(amounts.c.amount > 0))
+
+
+@statement
 def q_delete(sa: Any, t: Any) -> Any:
     c = t.claim.c
     return sa.delete(t.claim).where(c.consumer_id == sa.bindparam("by_consumer_id"), c.node_id == sa.bindparam("by_node_id"))
@@ -156,11 +168,12 @@ def fitting_of(tx: Tx, consumer_id: str) -> Fitting | None:
 
 
 def write(tx: Tx, consumer_id: str, node_id: str, holding: Held, fitting: Fitting | None) -> None:
-    tx.run_many(q_insert, [
-        {"consumer_id": consumer_id, "node_id": node_id, "resource_class": name, "consumer_kind": holding.kind, "amount": amount,
-         "project_id": holding.project_id}
-        for name, amount in holding.amounts.items()
-    ])
+    key = {"consumer_id": consumer_id, "node_id": node_id, "consumer_kind": holding.kind, "project_id": holding.project_id}
+    tx.run(q_insert_hot, **{f"new_{name}": value for name, value in key.items()},
+           **{f"new_{column}": holding.amounts.get(name, 0) for name, column in HOT.items()})
+    others = holding.amounts.keys() - HOT.keys()
+    if others:
+        tx.run_many(q_insert, [key | {"resource_class": name, "amount": holding.amounts[name]} for name in sorted(others)])
     if fitting is not None:
         tx.run(q_fitting_insert, consumer_id=consumer_id, node_id=node_id, body=to_json(fitting.to_plain()))
 

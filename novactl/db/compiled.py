@@ -37,6 +37,11 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                   'claim.consumer_id = :by_consumer_id AND claim.node_id = :by_node_id',
  'claims.q_insert': 'INSERT INTO claim (consumer_id, node_id, resource_class, consumer_kind, amount, project_id) VALUES '
                     '(:consumer_id, :node_id, :resource_class, :consumer_kind, :amount, :project_id)',
+ 'claims.q_insert_hot': 'INSERT INTO claim (consumer_id, node_id, consumer_kind, project_id, resource_class, amount) SELECT '
+                        ':new_consumer_id AS anon_1, :new_node_id AS anon_2, :new_consumer_kind AS anon_3, :new_project_id AS '
+                        "anon_4, anon_5.name, anon_5.amount FROM (SELECT 'VCPU' AS name, :new_vcpu AS amount UNION ALL SELECT "
+                        "'MEMORY_MB' AS name, :new_memory_mb AS amount UNION ALL SELECT 'DISK_GB' AS name, :new_disk_gb AS "
+                        'amount) AS anon_5 WHERE anon_5.amount > 0',
  'claims.q_used': 'SELECT node.id, node.vcpu_used, node.memory_mb_used, node.disk_gb_used FROM node WHERE node.vcpu_used > 0 '
                   'OR node.memory_mb_used > 0 OR node.disk_gb_used > 0',
  'claims.q_used_on': 'SELECT claim.resource_class, sum(claim.amount) AS sum_1 FROM claim WHERE claim.node_id = :by_node_id '

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
 from novactl.db import meta, schema
 from novactl.db.engine import Database, raced
@@ -15,10 +17,30 @@ from novactl.db.refusals import Moved
 from novactl.db.statements import Row, Statement, Tx
 from novactl.errors import DatabaseFailed
 
+IDLE_S = 1.0
+"""A connection unused for so long may have been closed by the other side."""
+
 
 def _crossed(failed: DBAPIError) -> bool:
     """A deadlock or a serialization failure: PostgreSQL's SQLSTATE 40001, 40P01; MariaDB's error 1213."""
     return getattr(failed.orig, "sqlstate", "") in ("40001", "40P01") or (failed.orig is not None and failed.orig.args[:1] == (1213,))
+
+
+def _ask_the_idle(engine: sqlalchemy.Engine) -> None:
+    """A connection that lay idle is asked whether it still is one; asking before each transaction would cost a tenth of a claim."""
+
+    def returned(_connection: Any, record: Any) -> None:
+        record.info["returned"] = time.monotonic()
+
+    def taken(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("returned", math.inf) > IDLE_S:
+            try:
+                engine.dialect.do_ping(connection)
+            except engine.dialect.dbapi.Error as gone:
+                raise DisconnectionError() from gone           # the pool opens another one
+
+    sqlalchemy.event.listen(engine, "checkin", returned)
+    sqlalchemy.event.listen(engine, "checkout", taken)
 
 
 class CoreTx:
@@ -54,9 +76,10 @@ class CoreDatabase(Database):
         try:
             parsed = sqlalchemy.make_url(url)
             self.engine = sqlalchemy.create_engine(
-                parsed, isolation_level="READ COMMITTED", pool_pre_ping=True, pool_size=8, max_overflow=24)
+                parsed, isolation_level="READ COMMITTED", pool_size=8, max_overflow=24)
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as bad:
             raise DatabaseFailed(f"database.url: {bad}", hint="for PostgreSQL: pip install 'novactl[postgres]'") from None
+        _ask_the_idle(self.engine)
         self.where = parsed.render_as_string(hide_password=True)
         self._built: dict[str, Any] = {}
 

@@ -23,6 +23,7 @@ from novactl.errors import AlreadyExists, Conflict, DatabaseFailed, NotInitialis
 from novactl.model.flavor import Flavor
 from novactl.model.node import Node, NodeState
 from novactl.model.resources import Inventory
+from tests import postgres
 
 
 @pytest.fixture
@@ -237,3 +238,26 @@ def test_a_prefix_is_not_a_pattern(cluster: Cluster) -> None:
     with cluster.db.read() as tx:
         assert flavors.names(tx, "%") == [] and flavors.names(tx, "_1") == [] and flavors.names(tx, "m") == ["m1"]
         assert operations.names(tx, "") == []
+
+
+def test_a_connection_that_lay_idle_and_died_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database server that was restarted in a pause is no failure of the next command."""
+    import sqlalchemy
+
+    from novactl.db import core
+
+    with postgres.server() as url:
+        env = {"HOME": str(tmp_path), "NOVACTL_DATA_DIR": str(tmp_path / "data"), "NOVACTL_DATABASE_URL": url}
+        made = Cluster(load_config(env=env), actor="tester@db")
+        api_cluster.init(made)
+        with made.db.read() as tx:
+            assert flavors.all_(tx) == ()
+        other = sqlalchemy.create_engine(url)
+        with other.begin() as connection:
+            connection.execute(sqlalchemy.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"))
+        other.dispose()
+        monkeypatch.setattr(core, "IDLE_S", 0.0)
+        with made.db.read() as tx:
+            assert flavors.all_(tx) == ()
+        made.close()

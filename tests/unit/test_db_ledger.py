@@ -223,7 +223,7 @@ def test_a_claim_that_was_decided_is_three_statements(cluster: Cluster) -> None:
         seen, counting = generation(tx), Counting(tx)
         asked = Claim("a", "n1", {VCPU: 1, MEMORY_MB: 64, DISK_GB: 1}, generation=seen)
         assert placement.claim(counting, asked) == seen + 1 == generation(tx)                # type: ignore[arg-type]
-        assert counting.asked == ["quotas.q_charge", "placement.q_take_decided", "claims.q_insert"]
+        assert counting.asked == ["quotas.q_charge", "placement.q_take_decided", "claims.q_insert_hot"]
 
 
 # ---------------------------------------------------------------- refusals
