@@ -59,6 +59,7 @@ class Fleet:
         self.lacking: set[str] = set()
         self.smallest_max: dict[str, int] = {}
         self._after: dict[str, tuple[int, Any]] = {}
+        self._shares: dict[str, tuple[int, Any]] = {}
         self.views: dict[int, NodeView] = {}
         self.shared_disk: Sequence[str] = ()
         self._index: dict[str, int] = {}
@@ -177,6 +178,18 @@ class Fleet:
             known = self._after[name] = amount, self.used[name] + amount
         return known[1]
 
+    def share(self, name: str, amount: int) -> Any:
+        """A column of what share of its capacity would be used with `amount` more; 1 where there is no capacity. Reckoned once."""
+        known = self._shares.get(name)
+        if known is None or known[0] != amount:
+            wanted, capacity = self.after(name, amount), self.capacity[name]
+            if name in self.lacking:
+                column = self.xp.where(capacity > 0, wanted / self.xp.maximum(capacity, 1), 1.0)
+            else:
+                column = wanted / capacity
+            known = self._shares[name] = amount, column
+        return known[1]
+
     def only(self, node_ids: Iterable[str], *, inside: bool = True) -> Any:
         """A mask that is `inside` at the nodes named (those that are there) and the opposite elsewhere."""
         mask = self.xp.full(self.size, not inside)
@@ -207,6 +220,8 @@ class Fleet:
                     self.used[name][at] += sign * amount
                     if name in self._after:
                         self._after[name][1][at] += sign * amount
+                    if name in self._shares:
+                        self._share_again(name, at)
         self.servers[index] += sign
         self.building[index] = max(0, self.building[index] + sign)
         for at in self._sharing(index):
@@ -214,6 +229,11 @@ class Fleet:
             view = self.views.get(at)
             if view is not None:
                 self.views[at] = _moved(view, amounts if at == index else {DISK_GB: amounts.get(DISK_GB, 0)}, sign, here=at == index)
+
+    def _share_again(self, name: str, at: int) -> None:
+        more, column = self._shares[name]
+        capacity = self.capacity[name][at]
+        column[at] = (self.used[name][at] + more) / capacity if capacity > 0 else 1.0
 
     def _sharing(self, index: int) -> Sequence[int]:
         """The node and, where its disk belongs to a pool, the others of the pool."""

@@ -22,6 +22,9 @@ class Lane(list):
     def __invert__(self) -> Lane:
         return Lane(map(operator.not_, self))
 
+    def __abs__(self) -> Lane:
+        return Lane(map(abs, self))
+
     def any(self) -> bool:
         return any(self)
 

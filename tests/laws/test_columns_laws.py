@@ -158,8 +158,10 @@ def test_lanes_are_arrays(rows: list[tuple[int, int, bool]], number: int) -> Non
         a, b, m = (xp.asarray([row[at] for row in rows]) for at in range(3))
         results = [
             a + b, a - number, number - a, a * b, a / b, number / b, b % 3, number % b, a <= b, a < number, number >= a, a == b,
-            a != number, a > b, m & (a > 0), m | (a > 0), ~m, xp.where(m, a, b), xp.where(a > 0, 1.0, b), xp.maximum(a, b), xp.minimum(a, number),
-            xp.full(3, 7), xp.flatnonzero(m), xp.take(a, xp.flatnonzero(m)) if any(m) else xp.full(0, 0), number + a, number * a,
+            a != number, a > b, m & (a > 0), m | (a > 0), ~m, xp.where(m, a, b),
+            xp.where(a > 0, 1.0, b), xp.maximum(a, b), xp.minimum(a, number),
+            xp.full(3, 7), abs(a),
+            xp.flatnonzero(m), xp.take(a, xp.flatnonzero(m)) if any(m) else xp.full(0, 0), number + a, number * a,
         ]
         return [[bool(v) if isinstance(v, bool | numpy.bool_) else float(v) for v in column] for column in results]
 

@@ -36,11 +36,12 @@ def node(id: str, *, memory_mb: int = 16_384, used_mb: int = 0, **changes: Any) 
 
 
 def test_the_emptiest_is_chosen_and_the_others_follow() -> None:
-    """The default profile spreads: after placement 8/16, 12/16 and 16/16 GiB leave 0.5, 0.25 and 0."""
+    """The default profile spreads: after placement 8/16, 12/16 and 16/16 GiB leave 0.5, 0.25 and 0 of the memory; 4/32 of the processors
+    are used then, so that memory is 0.375, 0.625 and 0.875 ahead of them, which counts twice against the node."""
     decision = place(REQUEST, [node("1", used_mb=8192), node("2"), node("3", used_mb=4096)])
     assert [c.node for c in decision.candidates] == ["2", "3", "1"]
-    assert [c.score for c in decision.candidates] == pytest.approx([0.5, 0.25, 0.0])
-    assert decision.chosen and decision.chosen.weights == {"balance": 0.5, "failures": 0.0}
+    assert [c.score for c in decision.candidates] == pytest.approx([0.5 - 0.75, 0.25 - 1.25, 0.0 - 1.75])
+    assert decision.chosen and decision.chosen.weights == {"balance": 0.5, "imbalance": -0.75, "failures": 0.0}
     assert decision.rejected == {}
 
 

@@ -104,11 +104,13 @@ def test_among_equal_racks_balance_decides() -> None:
 
 
 def test_a_node_that_fails_is_not_the_emptiest_for_ever() -> None:
-    """Each failure takes a tenth off the empty node: after five it is behind one half full, after ten behind one nearly full."""
+    """Beside balance each failure takes a tenth off the empty node: after five it is behind one half full, after ten one nearly full."""
+    spread = replace(PROFILES["default"], weighers=((WEIGHERS["balance"], 1.0), (WEIGHERS["failures"], -1.0)))
     # of the empty node 1 - 1/32 VCPU = .969 is left; of the others 1 - memory / 23808, which is (16384 - 512) x 1.5
     half, nearly = rack("b", "", 11_392), rack("c", "", 22_000)               # 1 - 11904/23808 = .5 and 1 - 22512/23808 = .054
     for failed, expected in ((3, ["a", "b", "c"]), (5, ["b", "a", "c"]), (10, ["b", "c", "a"]), (99, ["b", "c", "a"])):
-        assert order(request(), [replace(rack("a", ""), failed_builds=failed), half, nearly]) == expected
+        decision = place(request(), [replace(rack("a", ""), failed_builds=failed), half, nearly], spread)
+        assert [c.node for c in decision.candidates] == expected
 
 
 def test_the_zone_profile_takes_nodes_of_no_zone_first() -> None:

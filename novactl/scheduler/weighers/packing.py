@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from novactl.model.resources import MEMORY_MB, VCPU
+from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.request import NodeView, Request
 
 
@@ -24,22 +25,15 @@ class Imbalance:
     def __call__(self, request: Request, node: NodeView) -> float:
         return abs(_share(request, node, VCPU) - _share(request, node, MEMORY_MB))
 
-    def columns(self, request: Request, fleet: Any) -> Any:
-        apart = _shares(request, fleet, VCPU) - _shares(request, fleet, MEMORY_MB)
-        return fleet.xp.maximum(apart, 0.0 - apart)
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        vcpu, memory = (fleet.share(name, request.amounts.get(name, 0)) for name in (VCPU, MEMORY_MB))
+        return abs(vcpu - memory)
 
 
 def _share(request: Request, node: NodeView, name: str) -> float:
     inventory = node.inventories.get(name)
     capacity = inventory.capacity if inventory else 0
     return (node.used.get(name, 0) + request.amounts.get(name, 0)) / capacity if capacity > 0 else 1.0
-
-
-def _shares(request: Request, fleet: Any, name: str) -> Any:
-    wanted, capacity = fleet.used[name] + request.amounts.get(name, 0), fleet.capacity[name]
-    if name not in fleet.lacking:
-        return wanted / capacity
-    return fleet.xp.where(capacity > 0, wanted / fleet.xp.maximum(capacity, 1), 1.0)
 
 
 imbalance = Imbalance()

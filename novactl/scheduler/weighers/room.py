@@ -35,12 +35,10 @@ class Balance:
 
     def columns(self, request: Request, fleet: Fleet) -> Any:
         xp, dominant = fleet.xp, None
-        for name, capacity in fleet.capacity.items():
-            wanted = fleet.after(name, request.amounts.get(name, 0))
+        for name in fleet.capacity:
+            share = fleet.share(name, request.amounts.get(name, 0))
             if name in fleet.lacking:
-                share = xp.where(capacity > 0, wanted / xp.maximum(capacity, 1), xp.where(wanted > 0, 1.0, 0.0))
-            else:
-                share = wanted / capacity
+                share = xp.where(fleet.after(name, request.amounts.get(name, 0)) > 0, share, 0.0)
             dominant = share if dominant is None else xp.maximum(dominant, share)
         return 1.0 - (xp.full(fleet.size, 0.0) if dominant is None else dominant)
 
