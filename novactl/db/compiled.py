@@ -66,7 +66,11 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                      "quota.max_amount FROM quota WHERE quota.resource = 'disk_gb' AND quota.project_id = ''), -1) WHERE "
                      ":by_id = '' OR project.id = :by_id",
  'derived.q_lock': 'SELECT node.shape, node.shared_disk FROM node WHERE node.id = :by_id',
+ 'derived.q_lock_all': 'SELECT node.id FROM node ORDER BY node.id',
  'derived.q_lock_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
+ 'derived.q_lock_with_pools': "SELECT node.id FROM node WHERE node.id = :by_id OR node.shared_disk != '' AND (node.shared_disk "
+                              '= :by_pool OR node.shared_disk = (SELECT node.shared_disk FROM node WHERE node.id = :by_id)) '
+                              'ORDER BY node.id',
  'derived.q_node_ids': 'SELECT node.id FROM node ORDER BY node.id',
  'derived.q_reshape': 'UPDATE node SET shape=:new_shape, generation=(node.generation + 1) WHERE node.id = :by_id',
  'derived.q_servers': 'SELECT count(DISTINCT claim.consumer_id) AS count_1 FROM claim WHERE claim.node_id = :by_node_id AND '
@@ -121,6 +125,7 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'flavors.q_update': 'UPDATE flavor SET specs=:new_specs, description=:new_description WHERE flavor.id = :by_id',
  'groups.q_hold': 'UPDATE server_group SET version=(server_group.version + 1) WHERE server_group.id = :by_id AND '
                   "(server_group.policy = 'affinity' OR server_group.policy = 'anti-affinity')",
+ 'groups.q_lock': 'SELECT server_group.id FROM server_group WHERE server_group.id = :by_id',
  'groups.q_members': "SELECT server.id, server.name, coalesce(server.node_id, '') AS coalesce_1 FROM server WHERE "
                      'server.group_id = :by_id AND server.live_name IS NOT NULL ORDER BY server.name',
  'groups.q_node': 'SELECT node.name, node.labels FROM node WHERE node.id = :by_id',
@@ -128,6 +133,12 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                     'server.id JOIN node ON node.id = claim.node_id WHERE server.group_id = :by_id AND server.id != '
                     ":by_other_id AND claim.consumer_kind = 'server' ORDER BY server.name",
  'groups.q_ungroup': "UPDATE server SET group_id='' WHERE server.group_id = :by_id",
+ 'hardware.q_all': 'SELECT node.id, node.dedicated_cpus, node_file.hardware FROM node JOIN node_file ON node.id = '
+                   'node_file.node_id WHERE node_file.hardware IS NOT NULL',
+ 'hardware.q_lock': 'SELECT node.id FROM node WHERE node.id = :by_id',
+ 'hardware.q_of': 'SELECT node.dedicated_cpus, node_file.hardware FROM node JOIN node_file ON node.id = node_file.node_id '
+                  'WHERE node.id = :by_node_id',
+ 'hardware.q_write': 'UPDATE node_file SET hardware=:new_hardware WHERE node_file.node_id = :by_id',
  'images.all': 'SELECT image.id, image.name, image.sha256, image.disk_format, image.size_bytes, image.virtual_size_bytes, '
                'image.architecture, image.source, image.created_at, image.properties FROM image WHERE image.name IS NOT NULL '
                'ORDER BY image.name',
@@ -179,6 +190,22 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'meta.q_unfinished': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
  'meta.q_update': 'UPDATE meta SET value=:new_value WHERE meta."key" = :by_key',
  'meta.q_value': 'SELECT meta.value FROM meta WHERE meta."key" = :by_key',
+ 'node_rows.q_lean': "SELECT node.id, node.shape, node.generation, CASE WHEN (node.state = 'enabled') THEN 2 ELSE 0 END + CASE "
+                     'WHEN (node.silent_since IS NULL) THEN 1 ELSE 0 END + 4 * node.odd + 8 * node.failed_builds AS anon_1, '
+                     'node.reported_at, node.servers, node.vcpu_capacity, node.vcpu_used, node.vcpu_max_unit, '
+                     'node.memory_mb_capacity, node.memory_mb_used, node.memory_mb_max_unit, node.disk_gb_capacity, '
+                     'node.disk_gb_used, node.disk_gb_max_unit FROM node',
+ 'node_rows.q_name_of': 'SELECT node.name FROM node WHERE node.id = :by_id',
+ 'node_rows.q_peers': 'SELECT node.id, node.name, node.address, node.public_key, node.reported_at, node.silent_since FROM node '
+                      'ORDER BY node.name',
+ 'node_rows.q_row_of': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
+                       'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, '
+                       'node.shared_disk, node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, '
+                       'node.memory_mb_used, node.disk_gb_used FROM node WHERE node.id = :by_id',
+ 'node_rows.q_rows': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
+                     'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, '
+                     'node.shared_disk, node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, '
+                     'node.memory_mb_used, node.disk_gb_used FROM node ORDER BY node.name',
  'nodes.all': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
               'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, node.created_at, '
               'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.labels, node.traits, node.state, node.load_1m, '
@@ -216,35 +243,14 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'nodes.q_built': 'UPDATE node SET failed_builds=0 WHERE node.id = :by_id AND node.failed_builds != 0',
  'nodes.q_file_insert': 'INSERT INTO node_file (node_id, report, undo, hardware) VALUES (:node_id, :report, :undo, :hardware)',
  'nodes.q_file_report': 'UPDATE node_file SET report=:new_report WHERE node_file.node_id = :by_id',
- 'nodes.q_hardware': 'SELECT node.id, node.dedicated_cpus, node_file.hardware FROM node JOIN node_file ON node.id = '
-                     'node_file.node_id WHERE node_file.hardware IS NOT NULL',
- 'nodes.q_hardware_of': 'SELECT node.dedicated_cpus, node_file.hardware FROM node JOIN node_file ON node.id = '
-                        'node_file.node_id WHERE node.id = :by_node_id',
- 'nodes.q_hardware_write': 'UPDATE node_file SET hardware=:new_hardware WHERE node_file.node_id = :by_id',
  'nodes.q_in_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
- 'nodes.q_lean': "SELECT node.id, node.shape, node.generation, CASE WHEN (node.state = 'enabled') THEN 2 ELSE 0 END + CASE "
-                 'WHEN (node.silent_since IS NULL) THEN 1 ELSE 0 END + 4 * node.odd + 8 * node.failed_builds AS anon_1, '
-                 'node.reported_at, node.servers, node.vcpu_capacity, node.vcpu_used, node.vcpu_max_unit, '
-                 'node.memory_mb_capacity, node.memory_mb_used, node.memory_mb_max_unit, node.disk_gb_capacity, '
-                 'node.disk_gb_used, node.disk_gb_max_unit FROM node',
  'nodes.q_lock': 'SELECT node.generation, node.state, node.shared_disk FROM node WHERE node.id = :by_id',
  'nodes.q_measured': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, load_1m=:new_load_1m, '
                      'memory_used_mb=:new_memory_used_mb, disk_used_gb=:new_disk_used_gb WHERE node.id = :by_id AND '
                      'node.report_key = :by_report_key',
- 'nodes.q_name_of': 'SELECT node.name FROM node WHERE node.id = :by_id',
- 'nodes.q_peers': 'SELECT node.id, node.name, node.address, node.public_key, node.reported_at, node.silent_since FROM node '
-                  'ORDER BY node.name',
  'nodes.q_report': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, '
                    'agent_version=:new_agent_version, load_1m=:new_load_1m, memory_used_mb=:new_memory_used_mb, '
                    'disk_used_gb=:new_disk_used_gb, report_key=:new_report_key WHERE node.id = :by_id',
- 'nodes.q_row_of': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
-                   'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, node.shared_disk, '
-                   'node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, node.memory_mb_used, '
-                   'node.disk_gb_used FROM node WHERE node.id = :by_id',
- 'nodes.q_rows': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
-                 'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, node.shared_disk, '
-                 'node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, node.memory_mb_used, '
-                 'node.disk_gb_used FROM node ORDER BY node.name',
  'nodes.q_silent': 'UPDATE node SET silent_since=:new_silent_since WHERE node.id = :by_id AND node.silent_since IS NULL',
  'nodes.q_undo': 'UPDATE node_file SET undo=:new_undo WHERE node_file.node_id = :by_id',
  'nodes.q_update': 'UPDATE node SET state=:new_state, generation=(node.generation + 1), shared_disk=:new_shared_disk, '

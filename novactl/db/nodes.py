@@ -1,30 +1,29 @@
-"""Nodes: their rows, their last reports, and what every placement reads of them."""
+"""Nodes and their last reports."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from novactl.db.derived import HOT, facts_of, reshape, resum, shapes
+from novactl.db.derived import facts_of, reshape, resum, shapes
+from novactl.db.hardware import hardware, hardware_of, set_hardware
 from novactl.db.inventories import ensure_inventory, inventories, inventories_of, set_inventory, set_totals
 from novactl.db.named import Named
+from novactl.db.node_rows import MEASURED, SUMS, NodeRow, Peer, lean_rows, name_of, peers, row_of, rows
 from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
 from novactl.model.node import Node, NodeState
-from novactl.model.topology import Hardware, cpu_list
 
 __all__ = [
-    "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete", "ensure_inventory", "facts_of", "hardware",
-    "hardware_of", "insert", "inventories", "inventories_of", "lean_rows", "lock", "name_of", "names", "peers", "reshape",
-    "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent", "take_report", "update",
+    "NodeRow", "Peer", "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete", "ensure_inventory",
+    "facts_of", "hardware", "hardware_of", "insert", "inventories", "inventories_of", "lean_rows", "lock", "name_of", "names",
+    "peers", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent",
+    "take_report", "update",
 ]
 
-MEASURED = ("load_1m", "memory_used_mb", "disk_used_gb")
-"""What of a report changes all the time: columns, so that a report that brings nothing else writes nothing else."""
 _TIMES = ("taken_s", "age_s")
 _PLAIN = ("id", "name", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version", "generation",
           "reported_at", "silent_since", "created_at", "dedicated_cpus", "shared_disk", "failed_builds")
 _JSON = ("labels", "traits")
-_SUMS = tuple(f"{name}_{what}" for name in HOT.values() for what in ("capacity", "used", "max_unit"))
 
 
 def _record(row: Row) -> Node:
@@ -39,7 +38,7 @@ def _row(node: Node) -> dict[str, Any]:
     given = {name: getattr(node, name) for name in _PLAIN}
     return given | {
         "state": node.state.value, "labels": to_json(dict(node.labels)), "traits": to_json(sorted(node.traits)),
-        "shape": "", "servers": 0, "odd": int(bool(node.shared_disk)), "report_key": "", **dict.fromkeys(_SUMS, 0),
+        "shape": "", "servers": 0, "odd": int(bool(node.shared_disk)), "report_key": "", **dict.fromkeys(SUMS, 0),
         **dict.fromkeys(MEASURED),
     }
 
@@ -99,7 +98,7 @@ def update(tx: Tx, node: Node) -> None:
         return
     row = _row(node)
     kept = ("generation", "name", "reported_at", "silent_since", "created_at", "failed_builds", "shape", "servers", "odd", "report_key",
-            *_SUMS, *MEASURED)
+            *SUMS, *MEASURED)
     tx.run(q_update, by_id=row.pop("id"), **{f"new_{name}": value for name, value in row.items() if name not in kept})
     tx.run(q_undo, by_id=node.id, new_undo=to_json(dict(node.undo)))
     reshape(tx, [node.id])
@@ -186,152 +185,3 @@ def built(tx: Tx, node_id: str) -> None:
 
 def build_failed(tx: Tx, node_id: str) -> None:
     tx.run(q_build_failed, by_id=node_id)
-
-
-# ---------------------------------------------------------------- what placing reads
-
-class NodeRow(NamedTuple):
-    """A node without its files. The sums are by resource class; `odd`: other classes or limits than they tell matter too."""
-
-    id: str
-    name: str
-    state: str
-    reason: str
-    address: str
-    agent_version: str
-    shape: str
-    generation: int
-    reported_at: float | None
-    silent_since: float | None
-    servers: int
-    failed_builds: int
-    shared_disk: str
-    odd: int
-    load_1m: float | None
-    memory_used_mb: int | None
-    disk_used_gb: int | None
-    vcpu_used: int
-    memory_mb_used: int
-    disk_gb_used: int
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        return {name: value for name in MEASURED if (value := getattr(self, name)) is not None}
-
-    @property
-    def used(self) -> dict[str, int]:
-        return {name: value for name, column in HOT.items() if (value := getattr(self, f"{column}_used"))}
-
-
-class Peer(NamedTuple):
-    """What calling an agent, and knowing whether it needs to be called, takes."""
-
-    id: str
-    name: str
-    address: str
-    public_key: str
-    reported_at: float | None
-    silent_since: float | None
-
-
-@statement
-def q_lean(sa: Any, t: Any) -> Any:
-    n = t.node.c
-    flags = sa.case((n.state == "enabled", 2), else_=0) + sa.case((n.silent_since.is_(None), 1), else_=0) + 4 * n.odd + 8 * n.failed_builds
-    return sa.select(n.id, n.shape, n.generation, flags, n.reported_at, n.servers, *(n[name] for name in _SUMS))
-
-
-@statement
-def q_rows(sa: Any, t: Any) -> Any:
-    return sa.select(*(t.node.c[name] for name in NodeRow._fields)).order_by(t.node.c.name)
-
-
-@statement
-def q_row_of(sa: Any, t: Any) -> Any:
-    return sa.select(*(t.node.c[name] for name in NodeRow._fields)).where(t.node.c.id == sa.bindparam("by_id"))
-
-
-@statement
-def q_name_of(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.name).where(t.node.c.id == sa.bindparam("by_id"))
-
-
-@statement
-def q_peers(sa: Any, t: Any) -> Any:
-    return sa.select(*(t.node.c[name] for name in Peer._fields)).order_by(t.node.c.name)
-
-
-@statement
-def q_hardware(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.id, t.node.c.dedicated_cpus, t.node_file.c.hardware).select_from(t.node.join(t.node_file)).where(
-        t.node_file.c.hardware.is_not(None))
-
-
-@statement
-def q_hardware_write(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node_file, "hardware").where(t.node_file.c.node_id == sa.bindparam("by_id"))
-
-
-@statement
-def q_hardware_of(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.dedicated_cpus, t.node_file.c.hardware).select_from(t.node.join(t.node_file)).where(
-        t.node.c.id == sa.bindparam("by_node_id"))
-
-
-def lean_rows(tx: Tx) -> list[tuple]:
-    """Every node in one narrow read, in no order: (id, shape, generation, flags, reported_at, servers, capacity, used and max_unit
-    of VCPU, of MEMORY_MB and of DISK_GB).
-
-    The flags add up: 2 where it is enabled, 1 where it is not silent, 4 where the sums do not tell all (other classes, a min_unit
-    or step_size, a shared disk: read its whole view), 8 for each creation that failed there. One number is read faster than four.
-    """
-    return list(tx.stream(q_lean))
-
-
-def rows(tx: Tx) -> list[NodeRow]:
-    """Every node by name, nothing parsed."""
-    return [NodeRow(*row) for row in tx.stream(q_rows)]
-
-
-def row_of(tx: Tx, node_id: str) -> NodeRow | None:
-    found = next(iter(tx.stream(q_row_of, by_id=node_id)), None)
-    return None if found is None else NodeRow(*found)
-
-
-def name_of(tx: Tx, node_id: str) -> str:
-    """"" when it is not there."""
-    row = tx.one(q_name_of, by_id=node_id)
-    return "" if row is None else row["name"]
-
-
-def peers(tx: Tx) -> list[Peer]:
-    """Every node by name."""
-    return [Peer(*row) for row in tx.stream(q_peers)]
-
-
-def hardware(tx: Tx) -> dict[str, Hardware]:
-    """Node id -> what it has to give away piece by piece, of the nodes that have said so."""
-    return {id_: _hardware(text, dedicated) for id_, dedicated, text in tx.stream(q_hardware)}
-
-
-def hardware_of(tx: Tx, node_id: str) -> Hardware:
-    """Nothing, where the node has not said."""
-    row = tx.one(q_hardware_of, by_node_id=node_id)
-    return Hardware() if row is None or row["hardware"] is None else _hardware(row["hardware"], row["dedicated_cpus"])
-
-
-def _hardware(text: str, dedicated: str) -> Hardware:
-    return Hardware.from_plain({**from_json(text), "dedicated": cpu_list(dedicated)})
-
-
-def set_hardware(tx: Tx, node_id: str, found: Hardware) -> bool:
-    """Store a host's pieces; which CPUs are dedicated is the node's own word. True when they are others now: the generation rises."""
-    plain = found.to_plain()
-    del plain["dedicated"]
-    tx.one(q_lock, by_id=node_id)
-    row = tx.one(q_hardware_of, by_node_id=node_id)
-    if row is None or row["hardware"] == to_json(plain):
-        return False
-    tx.run(q_hardware_write, by_id=node_id, new_hardware=to_json(plain))
-    resum(tx, node_id)
-    return True
