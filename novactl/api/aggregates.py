@@ -197,7 +197,9 @@ def _without(belonging: Belonging, aggregate: Aggregate) -> Belonging:
 
 
 def _named(tx: Tx, everyone: Mapping[str, Belonging], refs: Sequence[str]) -> list[Belonging]:
-    return list({node.id: everyone[node.id] for node in (resolve(tx, "node", nodes, ref) for ref in refs)}.values())
+    """By id: rows are locked in this order everywhere."""
+    found = {node.id: everyone[node.id] for node in (resolve(tx, "node", nodes, ref) for ref in refs)}
+    return [found[id_] for id_ in sorted(found)]
 
 
 def _members(tx: Tx) -> dict[str, tuple[str, ...]]:

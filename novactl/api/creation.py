@@ -18,7 +18,7 @@ from novactl.conductor.placing import MANY, Asked, Placer, explained, refusal, r
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import begin
 from novactl.conductor.seed import check_user_data
-from novactl.db import flavors, groups, images, keypairs, nodes, operations, placement, projects, servers
+from novactl.db import derived, flavors, groups, images, keypairs, nodes, operations, placement, projects, servers
 from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, Conflict, NotFound, UsageError
 from novactl.model.flavor import Flavor
@@ -46,6 +46,8 @@ def create_servers(
         begun = begin_batch(cluster, wanted, names, detached=not wait)
     else:
         with cluster.db.write() as tx:
+            if wanted.hints.group:                            # nobody deletes it before its server is there
+                groups.lock(tx, resolve(tx, "server-group", groups, wanted.hints.group).id)
             begun = [
                 _begin(cluster, tx, server, record, detached=not wait) for server, record in _records(cluster, tx, wanted, names)]
     run_all(cluster, [Begun(saga.CREATE, operation) for operation in begun], watch, wait=wait, timeout_s=timeout_s)
@@ -59,10 +61,20 @@ def begin_batch(cluster: Cluster, wanted: CreateServer, names: Sequence[str], *,
     for _ in range(saga.PLACE_TRIES):
         try:
             with cluster.db.write() as tx:
+                _alone(tx, wanted)
                 return [_begin(cluster, tx, *one, detached=detached) for one in _decided(cluster, tx, wanted, names)]
         except placement.Moved:                               # another admin's claim came between: decide from fresh rows
             continue
     raise Conflict(f"servers {wanted.name}-…: the nodes change faster than {len(names)} can be placed", hint="try again")
+
+
+def _alone(tx: Tx, wanted: CreateServer) -> None:
+    """Hold what the claims of a batch rest on, in the order in which everybody locks it: two batches that took their nodes as
+    they decide would wait for each other in a ring, and one that others overtake is decided anew each time."""
+    projects.lock(tx, resolve(tx, "project", projects, wanted.hints.project or DEFAULT_PROJECT).id)
+    if wanted.hints.group:
+        groups.lock(tx, resolve(tx, "server-group", groups, wanted.hints.group).id)
+    derived.lock_all(tx)
 
 
 def _decided(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str]) -> Iterator[tuple[Server, saga.CreateServer, Decision]]:
@@ -174,6 +186,7 @@ def _tried(cluster: Cluster, wanted: CreateServer, names: Sequence[str]) -> Crea
     placed: list[Server] = []
     decisions: list[Decision] = []
     with contextlib.suppress(_Undone), cluster.db.write() as tx:
+        _alone(tx, wanted)
         for server, record, decision in _decided(cluster, tx, wanted, names):
             _begin(cluster, tx, server, record, detached=True)
             placed.append(servers.by_id(tx, server.id) or server)

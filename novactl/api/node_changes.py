@@ -12,7 +12,7 @@ from novactl.api.resolve import resolve
 from novactl.api.zones import Belonging
 from novactl.cluster import Cluster
 from novactl.conductor.history import note_on
-from novactl.db import nodes, placement
+from novactl.db import derived, nodes, placement
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, InUse, UsageError
 from novactl.model.amounts import amount_text, check_custom_class, checked, ratio_text
@@ -81,7 +81,7 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Chang
         said = _rewrite(tx, node, changed)
         return said + [sentence for one in _wanted(tx, node, change) if (sentence := _put(tx, node, one))]
 
-    return _changing(cluster, ref, act, dry_run)
+    return _changing(cluster, ref, act, dry_run, pool=change.shared_disk or "")
 
 
 def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Changed:
@@ -108,13 +108,13 @@ def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Ch
     return _changing(cluster, ref, act, dry_run)
 
 
-def _changing(cluster: Cluster, ref: str, act: Callable[[Tx, Node], list[str]], dry_run: bool) -> Changed:
-    """Do `act` on a node, which tells what it changed; a dry run does all of it and takes it back."""
+def _changing(cluster: Cluster, ref: str, act: Callable[[Tx, Node], list[str]], dry_run: bool, *, pool: str = "") -> Changed:
+    """Do `act` on a node, which tells what it changed; a dry run does all of it and takes it back. `pool` is what its disk may join."""
     try:
         with cluster.db.write() as tx:
             zones.hold(tx)
             named: Node = resolve(tx, "node", nodes, ref)
-            nodes.lock(tx, named.id)                          # of two who set it at once the second reads what the first wrote
+            derived.lock_with_pools(tx, named.id, pool)         # of two who set it at once the second reads what the first wrote
             node = nodes.by_id(tx, named.id) or named
             if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
                 raise Conflict(f"node {node.name} is {node.state.value}", command="novactl operation list")

@@ -135,10 +135,10 @@ def start(run: Run, record: CreateServer) -> CreateServer:
 
 
 def built(run: Run, tx: Tx, record: CreateServer) -> None:
+    nodes.built(tx, record.node)                              # nodes before servers: rows are locked in one order
     server, now = server_in(tx, record.server), run.cluster.clock.now()
     servers.move_state(tx, server, advance(server.state, Event.BUILT, server.name), operation_id="", at=now)
     servers.launched(tx, server.id, now)
-    nodes.built(tx, record.node)
     note(run, tx, Event.BUILT, f"on {node_of(run, record.node).name}")
 
 

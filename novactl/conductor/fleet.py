@@ -109,7 +109,7 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | Peer] | N
     now = cluster.clock.now()
     errors: dict[str, NovaError] = {}
     with cluster.db.write() as tx:
-        for node in stale:
+        for node in sorted(stale, key=lambda node: node.id):  # rows are locked in this order everywhere
             answer = answers[node.id]
             if isinstance(answer, NovaError):
                 errors[node.id] = answer

@@ -23,11 +23,13 @@ from novactl.conductor import owner
 from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
+from novactl.db.refusals import Crossed
 from novactl.db.statements import Tx
 from novactl.errors import Busy, NovaError, Stuck, Superseded
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 R = TypeVar("R")
+CROSSED_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -191,15 +193,18 @@ class Driver(Generic[R]):
                 self._mark(tx, position, StepState.STARTED)
             self._enter(step.name, "do", "started")
             try:
-                self.record = step.do(self.run, self.record)
+                self.record = _again(lambda step=step: step.do(self.run, self.record))
             except NovaError as error:
                 self.run.progress(state="failed", detail=error.message)
                 raise
             self.run.progress(state="done")
             finished = position
+        _again(lambda: self._finish(finished))
+
+    def _finish(self, last: int | None) -> None:
         with self.run.tx() as tx:
-            if finished is not None:
-                self._mark(tx, finished, StepState.DONE)
+            if last is not None:
+                self._mark(tx, last, StepState.DONE)
             self.saga.finish(self.run, tx, self.record)
             self._write(tx, state=OperationState.OK, ended_at=self.cluster.clock.now(), error=None)
 
@@ -228,7 +233,7 @@ class Driver(Generic[R]):
             step = self.saga.steps[position]
             self._enter(step.name, "undo", "running")
             try:
-                step.undo(self.run, self.record)
+                _again(lambda step=step: step.undo(self.run, self.record))
             except (Superseded, Stuck):
                 raise
             except Exception as failed:
@@ -243,6 +248,9 @@ class Driver(Generic[R]):
         raise error
 
     def _fail(self, error: NovaError) -> None:
+        _again(lambda: self._failed(error))
+
+    def _failed(self, error: NovaError) -> None:
         with self.run.tx() as tx:
             self.saga.fail(self.run, tx, self.record, error)
             self._write(tx, state=OperationState.FAILED, ended_at=self.cluster.clock.now(), error=error.as_dict())
@@ -300,6 +308,16 @@ def taken(cluster: Cluster, tx: Tx, operation: Operation, state: OperationState)
     if not operations.take(tx, operation, state=state, owner=me, lease_until=until):
         raise operations.superseded(operation)
     return dataclasses.replace(operation, state=state, owner=me, lease_until=until, epoch=operation.epoch + 1)
+
+
+def _again(act: Callable[[], R]) -> R:
+    """What `act` returns, which may be done twice: begun anew when the database ended it for another that waited for it."""
+    for _ in range(CROSSED_TRIES - 1):
+        try:
+            return act()
+        except Crossed:
+            continue
+    return act()
 
 
 def _as_error(crash: Exception) -> NovaError:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, Integr
 
 from novactl.db import meta, schema
 from novactl.db.engine import Database, raced
-from novactl.db.refusals import Moved
+from novactl.db.refusals import Crossed
 from novactl.db.statements import Row, Statement, Tx
 from novactl.errors import DatabaseFailed
 
@@ -92,7 +92,7 @@ class CoreDatabase(Database):
             raise raced(str(failed.orig).strip().splitlines()[0]) from failed
         except DBAPIError as failed:
             if _crossed(failed):
-                raise Moved(
+                raise Crossed(
                     "two commands waited for each other, and the database ended this one", hint="look again, then try again") from failed
             raise DatabaseFailed(f"database {self.where}: {str(failed.orig).strip()}") from failed
         except SQLAlchemyError as failed:

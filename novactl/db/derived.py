@@ -105,6 +105,31 @@ def lock_pool(tx: Tx, pool: str) -> list[str]:
     return [id_ for (id_,) in tx.stream(q_lock_pool, by_pool=pool)]
 
 
+@statement
+def q_lock_all(sa: Any, t: Any) -> Any:
+    return sa.select(t.node.c.id).order_by(t.node.c.id).with_for_update(key_share=True)
+
+
+@statement
+def q_lock_with_pools(sa: Any, t: Any) -> Any:
+    mine = sa.select(t.node.c.shared_disk).where(t.node.c.id == sa.bindparam("by_id")).scalar_subquery()
+    pool = t.node.c.shared_disk
+    return sa.select(t.node.c.id).where(sa.or_(
+        t.node.c.id == sa.bindparam("by_id"), sa.and_(pool != "", sa.or_(pool == sa.bindparam("by_pool"), pool == mine)),
+    )).order_by(t.node.c.id).with_for_update(key_share=True)
+
+
+def lock_all(tx: Tx) -> None:
+    """No node changes until the transaction ends: for who will claim of many. (SQLite's writers are alone anyway: there the
+    first row is all that is read.)"""
+    tx.one(q_lock_all)
+
+
+def lock_with_pools(tx: Tx, node_id: str, pool: str = "") -> None:
+    """Lock a node with all whose disk is in its pool or in `pool`, in the order of ids."""
+    list(tx.stream(q_lock_with_pools, by_id=node_id, by_pool=pool))
+
+
 # ---------------------------------------------------------------- shapes
 
 @statement

@@ -58,6 +58,11 @@ def q_hold(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_lock(sa: Any, t: Any) -> Any:
+    return sa.select(t.server_group.c.id).where(t.server_group.c.id == sa.bindparam("by_id")).with_for_update()
+
+
+@statement
 def q_placed(sa: Any, t: Any) -> Any:
     """The members that hold claims, but for one of them, each with its node's labels."""
     s, c = t.server.c, t.claim.c
@@ -73,8 +78,14 @@ def q_node(sa: Any, t: Any) -> Any:
 
 def delete(tx: Tx, group_id: str) -> bool:
     """True when there was one. Its members belong to none then."""
+    lock(tx, group_id)
     tx.run(q_ungroup, by_id=group_id)
     return groups.delete(tx, group_id)
+
+
+def lock(tx: Tx, group_id: str) -> bool:
+    """Nobody joins it, deletes it or claims for it until the transaction ends. False when it is gone."""
+    return tx.one(q_lock, by_id=group_id) is not None
 
 
 def members(tx: Tx, group_id: str) -> list[Member]:

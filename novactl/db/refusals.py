@@ -11,6 +11,10 @@ class Moved(Conflict):
     code = "placement.moved"
 
 
+class Crossed(Moved):
+    """Two transactions waited for each other, and the database ended this one: all of it may be done again."""
+
+
 class OverCapacity(Moved):
     """The node no longer has the room."""
 

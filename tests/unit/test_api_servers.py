@@ -17,6 +17,7 @@ from novactl.api.recovery import settle
 from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
 from novactl.db import meta, placement
+from novactl.db.refusals import Crossed
 from novactl.errors import (
     AgentRefused,
     AlreadyExists,
@@ -505,3 +506,19 @@ def test_a_node_that_hangs_costs_a_command_its_budget_only(world: World) -> None
     finally:
         background.hand_over = original
         freed.set()
+
+
+def test_a_deletion_whose_transaction_the_database_ends_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the point of no return two commands wait for each other, and the database ends this one's transaction: it is begun anew."""
+    api.create(world.cluster, wanted())
+    release, times = placement.release, []
+
+    def crossed(*args: str) -> None:
+        release(*args)
+        times.append(args)
+        if len(times) < 3:
+            raise Crossed("two commands waited for each other")
+
+    monkeypatch.setattr(placement, "release", crossed)
+    api.delete(world.cluster, "web")
+    assert len(times) == 3 and world.leftovers() == []
