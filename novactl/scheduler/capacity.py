@@ -21,12 +21,13 @@ from novactl.scheduler.contest import STEADY, Contest, with_server
 from novactl.scheduler.filters import requested
 from novactl.scheduler.filters.base import Filter, applies, by_facts
 from novactl.scheduler.profiles import DEFAULT, Profile
-from novactl.scheduler.request import NodeView, Request
+from novactl.scheduler.request import NodeView, Reject, Request
+from novactl.scheduler.stack import Stack, can_count, can_order
 from novactl.scheduler.survival import CODE, Survival
 
 RESOURCES = "resources"
-_FEW = 256
-"""So many placements are tried one by one."""
+_FEW = 128
+"""So many placements are tried one by one rather than together."""
 
 
 class Stop(NamedTuple):
@@ -68,92 +69,126 @@ def capacity(
     shared = bool(request.amounts.get(DISK_GB)) and any(view.shared_disk for view in views)
     if not request.amounts or not any(request.amounts.values()):
         raise UsageError("a server that asks for nothing fits without end", hint="ask for processors, memory or disk")
+    stack: Stack | None = None
     if hard or shared:
         contest = Contest(request, views, profile)
         while contest.place() is not None:
             pass
         room, after = contest.taken, contest.views
     else:
-        room, after = _reckoned(request, views, profile)
+        room, after, stack = _reckoned(request, views, profile)
     per_node = tuple(NodeRoom(view.id, view.name, fits) for view, fits in zip(views, room, strict=True))
     fullest = min((node for node in per_node if node.fits), key=lambda node: (node.fits, node.name), default=None)
     found = Capacity(
         count=sum(room), limited_by=_stop(request, after, profile), per_node=per_node, next_to_fill=fullest.name if fullest else "")
-    return found if survival is None else _surviving(found, request, views, profile, survival)
+    if survival is None:
+        return found
+    weighers = [pair for pair in profile.weighers if applies(pair[0], request)]
+    if stack and can_order(weighers, request):
+        count, refused = _ordered(request, views, stack.order(weighers, room), survival)
+    else:
+        count, refused = _contested(request, views, profile, survival)
+    stop = Stop(CODE, len(refused), len(views), refused[min(refused)].text) if refused else found.limited_by
+    return dataclasses.replace(found, n_plus_1=count, n_plus_1_limited_by=stop)
 
 
-def _surviving(found: Capacity, request: Request, views: Sequence[NodeView], profile: Profile, survival: Survival) -> Capacity:
-    own, begun = _ahead(request, views, profile, survival)
-    contest = Contest(request, begun, profile, own.refusal)
-    while (at := contest.place()) is not None:
-        own.take(request, contest.views[at].id)
-    stop = found.limited_by
-    if contest.possible:
-        stop = Stop(CODE, len(contest.possible), len(views), contest.refused[contest.possible[0]].text)
-    placed = sum(view.servers for view in contest.views) - sum(view.servers for view in views)
-    return dataclasses.replace(found, n_plus_1=placed, n_plus_1_limited_by=stop)
+def _ordered(
+    request: Request, views: Sequence[NodeView], order: Sequence[int], survival: Survival,
+) -> tuple[int, Mapping[int, Reject]]:
+    """How many of the placements in `order` (Stack.order) N+1 allows, and the nodes that it refused though they had room.
+
+    A node that was refused once stays so, and those after it go on without it. Singly tried are the last before a refusal
+    and a few after it; between them as many are taken together as certainly are all allowed.
+    """
+    own, left, refused = survival.copy(), list(order), dict[int, Reject]()
+    count = alone = 0
+    while left:
+        if len(left) > max(alone, 2 * _FEW):
+            own, more, unsure = _ahead(request, views, left, own)
+            count, left, alone = count + more, left[more:], unsure - more
+        for number, at in enumerate(left[:max(alone, _FEW)], 1):
+            reject = own.refusal(request, views[at].id)
+            if reject:
+                refused[at] = reject
+                left, alone = [other for other in left[number:] if other != at], _FEW
+                break
+            own.take(request, views[at].id)
+            count += 1
+        else:
+            left, alone = left[max(alone, _FEW):], 0
+    return count, refused
 
 
 def _ahead(
-    request: Request, views: Sequence[NodeView], profile: Profile, survival: Survival,
-) -> tuple[Survival, Sequence[NodeView]]:
-    """The plans and the nodes after as many placements as certainly are all allowed, so that few are left to be tried.
+    request: Request, views: Sequence[NodeView], order: Sequence[int], survival: Survival,
+) -> tuple[Survival, int, int]:
+    """The plans after as many placements in `order` as certainly are all allowed, how many these are, and how many are too many.
 
     Where the cluster bears the first so many servers together, it bore each of them: fewer servers never need more room.
     """
-    contest = Contest(request, views, profile)
-    order: list[int] = []
-    while len(order) < _FEW and (at := contest.place()) is not None:
-        order.append(at)
-    if len(order) < _FEW:
-        return survival.copy(), views
-    while (at := contest.place()) is not None:
-        order.append(at)
-    low, high, step = 0, len(order) + 1, _FEW // 2
-    known, counts = survival, Counter[int]()
-    while high - low > 2 * _FEW:
-        middle = max(high - step, (low + high) // 2)
-        more = Counter(order[:middle])
-        joined = survival.joined(request, {views[at].id: count for at, count in more.items()})
+    low, high, known = 0, len(order) + 1, survival
+    while high - low > _FEW:
+        middle = high - max(1, (high - low) // 8)             # a count that is too high is found out sooner than one that is not
+        joined = survival.joined(request, {views[at].id: count for at, count in Counter(order[:middle]).items()})
         if joined is None:
-            high, step = middle, 2 * step
+            high = middle
         else:
-            low, known, counts = middle, joined, more
-    own = survival.copy() if known is survival else known
-    return own, [with_server(view, request, count=counts[at]) if counts[at] else view for at, view in enumerate(views)]
+            low, known = middle, joined
+    return known, low, high
 
 
-def _reckoned(request: Request, views: Sequence[NodeView], profile: Profile) -> tuple[list[int], list[NodeView]]:
-    """For each node how many fit, and the node with all of them."""
+def _contested(
+    request: Request, views: Sequence[NodeView], profile: Profile, survival: Survival,
+) -> tuple[int, Mapping[int, Reject]]:
+    """As `_ordered`, where the next placement depends on more than its own node: each is decided anew, after the first refusal singly."""
+    ahead = Contest(request, views, profile)
+    order = list(iter(ahead.place, None))
+    own, count, _ = _ahead(request, views, order, survival) if len(order) > 2 * _FEW else (survival, 0, 0)
+    own = survival.copy() if own is survival else own
+    counts = Counter(order[:count])
+    begun = [with_server(view, request, count=counts[at]) if counts[at] else view for at, view in enumerate(views)]
+    contest = Contest(request, begun, profile, own.refusal)
+    while (at := contest.place()) is not None:
+        own.take(request, contest.views[at].id)
+        count += 1
+    return count, {at: contest.refused[at] for at in contest.possible}
+
+
+def _reckoned(request: Request, views: Sequence[NodeView], profile: Profile) -> tuple[list[int], list[NodeView], Stack]:
+    """For each node how many fit, the node with all of them, and columns of them all."""
     checks = [check for check in (requested, *profile.filters) if applies(check, request)]
     standing = [check for check in checks if by_facts(check)]
     moving = [check for check in checks if not by_facts(check) and check.name not in (*STEADY, RESOURCES)]
     steady = [check for check in checks if check.name in (*STEADY, RESOURCES) and not by_facts(check)]
     kinds: dict[str, bool] = {}
-    room, after = [], []
+    most: list[int] = []
     for view in views:
         key = view.facts.key
         if key not in kinds:
             kinds[key] = not any(check(request, view) for check in standing)
-        fits, full = 0, view
-        if kinds[key] and not any(check(request, view) for check in steady):
-            fits, full = _stacked(request, view, moving)
-        room.append(fits)
-        after.append(full)
-    return room, after
+        passes = kinds[key] and not any(check(request, view) for check in steady)
+        most.append(_by_amounts(request, view) if passes else 0)
+    slow = [check for check in moving if not can_count(check)]
+    if slow:
+        most = [_one_by_one(request, view, slow, upto) for view, upto in zip(views, most, strict=True)]
+    stack = Stack(request, views, most)
+    room = stack.room([check for check in moving if can_count(check)])
+    return room, [with_server(view, request, count=fits) if fits else view for view, fits in zip(views, room, strict=True)], stack
 
 
-def _stacked(request: Request, view: NodeView, moving: Sequence[Filter]) -> tuple[int, NodeView]:
-    """How many go onto a node that takes one: by its resources, and server after server where a filter counts something else."""
-    most = min(
+def _by_amounts(request: Request, view: NodeView) -> int:
+    """How many its resources hold."""
+    return min(
         (inventory.capacity - view.used.get(name, 0)) // amount if (inventory := view.inventories.get(name)) else 0
         for name, amount in request.amounts.items() if amount)
+
+
+def _one_by_one(request: Request, view: NodeView, checks: Sequence[Filter], most: int) -> int:
+    """How many go onto a node, server after server, until one of the filters says no."""
     fits = 0
-    if moving:
-        while fits < most and not any(check(request, view) for check in moving):
-            view, fits = with_server(view, request), fits + 1
-        return fits, view
-    return most, with_server(view, request, count=most)
+    while fits < most and not any(check(request, view) for check in checks):
+        view, fits = with_server(view, request), fits + 1
+    return fits
 
 
 def _stop(request: Request, views: Sequence[NodeView], profile: Profile) -> Stop:
