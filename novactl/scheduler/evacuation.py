@@ -17,12 +17,15 @@ from novactl.scheduler.ground import Ground, Kind, Resident
 from novactl.scheduler.request import GroupView
 from novactl.scheduler.topology import fitting_on
 
+Crowds = Mapping[Kind, Sequence[Resident]]
+"""The servers of a node, by what they ask for."""
+
 
 class Plan(NamedTuple):
-    """For the loss of one node: its servers and the indices of the nodes they go to, and those that find none. `load` is what
-    the moves take, by slot; `heads` how many go to a node."""
+    """For the loss of one node: its servers and the indices of the nodes they go to, some together, and those that find none. `load` is
+    what the moves take, by slot; `heads` how many go to a node."""
 
-    moves: tuple[tuple[Resident, int], ...]
+    moves: tuple[tuple[Sequence[Resident], int], ...]
     unplaced: tuple[Resident, ...]
     load: Mapping[int, int]
     heads: Mapping[int, int]
@@ -37,13 +40,13 @@ class _Order(enum.Enum):
     do. What is added to a plan later goes to the emptiest: few nodes take it, and few placements disturb it."""
 
 
-def planned(ground: Ground, lost: int, residents: Sequence[Resident]) -> Plan:
+def planned(ground: Ground, lost: int, crowds: Crowds) -> Plan:
     """Where the servers of node `lost` go: the first order that places all, else the one that places the most."""
-    bundles = sorted(_bundles(ground, lost, residents), key=lambda bundle: (-bundle.share, bundle.members[0].id))
+    bundles = sorted(_bundles(ground, crowds), key=lambda bundle: (-bundle.share, bundle.members[0].id))
     best = NOTHING
     orders = tuple(_Order) if _may_fit(ground, lost, bundles) else (_Order.AROUND,)
     for order in orders:
-        attempt = _Attempt(ground, lost, residents, order)
+        attempt = _Attempt(ground, lost, crowds, order)
         for bundle in bundles:
             attempt.place(bundle)
         plan = attempt.plan()
@@ -56,7 +59,7 @@ def planned(ground: Ground, lost: int, residents: Sequence[Resident]) -> Plan:
 
 def extended(ground: Ground, lost: int, plan: Plan, resident: Resident) -> Plan:
     """`plan` with one server more, one that looks at no other server; the moves of the others stay."""
-    attempt = _Attempt(ground, lost, (), _Order.EMPTIEST, plan)
+    attempt = _Attempt(ground, lost, {}, _Order.EMPTIEST, plan)
     attempt.place(_Bundle(ground, (resident,)))
     return attempt.plan()
 
@@ -68,9 +71,13 @@ def repaired(ground: Ground, lost: int, plan: Plan, target: int) -> Plan:
     for base in ground.bases:
         load.pop(base + target, None)
     heads.pop(target, None)
-    attempt = _Attempt(ground, lost, (), _Order.EMPTIEST, Plan(tuple(kept), plan.unplaced, load, heads))
-    for bundle in _crowds(ground, [resident for resident, at in plan.moves if at == target]):
-        attempt.place(bundle)
+    attempt = _Attempt(ground, lost, {}, _Order.EMPTIEST, Plan(tuple(kept), plan.unplaced, load, heads))
+    alike: dict[Kind, list[Resident]] = {}
+    for members, at in plan.moves:
+        if at == target:
+            alike.setdefault(ground.kind(members[0].request), []).extend(members)
+    for members in alike.values():
+        attempt.place(_Bundle(ground, members, crowd=True))
     return attempt.plan()
 
 
@@ -91,16 +98,17 @@ class _Bundle:
         self.demand, self.share = list(whole.items()), sum(kind.share for kind in self.kinds)
 
 
-def _bundles(ground: Ground, lost: int, residents: Sequence[Resident]) -> Iterator[_Bundle]:
-    """Members of an affinity group that has no wider scope stay together, and so do servers that ask for the same host."""
-    kinds = [ground.kind(resident.request) for resident in residents]
-    if all(kind.plain for kind in kinds):
-        yield from _crowds(ground, residents)
+def _bundles(ground: Ground, crowds: Crowds) -> Iterator[_Bundle]:
+    """Members of an affinity group that has no wider scope stay together, and so do servers that ask for the same host. Servers that
+    look at no other are crowds, but one by one where nodes share a disk."""
+    if not ground.pooled and all(kind.plain for kind in crowds):
+        yield from (_Bundle(ground, members, crowd=True) for members in crowds.values())
         return
-    here = {resident.id: number for number, resident in enumerate(residents)}
-    leader = list(range(len(residents)))
+    pairs = [(kind, resident) for kind, members in crowds.items() for resident in members]
+    here = {resident.id: number for number, (_, resident) in enumerate(pairs)}
+    leader = list(range(len(pairs)))
     first_of: dict[str, int] = {}
-    for number, kind in enumerate(kinds):
+    for number, (kind, _) in enumerate(pairs):
         linked = [here[id_] for id_ in kind.beside if id_ in here]
         if kind.group and kind.group.policy is Policy.AFFINITY and not kind.group.scope:
             linked.append(first_of.setdefault(kind.group.name, number))
@@ -108,20 +116,9 @@ def _bundles(ground: Ground, lost: int, residents: Sequence[Resident]) -> Iterat
             one, two = leader[number], leader[other]
             leader = [min(one, two) if of in (one, two) else of for of in leader]
     together: dict[int, list[Resident]] = {}
-    for number, resident in enumerate(residents):
+    for number, (_, resident) in enumerate(pairs):
         together.setdefault(leader[number], []).append(resident)
     yield from (_Bundle(ground, members) for members in together.values())
-
-
-def _crowds(ground: Ground, residents: Iterable[Resident]) -> Iterator[_Bundle]:
-    """Servers that look at no other server, by kind; one by one where nodes share a disk."""
-    if ground.pooled:
-        yield from (_Bundle(ground, (resident,)) for resident in residents)
-        return
-    alike: dict[int, list[Resident]] = {}
-    for resident in residents:
-        alike.setdefault(id(ground.kind(resident.request)), []).append(resident)
-    yield from (_Bundle(ground, members, crowd=True) for members in alike.values())
 
 
 def _alike(kinds: Iterable[Kind], kind: Kind) -> int:
@@ -143,7 +140,7 @@ def _may_fit(ground: Ground, lost: int, bundles: Iterable[_Bundle]) -> bool:
 class _Attempt:
     """One walk over the servers of a lost node, largest first."""
 
-    def __init__(self, ground: Ground, lost: int, residents: Iterable[Resident], order: _Order, start: Plan = NOTHING) -> None:
+    def __init__(self, ground: Ground, lost: int, crowds: Crowds, order: _Order, start: Plan = NOTHING) -> None:
         self.ground, self.lost, self.order = ground, lost, order
         self.moves, self.unplaced = list(start.moves), list(start.unplaced)
         self.load, self.heads = dict(start.load), dict(start.heads)
@@ -152,10 +149,9 @@ class _Attempt:
         """Group -> domain -> members that this plan brings there, less those that leave with the lost node."""
         self.where: dict[str, int] = {}
         self.fittings: dict[int, tuple[Fitting, ...]] = {}
-        for resident in residents:
-            group = ground.kind(resident.request).group
-            if group:
-                self._count(group, lost, -1)
+        for kind, members in crowds.items():
+            if kind.group:
+                self._count(kind.group, lost, -len(members))
 
     def plan(self) -> Plan:
         return Plan(tuple(self.moves), tuple(self.unplaced), self.load, self.heads)
@@ -171,7 +167,7 @@ class _Attempt:
         for slot, amount in self._needs(bundle, at):
             self.load[slot] = self.load.get(slot, 0) + amount
         for resident, kind in zip(bundle.members, bundle.kinds, strict=True):
-            self.moves.append((resident, at))
+            self.moves.append(((resident,), at))
             self.where[resident.id] = at
             if kind.group:
                 self._count(kind.group, at, 1)
@@ -192,7 +188,7 @@ class _Attempt:
                 continue
             for base, amount in bundle.demand:
                 load[base + at] = load.get(base + at, 0) + most * amount
-            self.moves += [(resident, at) for resident in left[:most]]
+            self.moves.append((left[:most], at))
             self.heads[at] = before + most
             del left[:most]
             if not left:

@@ -18,6 +18,9 @@ _OWN = ("resources", "numa", "pci")
 """Filters whose part is done here, with what a plan has moved by then."""
 
 
+_MANY = 1 << 30
+
+
 class Resident(NamedTuple):
     """A server where it is. `request` is what it asks of any node, by the words of its creation; servers of one kind may share it.
     Of its group name, policy, scope and limit are read: who the members are, the residents say."""
@@ -30,7 +33,7 @@ class Resident(NamedTuple):
 
 class Kind:
     """What servers have in common that ask for the same. `demand` has (base of the class's slots, amount); `known` is what the filters
-    said of a node with so many servers more."""
+    said of a node with so many servers more, `always` whether they say yes however many."""
 
     def __init__(self, ground: Ground, request: Request) -> None:
         wants = request.wants
@@ -48,6 +51,7 @@ class Kind:
         self.share = max((amount / ground.mean(base) for base, amount in self.demand), default=0.0)
         self.by_shape: dict[int, bool] = {}
         self.known: dict[tuple[int, int], bool] = {}
+        self.always: dict[int, bool] = {}
 
     @property
     def plain(self) -> bool:
@@ -156,10 +160,19 @@ class Ground:
 
     def allows(self, kind: Kind, at: int, more: int) -> bool:
         """Whether every filter lets such a server onto the node when it has `more` servers than it has now. Room is not looked at."""
+        if self.always(kind, at):
+            return True
         key = at, self.heads[at] + more
         found = kind.known.get(key)
         if found is None:
             found = kind.known[key] = self._judged(kind, *key)
+        return found
+
+    def always(self, kind: Kind, at: int) -> bool:
+        """Whether they do with the servers that it was given with and with any number more: those that count them count up to a limit."""
+        found = kind.always.get(at)
+        if found is None:
+            found = kind.always[at] = self._judged(kind, at, _MANY) and self._judged(kind, at, 0)
         return found
 
     def _judged(self, kind: Kind, at: int, more: int) -> bool:

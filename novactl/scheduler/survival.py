@@ -11,10 +11,11 @@ allow, and never allows what has no plan.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import NamedTuple
 
 from novactl.model.resources import spoken
-from novactl.scheduler.evacuation import NOTHING, Plan, extended, planned, repaired
+from novactl.scheduler.evacuation import NOTHING, Crowds, Plan, extended, planned, repaired
 from novactl.scheduler.ground import Ground, Kind, Resident
 from novactl.scheduler.profiles import DEFAULT, Profile
 from novactl.scheduler.request import NodeView, Reject, Request
@@ -22,7 +23,6 @@ from novactl.scheduler.request import NodeView, Reject, Request
 __all__ = ["Loss", "Resident", "Survival"]
 
 CODE = "n_plus_1"
-_MANY = 1 << 30
 
 
 class Loss(NamedTuple):
@@ -48,11 +48,15 @@ class Survival:
 
     def __init__(self, nodes: Iterable[NodeView], residents: Iterable[Resident], profile: Profile = DEFAULT) -> None:
         self._ground = Ground(nodes, profile)
-        self._residents: dict[int, list[Resident]] = {}
+        self._residents: dict[int, Crowds] = {}
         self._grouped: dict[str, set[int]] = {}
         self._tied: set[int] = set()
         """Nodes with servers that look at other servers."""
         self._plans: dict[int, Plan] = {}
+        self._found: dict[int, Plan] = {}
+        """Plans that are not among them yet."""
+        self._weak = 0
+        """The lost node that was the first to have too little room."""
         self._touching: dict[int, dict[int, int]] = {}
         """Slot -> the lost nodes whose plans rest on it, and how much; for a node itself (-1 - index) how many servers."""
         self._limited: dict[tuple[int, int], bool] = {}
@@ -69,10 +73,10 @@ class Survival:
         twin = object.__new__(Survival)
         twin.__dict__.update(self.__dict__)
         twin._ground = self._ground.copy()
-        twin._residents = {at: list(residents) for at, residents in self._residents.items()}
+        twin._residents = dict(self._residents)
         twin._grouped = {name: set(nodes) for name, nodes in self._grouped.items()}
         twin._tied = set(self._tied)
-        twin._plans, twin._limited = dict(self._plans), dict(self._limited)
+        twin._plans, twin._found, twin._limited = dict(self._plans), dict(self._found), dict(self._limited)
         twin._touching = {slot: dict(loads) for slot, loads in self._touching.items()}
         twin._tried = None
         return twin
@@ -88,7 +92,7 @@ class Survival:
         """Where each server of the node would go (ids of nodes), in the order that the plan takes them."""
         self._settle()
         plan = self._plans.get(self._ground.index[node_id], NOTHING)
-        return tuple((resident, self._ground.views[at].id) for resident, at in plan.moves)
+        return tuple((resident, self._ground.views[at].id) for members, at in plan.moves for resident in members)
 
     def refusal(self, request: Request, node_id: str) -> Reject | None:
         """Why the server of `request` should not go to the node, which has room for it; None: the cluster bears it."""
@@ -117,21 +121,23 @@ class Survival:
         None where one more server would be without a place, and where the servers look at each other: then they come one by one.
         """
         self._settle()
-        kind, twin = self._ground.kind(request), self.copy()
-        if not kind.plain or twin._ground.pooled:
+        kind = self._ground.kind(request)
+        if not kind.plain or self._ground.pooled:
             return None
+        twin = self.copy()
+        ground = twin._ground
         for node_id, count in counts.items():
             if count:
-                at = twin._ground.index[node_id]
+                at = ground.index[node_id]
                 new = Resident("", request.server, node_id, request)
-                twin._residents.setdefault(at, []).extend([new] * count)
-                twin._ground.put(new, at, count)
-        for lost, residents in sorted(twin._residents.items()):
-            before = self._plans.get(lost, NOTHING)
-            plan = planned(twin._ground, lost, residents)
-            if _worse(before, plan):
+                twin._residents[at] = twin._with(twin._residents.get(at, {}), *repeat(new, count))
+                ground.put(new, at, count)
+        for lost in sorted(twin._residents, key=lambda at: (at != self._weak, at)):
+            plan = twin._found[lost] = planned(ground, lost, twin._residents[lost])
+            if plan.unplaced and _worse(self._plans.get(lost, NOTHING), plan):
+                self._weak = lost
                 return None
-            twin._keep(lost, plan)
+        twin._plans, twin._touching, twin._short = {}, {}, None
         return twin
 
     # ---- changing
@@ -150,13 +156,13 @@ class Survival:
         self._admit(resident, at)
         self._ground.put(resident, at)
         for lost, plan in changes.items():
-            self._keep(lost, plan or planned(self._ground, lost, self._residents.get(lost, ())))
+            self._keep(lost, plan or planned(self._ground, lost, self._residents.get(lost, {})))
 
     # ---- how
 
     def _admit(self, resident: Resident, at: int) -> None:
-        self._residents.setdefault(at, []).append(resident)
         kind = self._ground.kind(resident.request)
+        self._residents[at] = self._with(self._residents.get(at, {}), resident)
         if kind.group:
             self._grouped.setdefault(kind.group.name, set()).add(at)
         if not kind.plain:
@@ -165,9 +171,9 @@ class Survival:
     def _settle(self) -> None:
         """Every node with servers has a plan."""
         if len(self._plans) < len(self._residents):
-            for at, residents in self._residents.items():
+            for at, crowds in self._residents.items():
                 if at not in self._plans:
-                    self._keep(at, planned(self._ground, at, residents))
+                    self._keep(at, self._found.pop(at, None) or planned(self._ground, at, crowds))
 
     def _keep(self, lost: int, plan: Plan) -> None:
         before = self._plans.get(lost, NOTHING)
@@ -201,12 +207,12 @@ class Survival:
         found = self._limited.get(key)
         if found is None:
             found = self._limited[key] = any(
-                ground.allows(kind, at, 0) and not ground.allows(kind, at, _MANY) for kind in tuple(ground.kinds.values()))
+                not ground.always(kind, at) and ground.allows(kind, at, 0) for kind in tuple(ground.kinds.values()))
         return found
 
     def _replanned(self, lost: int, before: Plan, at: int, new: Resident | None) -> Plan:
         """A plan for the ground as it is, by the least that `before` needs changed; `new` comes to it."""
-        ground, residents = self._ground, self._residents.get(lost, [])
+        ground, crowds = self._ground, self._residents.get(lost, {})
         simple = lost not in self._tied and not ground.pooled
         if new is None:
             plan = repaired(ground, lost, before, at) if simple else None
@@ -214,7 +220,12 @@ class Survival:
             plan = extended(ground, lost, before, new) if simple and ground.kind(new.request).plain else None
         if plan is not None and len(plan.unplaced) == len(before.unplaced):
             return plan
-        return planned(ground, lost, residents if new is None else [*residents, new])
+        return planned(ground, lost, crowds if new is None else self._with(crowds, new))
+
+    def _with(self, crowds: Crowds, *new: Resident) -> Crowds:
+        """With one or more that ask for the same."""
+        kind = self._ground.kind(new[0].request)
+        return {**crowds, kind: (*crowds.get(kind, ()), *new)}
 
     def _loss(self, lost: int, unplaced: Iterable[Resident]) -> Loss:
         ground = self._ground
