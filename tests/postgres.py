@@ -1,7 +1,9 @@
-"""A PostgreSQL server for tests: its own directory, its own socket, an unprivileged user, no port."""
+"""PostgreSQL for tests: a server with its own directory, its own socket, an unprivileged user and no port; a database for each test."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -21,25 +23,64 @@ def programs() -> Path:
 
 @contextmanager
 def server(*, durable: bool = False) -> Iterator[str]:
-    """The SQLAlchemy URL of an empty database; the server is gone afterwards. `durable`: a commit waits for the disk."""
-    folder = Path(tempfile.mkdtemp(prefix="novactl-pg-", dir="/tmp"))
-    user = pwd.getpwnam("postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name)
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    bin_dir, data = programs(), folder / "data"
+    """The SQLAlchemy URL of an empty database, which is gone afterwards.
 
-    def run(*argv: str | Path) -> None:
+    All databases of one process are on one server, which `stop` ends; with `durable`, where a commit waits for the disk, it is one
+    of its own.
+    """
+    if durable:
+        with contextlib.closing(_Server(durable=True)) as own:
+            yield own.create()
+        return
+    if not _running:
+        _running.append(_Server(durable=False))
+    shared = _running[0]
+    url = shared.create()
+    try:
+        yield url
+    finally:
+        shared.drop(url)
+
+
+def stop() -> None:
+    """End this process's server, if there is one."""
+    while _running:
+        _running.pop().close()
+
+
+class _Server:
+    def __init__(self, *, durable: bool) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="novactl-pg-", dir="/tmp"))
+        self._user = pwd.getpwnam("postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name)
+        self._bin, self._data, self._made = programs(), self._folder / "data", itertools.count(1)
+        os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
+        options = f"-k {self._folder} -c listen_addresses='' -c fsync={'on' if durable else 'off'} -c max_connections=200"
+        try:
+            self._run("initdb", "-D", self._data, "-A", "trust", "-U", "novactl", "--no-sync")
+            self._run("pg_ctl", "-D", self._data, "-o", options, "-l", self._folder / "log", "-w", "start")
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def create(self) -> str:
+        name = f"novactl{next(self._made)}"
+        self._run("createdb", "-h", self._folder, "-U", "novactl", name)
+        return f"postgresql+psycopg://novactl@/{name}?host={self._folder}"
+
+    def drop(self, url: str) -> None:
+        name = url.partition("@/")[2].partition("?")[0]
+        self._run("dropdb", "--force", "-h", self._folder, "-U", "novactl", name)
+
+    def close(self) -> None:
+        try:
+            self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _run(self, program: str, *argv: str | Path) -> None:
         subprocess.run(
-            [str(arg) for arg in argv], check=True, user=user.pw_uid, group=user.pw_gid, cwd=folder,
+            [str(self._bin / program), *map(str, argv)], check=True, user=self._user.pw_uid, group=self._user.pw_gid, cwd=self._folder,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
-    options = f"-k {folder} -c listen_addresses='' -c fsync={'on' if durable else 'off'} -c max_connections=200"
-    try:
-        run(bin_dir / "initdb", "-D", data, "-A", "trust", "-U", "novactl", "--no-sync")
-        run(bin_dir / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start")
-        try:
-            run(bin_dir / "createdb", "-h", folder, "-U", "novactl", "novactl")
-            yield f"postgresql+psycopg://novactl@/novactl?host={folder}"
-        finally:
-            run(bin_dir / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+_running: list[_Server] = []
