@@ -14,8 +14,8 @@ from novactl.conductor.history import note_on
 from novactl.db import aggregates, nodes, projects
 from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, InUse, UsageError
-from novactl.model.aggregate import ZONE_KEY, Aggregate
-from novactl.model.aggregate_metadata import MULTIPLIER, TENANTS, check
+from novactl.model.aggregate import TENANTS, ZONE_KEY, Aggregate
+from novactl.model.aggregate_metadata import MULTIPLIER, check
 from novactl.model.ids import check_name
 from novactl.model.node import Node
 

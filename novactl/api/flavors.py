@@ -13,6 +13,7 @@ from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, UsageError
 from novactl.model.flavor import Flavor
 from novactl.model.ids import check_name
+from novactl.model.wants import CAPABILITY_SCOPE
 
 MAX_DESCRIPTION = 255
 MAX_VCPUS, MAX_MEMORY_MB, MAX_DISK_GB = 4096, 64 << 20, 1 << 30
@@ -95,7 +96,7 @@ def _check_operators(key: str, text: str) -> None:
     from novactl.scheduler import specs
     from novactl.scheduler.filters import capabilities
 
-    if key.startswith(capabilities.SCOPE):
+    if key.startswith(CAPABILITY_SCOPE):
         capabilities.check(key, text)
     else:
         specs.check(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 
 from novactl.api.hints import NO_HINTS, Hints
@@ -10,24 +9,15 @@ from novactl.api.resolve import resolve
 from novactl.db import servers
 from novactl.db.statements import Tx
 from novactl.errors import UsageError
-from novactl.model.extra_specs import (
-    AGGREGATE_SPECS,
-    CAPABILITIES,
-    FORBIDDEN,
-    REQUIRED,
-    RESOURCES,
-    TRAIT,
-    BadSpec,
-    topology_specs,
-    traits_of,
-)
+from novactl.model.aggregate import REQUIRED, TRAIT
+from novactl.model.extra_specs import FORBIDDEN, RESOURCES, BadSpec, topology_specs, traits_of
 from novactl.model.flavor import Flavor
 from novactl.model.ids import NAME
 from novactl.model.image import Image
 from novactl.model.project import DEFAULT_PROJECT
 from novactl.model.resources import PCPU, VCPU
 from novactl.model.topology_specs import guest_topology, pci_request
-from novactl.model.wants import Wants
+from novactl.model.wants import AGGREGATE_SCOPE, CAPABILITY_SCOPE, Wants
 
 MAX_PEERS = 64
 
@@ -53,7 +43,7 @@ def wants_of(tx: Tx, flavor: Flavor, image: Image, hints: Hints = NO_HINTS) -> t
         raise UsageError("a server is named by --same-host and by --different-host")
     wants = Wants(
         required=required, forbidden=forbidden,
-        specs={key: value for key, value in flavor.specs.items() if key.startswith((CAPABILITIES, AGGREGATE_SPECS))},
+        specs={key: value for key, value in flavor.specs.items() if key.startswith((CAPABILITY_SCOPE, AGGREGATE_SCOPE))},
         properties={key: value for key, value in image.properties.items() if not key.startswith(TRAIT)},
         same_host=same, different_host=different, near=_network(hints.near), query=_query(hints.query), spread_by=_label(hints.spread_by),
         topology=topology, pci=pci_request(asked))
@@ -85,16 +75,11 @@ def _peers(tx: Tx, refs: Sequence[str]) -> tuple[str, ...]:
 
 
 def _network(text: str) -> str:
-    """'10.0.1.7' -> '10.0.1.0/24': Nova's build_near_host_ip without a cidr; a network stays what it is."""
     if not text:
         return ""
-    try:
-        if "/" in text:
-            return str(ipaddress.ip_network(text, strict=False))
-        address = ipaddress.ip_address(text)
-        return str(ipaddress.ip_network(f"{address}/{24 if address.version == 4 else 64}", strict=False))
-    except ValueError:
-        raise UsageError(f"--near {text!r} is neither an address nor a network", hint="such as 10.0.1.0/24") from None
+    from novactl.scheduler.filters.peers import network
+
+    return network(text)
 
 
 def _query(text: str) -> str:

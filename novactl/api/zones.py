@@ -10,7 +10,7 @@ from novactl.cluster import Cluster
 from novactl.db import aggregates, meta, nodes, servers
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NotFound
-from novactl.model.aggregate import ZONE_KEY, Aggregate
+from novactl.model.aggregate import ZONE_KEY, Aggregate, zone_of
 from novactl.model.node import Node
 
 NAMED_SERVERS = 5
@@ -45,7 +45,7 @@ class Belonging:
     @property
     def zone(self) -> str:
         """"" is none."""
-        return next(iter(self.said), "")
+        return zone_of(self.node.zone, (aggregate.metadata for aggregate in self.aggregates))
 
 
 def list_zones(cluster: Cluster) -> tuple[ZoneRow, ...]:

@@ -16,13 +16,13 @@ from novactl.conductor.residents import is_guarded, survival
 from novactl.db import groups, nodes, placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NoValidHost
+from novactl.model.aggregate import MAX_IO_OPS
 from novactl.model.group import Policy
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
 from novactl.model.server import Server
 from novactl.model.topology import Fitting
 from novactl.plugins import configured, rules
 from novactl.scheduler import lanes
-from novactl.scheduler.filters.limits import IO_OPS
 from novactl.scheduler.fleet import ODD, Fleet
 from novactl.scheduler.pipeline import KEEP, TOLD, needs_views, pick, place, with_reasons
 from novactl.scheduler.request import Decision, GroupView, Peer, Request
@@ -169,7 +169,7 @@ class Placer:
 
     def _counts_operations(self, fleet: Fleet) -> bool:
         judges = (*self.profile.filters, *(weigher for weigher, _ in self.profile.weighers))
-        return any(judge.name == "io_ops" for judge in judges) or any(facts.values(IO_OPS) for facts in fleet.facts)
+        return any(judge.name == "io_ops" for judge in judges) or any(facts.values(MAX_IO_OPS) for facts in fleet.facts)
 
     def _told(self, tx: Tx, decision: Decision, told: int) -> Decision:
         shown = list(decision.rejected)[:told]

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from novactl.db.statements import Tx, from_json, statement, to_json
-from novactl.model.aggregate import ZONE_KEY
+from novactl.model.aggregate import zone_of
 from novactl.model.facts import AggregateFacts, Facts
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
 from novactl.model.traits import reported_traits
+from novactl.model.versions import version_number
 
 HOT = {VCPU: "vcpu", MEMORY_MB: "memory_mb", DISK_GB: "disk_gb"}
 """The classes that every server asks for: their sums are columns of the node."""
@@ -196,23 +197,13 @@ def _facts(tx: Tx, node_id: str) -> Facts:
     report = from_json(row["report"]) or {}
     aggregates = tuple(
         AggregateFacts(name, from_json(metadata)) for name, metadata in tx.stream(q_aggregates_of, by_node_id=node_id))
-    zones = (aggregate.metadata[ZONE_KEY] for aggregate in aggregates if aggregate.metadata.get(ZONE_KEY))
     virt_types = tuple(report.get("virt_types", ()))
     return Facts(
-        architecture=row["architecture"], zone=row["zone"] or next(zones, ""), labels=from_json(row["labels"]),
+        architecture=row["architecture"], zone=zone_of(row["zone"], (one.metadata for one in aggregates)), labels=from_json(row["labels"]),
         traits=reported_traits(report.get("cpu_features", ()), row["architecture"], virt_types) | set(from_json(row["traits"])),
         virt_type=report.get("virt_type", ""), virt_types=virt_types, cpu_model=report.get("cpu_model", ""),
         hypervisor_version=version_number(report.get("versions", {}).get("hypervisor", "")),
         machines=tuple(report.get("machines", ())), aggregates=aggregates)
-
-
-def version_number(text: str) -> int:
-    """'7.2.17' -> 7002017, as libvirt counts; 0 for what is not a version."""
-    parts = text.split(".")[:3]
-    if not all(part.isdecimal() for part in parts):
-        return 0
-    major, minor, release = (*(int(part) for part in parts), 0, 0)[:3]
-    return 1_000_000 * major + 1000 * minor + release
 
 
 def facts_of(tx: Tx, node_id: str) -> Facts:

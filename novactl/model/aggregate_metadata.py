@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from novactl.errors import UsageError
-from novactl.model.aggregate import ZONE_KEY
-from novactl.model.extra_specs import REQUIRED, TRAIT, check_trait
+from novactl.model.aggregate import FLAVORS, MAX_IO_OPS, MAX_SERVERS, REQUIRED, TENANTS, TRAIT, ZONE_KEY
+from novactl.model.extra_specs import check_trait
 from novactl.model.ids import check_name
 
 MAX_KEYS, MAX_CHARS = 128, 255
 MULTIPLIER = "_weight_multiplier"
-TENANTS = ("filter_tenant_id", "filter_project_id")
 
 
 class BadMetadata(UsageError):
@@ -28,15 +27,15 @@ class Key(NamedTuple):
 
 KEYS: tuple[Key, ...] = (
     Key(ZONE_KEY, "ZONE", "its nodes are this availability zone (--zone sets it)"),
-    Key("max_instances_per_host", "N", "at most so many servers on one of its nodes"),
-    Key("max_io_ops_per_host", "N", "at most so many operations under way on one of its nodes"),
-    Key("instance_type", "FLAVOR[,...]", "only servers of these flavors"),
+    Key(MAX_SERVERS, "N", "at most so many servers on one of its nodes"),
+    Key(MAX_IO_OPS, "N", "at most so many operations under way on one of its nodes"),
+    Key(FLAVORS, "FLAVOR[,...]", "only servers of these flavors"),
     Key(f"{TENANTS[0]}*", "PROJECT[,...]", "only servers of these projects; what all keys that begin so say, together"),
     Key(f"WEIGHER{MULTIPLIER}", "NUMBER", "that weigher's multiplier on its nodes; the least of several aggregates holds"),
     Key("trait:TRAIT", "required", "only servers that require the trait"),
     Key("os_type, custom_WORD ...", "VALUE[,...]", "an image that has this property has it with one of these values"),
 )
-_WHOLE = ("max_instances_per_host", "max_io_ops_per_host")
+_WHOLE = (MAX_SERVERS, MAX_IO_OPS)
 _MOVED = {
     "cpu_allocation_ratio": "--cpu-ratio", "ram_allocation_ratio": "--ram-ratio", "disk_allocation_ratio": "--disk-ratio",
 }

@@ -11,17 +11,27 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from novactl.errors import UsageError
+from novactl.model.aggregate import REQUIRED, TRAIT
+from novactl.model.resources import MAX_INT
 from novactl.model.topology import cpu_list
-from novactl.model.topology_specs import MAX_GUEST_CELLS, POLICIES, THREADS, guest_topology, is_topology_spec, pci_request
+from novactl.model.topology_specs import (
+    MAX_GUEST_CELLS,
+    PCI_ALIAS,
+    POLICIES,
+    THREADS,
+    guest_topology,
+    is_topology_spec,
+    page_kib,
+    pci_request,
+)
 from novactl.model.traits import STANDARD_TRAITS
+from novactl.model.versions import comparisons
+from novactl.model.wants import AGGREGATE_SCOPE, CAPABILITY_SCOPE
 
 MAX_ENTRIES, MAX_CHARS = 128, 255
 CUSTOM = "CUSTOM_"
-CAPABILITIES, AGGREGATE_SPECS = "capabilities:", "aggregate_instance_extra_specs:"
-RESOURCES, TRAIT, PCI_ALIAS = "resources:", "trait:", "pci_passthrough:alias"
-REQUIRED, FORBIDDEN = "required", "forbidden"
+RESOURCES, FORBIDDEN = "resources:", "forbidden"
 _WORD = re.compile(r"[A-Z][A-Z0-9_]{0,254}\Z")
-MAX_UNITS = 2**31 - 1
 
 
 class BadSpec(UsageError):
@@ -76,9 +86,20 @@ def _cpus(value: str) -> str:
         return "CPU numbers such as 0-3,6"
 
 
-_PAGES = _matching(r"(small|large|any|[1-9]\d{0,9}([KMG](i?B)?)?)", "small, large, any or a page size such as 2M, 1G or 2048 (KiB)")
+def _pages(value: str) -> str:
+    try:
+        page_kib(value)
+    except UsageError:
+        return "small, large, any or a page size such as 2M, 1G or 2048 (KiB)"
+    return ""
+
+
+def _versions(value: str) -> str:
+    return "" if comparisons(value) else "comparisons such as >=7.2 or >=7,<9 (operators < <= == != >= >)"
+
+
 _POLICIES, _THREADS = _one_of(*POLICIES), _one_of(*THREADS)
-_CELLS, _CELL_MB = _whole(1, MAX_GUEST_CELLS), _whole(1, MAX_UNITS)
+_CELLS, _CELL_MB = _whole(1, MAX_GUEST_CELLS), _whole(1, MAX_INT)
 _NAME = _matching(r"[A-Za-z0-9][A-Za-z0-9_.+ -]*", "letters, digits, '_', '.', '+' and '-'")
 
 
@@ -91,7 +112,7 @@ _TRAIT_ENTRY = Entry(
     _one_of(REQUIRED, FORBIDDEN))
 
 FLAVOR_SPECS: tuple[Entry, ...] = (
-    Entry("resources:CUSTOM_X", "N", "N units of a custom resource class", _key(r"resources:.+"), _whole(1, MAX_UNITS)),
+    Entry("resources:CUSTOM_X", "N", "N units of a custom resource class", _key(r"resources:.+"), _whole(1, MAX_INT)),
     _TRAIT_ENTRY,
     Entry("capabilities:NAME", "[OP] VALUE", "what a node reports of itself", _key(r"capabilities:[^:]+(:[^:]+)*"), _anything, True),
     Entry("aggregate_instance_extra_specs:KEY", "[OP] VALUE", "what the metadata of a node's aggregates says",
@@ -112,13 +133,12 @@ IMAGE_PROPERTIES: tuple[Entry, ...] = (
     Entry("img_hv_type", "kvm or qemu", "the kind of hypervisor", _key("img_hv_type"), _one_of("kvm", "qemu")),
     Entry("hw_vm_mode", "hvm", "the kind of machine", _key("hw_vm_mode"), _matching("hvm", "hvm")),
     Entry("img_hv_requested_version", "OP VERSION[,...]", "the hypervisor's version, such as >=7.2", _key("img_hv_requested_version"),
-          _matching(r"(<|<=|==|!=|>=|>)\s*\d+(\.\d+){0,2}(\s*,\s*(<|<=|==|!=|>=|>)\s*\d+(\.\d+){0,2})*",
-                    "comparisons such as >=7.2 or >=7,<9 (operators < <= == != >= >)")),
+          _versions),
     Entry("hw_machine_type", "MACHINE", "the machine QEMU shows: q35, pc, virt ...", _key("hw_machine_type"), _NAME),
     _TRAIT_ENTRY,
     Entry("hw_cpu_policy", "shared or dedicated", "as the flavor's hw:cpu_policy", _key("hw_cpu_policy"), _POLICIES),
     Entry("hw_cpu_thread_policy", "prefer, isolate or require", "as the flavor's", _key("hw_cpu_thread_policy"), _THREADS),
-    Entry("hw_mem_page_size", "small, large, any or a size", "as the flavor's", _key("hw_mem_page_size"), _PAGES),
+    Entry("hw_mem_page_size", "small, large, any or a size", "as the flavor's", _key("hw_mem_page_size"), _pages),
     Entry("hw_numa_nodes", "N", "as the flavor's", _key("hw_numa_nodes"), _CELLS),
     Entry("hw_numa_cpus.N", "CPUS", "as the flavor's", _key(r"hw_numa_cpus\.\d{1,2}"), _cpus),
     Entry("hw_numa_mem.N", "MiB", "as the flavor's", _key(r"hw_numa_mem\.\d{1,2}"), _CELL_MB),
@@ -228,7 +248,7 @@ def _flavor_way_out(key: str) -> str:
     if key == "group_policy" or re.match(r"(resources|trait)_?\w+:", key):
         return "there are no numbered groups of resources here: one node gives everything"
     if ":" not in key and not _similar(key.replace("_", ":", 1), FLAVOR_SPECS):
-        return (f"a key needs a scope: {CAPABILITIES}{key} asks what a node reports, {AGGREGATE_SPECS}{key} what the metadata of its"
+        return (f"a key needs a scope: {CAPABILITY_SCOPE}{key} asks what a node reports, {AGGREGATE_SCOPE}{key} what the metadata of its"
                 " aggregates says")
     return _similar(key.replace("hw_", "hw:", 1), FLAVOR_SPECS) + f"known: {_names(FLAVOR_SPECS)}"
 

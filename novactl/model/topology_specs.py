@@ -40,17 +40,17 @@ def guest_topology(specs: Mapping[str, str], vcpus: int, memory_mb: int) -> Gues
     threads = _one_of(specs, THREAD_POLICY, THREADS, "prefer")
     if THREAD_POLICY in specs and not pinned:
         raise UsageError(f"{THREAD_POLICY}={threads} needs {CPU_POLICY}=dedicated", hint=f"set {CPU_POLICY}=dedicated, or leave it out")
-    page_kib = _page_kib(specs[PAGE_SIZE]) if PAGE_SIZE in specs else 0
+    size_kib = page_kib(specs[PAGE_SIZE]) if PAGE_SIZE in specs else 0
     cells = _cells(specs, vcpus, memory_mb)
     if not (pinned or cells or PAGE_SIZE in specs):
         return None
     cells = cells or (GuestCell(vcpus, memory_mb),)
     for number, cell in enumerate(cells):
-        if page_kib > 0 and cell.memory_mb * 1024 % page_kib:
+        if size_kib > 0 and cell.memory_mb * 1024 % size_kib:
             raise UsageError(
-                f"{PAGE_SIZE}={specs[PAGE_SIZE]}: NUMA cell {number} has {cell.memory_mb} MiB, not a multiple of {page_kib} KiB",
+                f"{PAGE_SIZE}={specs[PAGE_SIZE]}: NUMA cell {number} has {cell.memory_mb} MiB, not a multiple of {size_kib} KiB",
                 hint="choose memory that is a multiple of the page size, or a smaller page")
-    return GuestTopology(cells, pinned, threads, page_kib)
+    return GuestTopology(cells, pinned, threads, size_kib)
 
 
 def pci_request(specs: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -79,8 +79,8 @@ def _one_of(specs: Mapping[str, str], key: str, words: tuple[str, ...], default:
     raise UsageError(f"{key}={value} is not one of {', '.join(words)}", hint=f"set {key} to one of {', '.join(words)}")
 
 
-def _page_kib(text: str) -> int:
-    """The small page's size is another word for 'small'."""
+def page_kib(text: str) -> int:
+    """'2MB' -> 2048, in KiB; 'small', and the small page's size, 0; LARGE_PAGE, ANY_PAGE. Raises UsageError naming the form."""
     if text in _PAGE_WORDS:
         return _PAGE_WORDS[text]
     match = _PAGE.match(text.strip())

@@ -8,6 +8,9 @@ from typing import Any
 
 from novactl.model.topology import GuestTopology
 
+CAPABILITY_SCOPE, AGGREGATE_SCOPE = "capabilities:", "aggregate_instance_extra_specs:"
+"""The scopes of the extra specs that are compared while placing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wants:

@@ -82,7 +82,7 @@ def test_hints_are_resolved(world: World) -> None:
 @pytest.mark.parametrize("hints,error,said", [
     (Hints(same_host=("nobody",)), NotFound, "no server 'nobody'"),
     (Hints(same_host=("a",), different_host=("a",)), UsageError, "--same-host and by --different-host"),
-    (Hints(near="here"), UsageError, "10.0.1.0/24"), (Hints(near="10.0.0.0/99"), UsageError, "neither"),
+    (Hints(near="here"), UsageError, "10.1.0.0/16"), (Hints(near="10.0.0.0/99"), UsageError, "neither"),
     (Hints(query='["~", 1]'), UsageError, "operator"), (Hints(query="{"), UsageError, "JSON"),
     (Hints(spread_by="a b"), UsageError, "not the name of a node label"),
     (Hints(group="nobody"), NotFound, "no server-group 'nobody'"), (Hints(project="nobody", group="mine"), NotFound, "no project"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from novactl.errors import UsageError
+from novactl.model.versions import version_text
 from novactl.scheduler.filters import FILTERS, capabilities
-from novactl.scheduler.filters.images import spoken_version
 from novactl.scheduler.request import NodeView, Request
 from tests.unit.scheduler_world import NODE, REQUEST, in_aggregates, kind, node, request, verdict, wanting
 
@@ -191,4 +191,4 @@ def test_every_capability_can_be_read(seen: NodeView) -> None:
 
 def test_versions_are_spoken() -> None:
     """libvirt's number is told as people write it."""
-    assert [spoken_version(n) for n in (7_002_000, 10_000_012, 999)] == ["7.2.0", "10.0.12", "0.0.999"]
+    assert [version_text(n) for n in (7_002_000, 10_000_012, 999)] == ["7.2.0", "10.0.12", "0.0.999"]

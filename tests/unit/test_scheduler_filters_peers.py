@@ -98,6 +98,6 @@ def test_networks(text: str, expected: str) -> None:
 @pytest.mark.parametrize("text", ["", "n1.example", "10.0.0.0/33", "10.0.0/24", "10.0.0.0/24/8"])
 def test_what_is_no_network_is_refused(text: str) -> None:
     """The refusal shows how to write one."""
-    with pytest.raises(UsageError, match="is not a network") as refused:
+    with pytest.raises(UsageError, match="neither an address nor a network") as refused:
         network(text)
     assert "10.1.0.0/16" in refused.value.hint

@@ -5,15 +5,12 @@ A key in several of them counts with all its values together, each split at comm
 
 from __future__ import annotations
 
+from novactl.model.aggregate import FLAVORS, REQUIRED, TENANTS, TRAIT
 from novactl.model.facts import Facts
+from novactl.model.wants import AGGREGATE_SCOPE
 from novactl.scheduler import specs
 from novactl.scheduler.filters.kinds import OfFacts
 from novactl.scheduler.request import Request
-
-SPEC_SCOPE = "aggregate_instance_extra_specs:"
-_TRAIT = "trait:"
-_TENANCY = ("filter_tenant_id", "filter_project_id")
-_FLAVORS = "instance_type"
 
 
 class AggregateSpecs(OfFacts):
@@ -25,14 +22,14 @@ class AggregateSpecs(OfFacts):
     name = "aggregate_specs"
 
     def applies(self, request: Request) -> bool:
-        return any(key.startswith(SPEC_SCOPE) for key in request.wants.specs)
+        return any(key.startswith(AGGREGATE_SCOPE) for key in request.wants.specs)
 
     def why(self, request: Request, facts: Facts) -> str:
         parts = []
         for scoped, text in request.wants.specs.items():
-            if not scoped.startswith(SPEC_SCOPE):
+            if not scoped.startswith(AGGREGATE_SCOPE):
                 continue
-            key = scoped[len(SPEC_SCOPE):]
+            key = scoped[len(AGGREGATE_SCOPE):]
             values = sorted(facts.values(key))
             if not any(specs.matches(value, text) for value in values):
                 has = f"they say {', '.join(values)}" if values else "none of them names it"
@@ -57,7 +54,7 @@ class AggregateImages(OfFacts):
         parts = []
         for key, value in request.wants.properties.items():
             taken = facts.values(key)
-            if taken and value not in taken and not key.startswith(_TRAIT):
+            if taken and value not in taken and not key.startswith(TRAIT):
                 parts.append(f"take images of {key} {', '.join(sorted(taken))}, this one has {value}")
         return f"aggregates: {'; '.join(parts)}" if parts else ""
 
@@ -71,7 +68,7 @@ class Tenancy(OfFacts):
     def why(self, request: Request, facts: Facts) -> str:
         if not facts.aggregates:
             return ""
-        keys = {key for aggregate in facts.aggregates for key in aggregate.metadata if key.startswith(_TENANCY)}
+        keys = {key for aggregate in facts.aggregates for key in aggregate.metadata if key.startswith(TENANTS)}
         projects = {project for key in keys for project in facts.values(key)}
         if not projects or request.project in projects:
             return ""
@@ -84,7 +81,7 @@ class FlavorAffinity(OfFacts):
     name = "flavor_affinity"
 
     def why(self, request: Request, facts: Facts) -> str:
-        flavors = facts.values(_FLAVORS) if facts.aggregates else ()
+        flavors = facts.values(FLAVORS) if facts.aggregates else ()
         if not flavors or request.flavor in flavors:
             return ""
         return f"flavor affinity: kept for flavor {', '.join(sorted(flavors))}, this is {request.flavor or 'none'}"
@@ -97,8 +94,8 @@ class IsolateAggregates(OfFacts):
 
     def why(self, request: Request, facts: Facts) -> str:
         isolating = {
-            key[len(_TRAIT):] for aggregate in facts.aggregates for key, value in aggregate.metadata.items()
-            if key.startswith(_TRAIT) and value.strip() == "required"}
+            key[len(TRAIT):] for aggregate in facts.aggregates for key, value in aggregate.metadata.items()
+            if key.startswith(TRAIT) and value.strip() == REQUIRED}
         unasked = isolating - request.wants.required
         return f"aggregates: kept for servers that require {', '.join(sorted(unasked))}" if unasked else ""
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from novactl.errors import UsageError
 from novactl.model.facts import Facts
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
+from novactl.model.wants import CAPABILITY_SCOPE
 from novactl.scheduler import specs
 from novactl.scheduler.filters.kinds import OfFacts
 from novactl.scheduler.physical import free, total
 from novactl.scheduler.request import METRICS, NodeView, Reject, Request
 
-SCOPE = "capabilities:"
 NUMBER, TEXT, TEXTS = "number", "text", "texts"
 LABELS = "labels"
 
@@ -100,7 +100,7 @@ def known() -> str:
 
 def check(key: str, text: str) -> None:
     """`key` is 'capabilities:NAME'. Raises UsageError where there is no such capability, or `text` is not in the operator grammar."""
-    name = key.removeprefix(SCOPE)
+    name = key.removeprefix(CAPABILITY_SCOPE)
     if capability(name) is None:
         raise UsageError(f"extra spec {key!r}: there is no capability {name!r}", hint=f"one of {known()}")
     specs.check(text)
@@ -137,7 +137,7 @@ class Measures:
 
 def _asked(request: Request) -> list[tuple[str, Capability | Standing | None, str]]:
     return [(name, capability(name), text) for key, text in request.wants.specs.items()
-            if key.startswith(SCOPE) and (name := key[len(SCOPE):])]
+            if key.startswith(CAPABILITY_SCOPE) and (name := key[len(CAPABILITY_SCOPE):])]
 
 
 def _told(asked: Iterable[tuple[str, specs.Value, str]]) -> str:

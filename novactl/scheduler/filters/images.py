@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-import re
 from collections.abc import Callable, Mapping
 
 from novactl.model.facts import Facts
+from novactl.model.versions import comparisons, version_text
 from novactl.scheduler.filters.kinds import OfFacts
 from novactl.scheduler.request import Request
 
@@ -14,10 +13,6 @@ _ARCHITECTURES: Mapping[str, str] = {
     "amd64": "x86_64", "x86-64": "x86_64", "arm64": "aarch64", "i386": "i686", "i486": "i686", "i586": "i686", "ppc64el": "ppc64le",
 }
 """Other names for what hosts report, as in nova.objects.fields.Architecture."""
-_VERSION = re.compile(r"(<=|>=|==|!=|<|>)\s*(\d+(?:\.\d+){0,2})")
-_COMPARED: Mapping[str, Callable[[int, int], bool]] = {
-    "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">=": operator.ge, ">": operator.gt,
-}
 
 
 class ImageProperties(OfFacts):
@@ -53,13 +48,13 @@ def _machine_kind(asked: str, facts: Facts) -> str:
 
 
 def _version(asked: str, facts: Facts) -> str:
-    """All of '>=7.2, <9' hold. A version is 1000000*major + 1000*minor + release."""
+    """All of '>=7.2, <9' hold; what is not of that form holds nowhere."""
     if not facts.hypervisor_version:
         return "is unknown"
-    predicates = [_VERSION.fullmatch(part.strip()) for part in asked.split(",")]
-    if all(p and _COMPARED[p[1]](facts.hypervisor_version, _counted(p[2])) for p in predicates):
+    wanted = comparisons(asked)
+    if wanted and all(compared(facts.hypervisor_version, number) for compared, number in wanted):
         return ""
-    return f"is {spoken_version(facts.hypervisor_version)}"
+    return f"is {version_text(facts.hypervisor_version)}"
 
 
 def _machine(asked: str, facts: Facts) -> str:
@@ -70,16 +65,6 @@ def _offered(asked: str, offers: tuple[str, ...]) -> str:
     if asked in offers:
         return ""
     return f"has {', '.join(offers)}" if offers else "reports none"
-
-
-def _counted(version: str) -> int:
-    major, minor, release = (*map(int, version.split(".")), 0, 0)[:3]
-    return major * 1_000_000 + minor * 1000 + release
-
-
-def spoken_version(number: int) -> str:
-    """7002000 -> '7.2.0'."""
-    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 _CHECKS: Mapping[str, Callable[[str, Facts], str]] = {

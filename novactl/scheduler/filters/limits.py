@@ -11,12 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from novactl.model.aggregate import MAX_IO_OPS, MAX_SERVERS
 from novactl.model.facts import Facts
 from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.request import NodeView, Reject, Request
 
 NO_LIMIT = float("inf")
-IO_OPS = "max_io_ops_per_host"
 
 
 class Limit(ABC):
@@ -54,7 +54,7 @@ class Limit(ABC):
 class AggregateIoOps(Limit):
     """Fewer operations under way than `max_io_ops_per_host` of its aggregates allows, the least of several (AggregateIoOpsFilter)."""
 
-    name, word, key = "aggregate_io_ops", "operations under way", IO_OPS
+    name, word, key = "aggregate_io_ops", "operations under way", MAX_IO_OPS
 
     def of(self, counted: Any) -> Any:
         return counted.building
@@ -72,7 +72,7 @@ class IoOps(AggregateIoOps):
 class AggregateServers(Limit):
     """Fewer servers than `max_instances_per_host` of its aggregates allows, the least of several (AggregateNumInstancesFilter)."""
 
-    name, word, key = "aggregate_servers", "servers", "max_instances_per_host"
+    name, word, key = "aggregate_servers", "servers", MAX_SERVERS
 
     def of(self, counted: Any) -> Any:
         return counted.servers

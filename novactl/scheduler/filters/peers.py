@@ -149,7 +149,7 @@ def network(text: str) -> str:
     try:
         return str(_network(text.strip() + alone))
     except ValueError:
-        raise UsageError(f"{text!r} is not a network", hint="write '10.1.0.0/16', 'fd00:1::/64', or an address of it") from None
+        raise UsageError(f"--near {text!r} is neither an address nor a network", hint="such as 10.1.0.0/16 or fd00:1::/64") from None
 
 
 @lru_cache(maxsize=64)
