@@ -101,7 +101,7 @@ class Placer:
 
     def forget(self) -> None:
         """Read the nodes anew with the next decision."""
-        self._fleet = None
+        self._fleet = self._survival = None
 
     def decide(self, tx: Tx, request: Request, *, told: int = TOLD) -> Decision:
         """Where such a server would go. Names the best few, and of the rejected nodes at most `told` with their reasons;
