@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
 from novactl.api.hints import NO_HINTS, Hints
 from novactl.api.resolve import resolve
 from novactl.api.servers import MAX_COUNT, Created, CreateServer
+from novactl.api.trial import changing
 from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import create_server as saga
@@ -20,7 +20,7 @@ from novactl.conductor.saga import begin
 from novactl.conductor.seed import check_user_data
 from novactl.db import derived, flavors, groups, images, keypairs, nodes, operations, placement, projects, servers
 from novactl.db.statements import Tx
-from novactl.errors import AlreadyExists, Conflict, NotFound, UsageError
+from novactl.errors import AlreadyExists, Conflict, UsageError
 from novactl.model.flavor import Flavor
 from novactl.model.ids import check_name
 from novactl.model.image import Image
@@ -116,7 +116,10 @@ def _records(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str
     project_id = resolve(tx, "project", projects, wanted.hints.project or DEFAULT_PROJECT).id
     group_id = resolve(tx, "server-group", groups, wanted.hints.group).id if wanted.hints.group else ""
     wants, extra = _wants(tx, flavor, image, wanted.hints)
-    _check_zone(tx, wanted.zone)
+    if wanted.zone:
+        from novactl.api.zones import check_zone
+
+        check_zone(tx, wanted.zone)
     key = resolve(tx, "keypair", keypairs, wanted.key) if wanted.key else None
     only_node = resolve(tx, "node", nodes, wanted.node).id if wanted.node else ""
     check_user_data(wanted.user_data)
@@ -156,15 +159,6 @@ def _wants(tx: Tx, flavor: Flavor, image: Image, hints: Hints) -> tuple[Wants, d
     return wants_of(tx, flavor, image, hints)
 
 
-def _check_zone(tx: Tx, zone: str | None) -> None:
-    """Raises NotFound for a zone that no node is in."""
-    known = {facts.zone for facts in nodes.shapes(tx).values() if facts.zone} if zone else set()
-    if zone and zone not in known:
-        from difflib import get_close_matches
-
-        raise NotFound("zone", zone, similar=get_close_matches(zone, known, 3) or sorted(known)[:5])
-
-
 def _begin(
     cluster: Cluster, tx: Tx, server: Server, record: saga.CreateServer, decision: Decision | None = None, *, detached: bool,
 ) -> Operation:
@@ -176,22 +170,17 @@ def _begin(
     return operation
 
 
-class _Undone(Exception):
-    """Ends a transaction that was only a trial."""
-
-
 def _tried(cluster: Cluster, wanted: CreateServer, names: Sequence[str]) -> Created:
     """What would happen: all of it done in a transaction that is then rolled back. Raises as creating does."""
     fleet.refresh(cluster, max_age_s=cluster.config["placement.refresh_s"])
     placed: list[Server] = []
     decisions: list[Decision] = []
-    with contextlib.suppress(_Undone), cluster.db.write() as tx:
+    with changing(cluster, dry_run=True) as tx:
         _alone(tx, wanted)
         for server, record, decision in _decided(cluster, tx, wanted, names):
             _begin(cluster, tx, server, record, detached=True)
             placed.append(servers.by_id(tx, server.id) or server)
             decisions.append(decision)
-        raise _Undone
     return Created(tuple(placed), (), tuple(decisions))
 
 

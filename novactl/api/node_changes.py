@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from novactl.api import zones
 from novactl.api.node_views import NodeShown, held_on, shown
 from novactl.api.resolve import resolve
+from novactl.api.trial import changing
 from novactl.api.zones import Belonging
 from novactl.cluster import Cluster
 from novactl.conductor.history import note_on
@@ -60,10 +61,6 @@ class Changed:
     warnings: tuple[str, ...]
 
 
-class _Undone(Exception):
-    """Leaves a transaction that was only tried."""
-
-
 def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Changed:
     """See novactl.api.nodes.set_."""
     if change == SetNode():
@@ -110,24 +107,18 @@ def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Ch
 
 def _changing(cluster: Cluster, ref: str, act: Callable[[Tx, Node], list[str]], dry_run: bool, *, pool: str = "") -> Changed:
     """Do `act` on a node, which tells what it changed; a dry run does all of it and takes it back. `pool` is what its disk may join."""
-    try:
-        with cluster.db.write() as tx:
-            zones.hold(tx)
-            named: Node = resolve(tx, "node", nodes, ref)
-            derived.lock_with_pools(tx, named.id, pool)         # of two who set it at once the second reads what the first wrote
-            node = nodes.by_id(tx, named.id) or named
-            if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
-                raise Conflict(f"node {node.name} is {node.state.value}", command="novactl operation list")
-            said = act(tx, node)
-            if said:
-                note_on(cluster, tx, node, "set", "; ".join(said))
-            after = nodes.by_id(tx, node.id) or node
-            made = Changed(shown(cluster, tx, after), _over(tx, after) if said else ())
-            if dry_run:
-                raise _Undone
-    except _Undone:
-        pass
-    return made
+    with changing(cluster, dry_run=dry_run) as tx:
+        zones.hold(tx)
+        named: Node = resolve(tx, "node", nodes, ref)
+        derived.lock_with_pools(tx, named.id, pool)           # of two who set it at once the second reads what the first wrote
+        node = nodes.by_id(tx, named.id) or named
+        if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
+            raise Conflict(f"node {node.name} is {node.state.value}", command="novactl operation list")
+        said = act(tx, node)
+        if said:
+            note_on(cluster, tx, node, "set", "; ".join(said))
+        after = nodes.by_id(tx, node.id) or node
+        return Changed(shown(cluster, tx, after), _over(tx, after) if said else ())
 
 
 def _check_words(change: SetNode) -> None:

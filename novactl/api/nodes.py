@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from novactl.api import node_changes
 from novactl.api.node_changes import Changed, SetNode, UnsetNode
 from novactl.api.node_views import NodeShown, NodeView, shown, views
 from novactl.api.resolve import resolve
+from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.conductor.history import note_on
 from novactl.db import nodes
@@ -100,15 +100,11 @@ def disable(cluster: Cluster, ref: str, *, reason: str = "", dry_run: bool = Fal
     return _switch(cluster, ref, NodeState.DISABLED, reason, dry_run)
 
 
-class _Undone(Exception):
-    """Leaves a transaction that was only tried."""
-
-
 def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: bool) -> NodeView:
     """All of it; a dry run takes it back. Raises UsageError, NotFound, Conflict."""
     if len(reason) > MAX_REASON or (reason and not reason.isprintable()):
         raise UsageError(f"a reason is printable text of at most {MAX_REASON} characters")
-    with contextlib.suppress(_Undone), cluster.db.write() as tx:
+    with changing(cluster, dry_run=dry_run) as tx:
         named: Node = resolve(tx, "node", nodes, ref)
         nodes.lock(tx, named.id)                              # what another admin sets of it at this moment is not lost
         node = nodes.by_id(tx, named.id) or named
@@ -118,10 +114,7 @@ def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: 
         if changed != node:
             nodes.update(tx, changed)
             note_on(cluster, tx, node, state.value, reason)
-        view = shown(cluster, tx, nodes.by_id(tx, node.id) or changed)
-        if dry_run:
-            raise _Undone
-    return view
+        return shown(cluster, tx, nodes.by_id(tx, node.id) or changed)
 
 
 def _find(cluster: Cluster, ref: str) -> Node:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from novactl.api.resolve import resolve
+from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.db import projects, quotas
 from novactl.db.statements import Tx
@@ -37,6 +38,16 @@ class QuotaRow(NamedTuple):
     used: int
     limit: int
     source: str
+
+    @property
+    def used_text(self) -> str:
+        """For people."""
+        return told(self.resource, self.used)
+
+    @property
+    def limit_text(self) -> str:
+        """For people."""
+        return told(self.resource, self.limit)
 
 
 def show(cluster: Cluster, ref: str = DEFAULT_PROJECT) -> tuple[QuotaRow, ...]:
@@ -70,17 +81,14 @@ def set_(
         if resource in limits:
             raise UsageError(f"{resource} is given twice")
         limits[resource] = _limit(resource, text, of_all=ref is None)
-    with cluster.db.write() as tx:
+    with changing(cluster, dry_run=dry_run) as tx:
         project: Project | None = resolve(tx, "project", projects, ref) if ref is not None else None
-        if not force:
-            _check_usage(tx, project, limits)
         project_id = project.id if project else DEFAULTS
-        before = tuple(_rows(tx, project)) if project else _default_rows(defaults(tx))
-        if not dry_run:
-            for resource, limit in limits.items():
-                quotas.set_(tx, project_id, resource, limit, force=force)
-        base = defaults(tx)
-    return tuple(_after(row, limits, base) for row in before)
+        for resource, limit in limits.items():
+            quotas.set_(tx, project_id, resource, limit, force=True)
+        if not force:
+            _check_usage([one for resource in limits for one in quotas.over(tx, project_id, resource)])
+        return _rows(tx, project) if project else _default_rows(tx)
 
 
 def _resource(name: str) -> str:
@@ -114,19 +122,11 @@ def _limit(resource: str, text: str, *, of_all: bool) -> int | None:
     return limit
 
 
-def _check_usage(tx: Tx, project: Project | None, limits: Mapping[str, int | None]) -> None:
+def _check_usage(over: Sequence[quotas.Over]) -> None:
     """Raises BelowUsage, with every limit that is."""
-    base = defaults(tx)
-    below = []
-    for one in [project] if project else projects.all_(tx):
-        own, usage = quotas.own(tx, one.id), projects.usage(tx, one.id)
-        for resource, limit in limits.items():
-            if project is None and resource in own:
-                continue
-            holds = base[resource] if limit is None else limit
-            if holds != UNLIMITED and usage[resource] > holds:
-                below.append(f"project {one.name} uses {told(resource, usage[resource])} of {resource}, the limit would be"
-                             f" {told(resource, holds)}")
+    below = [
+        f"project {one.project} uses {told(one.resource, one.used)} of {one.resource}, the limit would be {told(one.resource, one.limit)}"
+        for one in over]
     if below:
         raise BelowUsage(
             below[0] if len(below) == 1 else "limits would be below what is used", reasons=below if len(below) > 1 else (),
@@ -145,19 +145,11 @@ def _rows(tx: Tx, project: Project) -> tuple[QuotaRow, ...]:
         for resource in QUOTAS)
 
 
-def _default_rows(base: Mapping[str, int]) -> tuple[QuotaRow, ...]:
-    return tuple(QuotaRow("", resource, 0, limit, _source(False, limit)) for resource, limit in base.items())
+def _default_rows(tx: Tx) -> tuple[QuotaRow, ...]:
+    return tuple(QuotaRow("", resource, 0, limit, _source(False, limit)) for resource, limit in defaults(tx).items())
 
 
 def _source(own: bool, limit: int) -> str:
     if own:
         return "project"
     return "none" if limit == UNLIMITED else "default"
-
-
-def _after(row: QuotaRow, limits: Mapping[str, int | None], base: Mapping[str, int]) -> QuotaRow:
-    if row.resource not in limits:
-        return row
-    given = limits[row.resource]
-    limit = base[row.resource] if given is None else given
-    return row._replace(limit=limit, source=_source(bool(row.project) and given is not None, limit))

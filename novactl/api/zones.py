@@ -70,12 +70,13 @@ def names(tx: Tx, prefix: str) -> list[str]:
     return sorted(name for name in found if name and name.startswith(prefix))
 
 
-def check_zone(tx: Tx, zone: str | None) -> None:
-    """Raises NotFound where there is no such zone; None and "" are any."""
-    if zone and zone not in names(tx, ""):
+def check_zone(tx: Tx, zone: str) -> None:
+    """Raises NotFound where there is no such zone."""
+    known = names(tx, "")
+    if zone not in known:
         import difflib
 
-        raise NotFound("zone", zone, similar=difflib.get_close_matches(zone, names(tx, ""), 3))
+        raise NotFound("zone", zone, similar=difflib.get_close_matches(zone, known, 3) or known[:5])
 
 
 def belongings(tx: Tx) -> dict[str, Belonging]:

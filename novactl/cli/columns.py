@@ -195,24 +195,12 @@ PROJECTS = Table((
     Column("created_at", "AGE", human=age, firm=True, where=WIDE),
 ))
 
-
-def _amount(name: str) -> Callable[[Any], str]:
-    """A quota's number in the unit of its resource, for people."""
-    def get(row: Any) -> str:
-        value = getattr(row, name)
-        if value < 0:
-            return "unlimited"
-        return {"ram_mb": units.human_mib, "disk_gb": units.human_gib}.get(row.resource, str)(value)
-
-    return get
-
-
 _QUOTA_COLUMNS = (
     Column("resource", "RESOURCE"),
     Column("used", "USED", where=DATA),
     Column("limit", "LIMIT", where=DATA),
-    Column("used_text", "USED", _amount("used"), where=TABLE),
-    Column("limit_text", "LIMIT", _amount("limit"), where=TABLE),
+    Column("used_text", "USED", where=TABLE),
+    Column("limit_text", "LIMIT", where=TABLE),
     Column("source", "FROM"),
 )
 QUOTAS = Table(_QUOTA_COLUMNS)

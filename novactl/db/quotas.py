@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from novactl.db import projects
 from novactl.db.derived import limit as write_limits
@@ -57,15 +57,30 @@ def set_(tx: Tx, project_id: str, resource: str, limit: int | None, *, force: bo
     elif not tx.run(q_update, **key, new_max_amount=limit):
         tx.run(q_insert, project_id=project_id, resource=resource, max_amount=limit)
     write_limits(tx, project_id)                              # the rows are locked now: no claim comes between
-    if force:
-        return
-    over = [
-        f"project {project.name} uses {used} of {allowed}" for project in projects.all_(tx)
-        if project_id in ("", project.id)
-        and (used := projects.usage(tx, project.id)[resource]) > (allowed := limits(tx, project.id)[resource]) >= 0
-    ]
-    if over:
-        raise Conflict(f"quota {resource}: {over[0]} already", reasons=over[1:], hint="a limit is at least what is in use")
+    found = () if force else over(tx, project_id, resource)
+    if found:
+        told = [f"project {one.project} uses {one.used} of {one.limit}" for one in found]
+        raise Conflict(f"quota {resource}: {told[0]} already", reasons=told[1:], hint="a limit is at least what is in use")
+
+
+class Over(NamedTuple):
+    """A project (its name) that uses more of a resource than its limit."""
+
+    project: str
+    resource: str
+    used: int
+    limit: int
+
+
+def over(tx: Tx, project_id: str, resource: str) -> list[Over]:
+    """Whether a project uses more than its limit; with '' which of those do that have the default limit."""
+    found = []
+    for project in projects.all_(tx):
+        if project_id == project.id or (not project_id and resource not in own(tx, project.id)):
+            used, limit = projects.usage(tx, project.id)[resource], limits(tx, project.id)[resource]
+            if used > limit >= 0:
+                found.append(Over(project.name, resource, used, limit))
+    return found
 
 
 def check(tx: Tx, project_id: str, resource: str, more: int) -> None:

@@ -109,6 +109,7 @@ def test_a_limit_below_what_is_used(world: World) -> None:
     with pytest.raises(BelowUsage):
         quotas.set_(cluster, "shop", {"servers": "default"})
     assert quotas.set_(cluster, "shop", {"servers": "1"}, force=True)[0][2:] == (2, 1, "project")
+    assert quotas.set_(cluster, None, {"servers": "5"})[0].limit == 5, "a limit of its own is not the default's concern"
     with pytest.raises(QuotaExceeded):
         put_server(world, "c", "n1", project=shop.id)
 
