@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,13 +16,15 @@ from novactl.errors import NovaError, Unreachable
 from novactl.model.facts import Facts
 from novactl.model.image import GIB
 from novactl.model.node import Node, NodeState, NodeUsage
-from novactl.model.resources import DISK_GB, MEMORY_MB, PCPU, VCPU, Inventory
-from novactl.model.topology import Fitting, Hardware, cpu_list
+from novactl.model.resources import DISK_GB, MAX_INT, MEMORY_MB, PCPU, VCPU, Inventory
+from novactl.model.topology import MAX_CPU, Fitting, Hardware, cpu_list
 from novactl.scheduler.request import NodeView
 
 SILENT_DEADLINE_S = 0.5
 """What a node that was silent the last time gets to answer a refresh."""
 REFRESH_DEADLINE_S = 2.0
+MAX_LETTERS = 64
+"""Of an agent's version."""
 FEW = 32
 """So many nodes are read one by one; more of them with all the others."""
 
@@ -125,6 +128,7 @@ def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> None:
 
     One statement is all where it says what the last one said, but for time and load.
     """
+    report = bounded(report)
     if not nodes.take_report(tx, node_id, wire.to_plain(report), now - report.age_s):
         return
     node = nodes.by_id(tx, node_id)
@@ -137,8 +141,20 @@ def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> None:
             servers.seen(tx, domain.server, domain.addresses)
 
 
+def bounded(report: wire.Report) -> wire.Report:
+    """What an agent says, as far as it can be: one node's nonsense must not stop what is asked of all the others."""
+    def within(number: int, most: int = MAX_INT) -> int:
+        return min(max(0, number), most)
+
+    return dataclasses.replace(
+        report, vcpus=within(report.vcpus, MAX_CPU + 1), memory_mb=within(report.memory_mb), disk_gb=within(report.disk_gb),
+        memory_used_mb=within(report.memory_used_mb), disk_used_gb=within(report.disk_used_gb), age_s=max(0.0, report.age_s),
+        agent_version="".join(filter(str.isprintable, report.agent_version[:MAX_LETTERS])))
+
+
 def totals(report: wire.Report, dedicated_cpus: str = "") -> dict[str, int]:
     """What the host has by resource class. CPUs kept for pinned servers are PCPU, the others VCPU."""
+    report = bounded(report)
     there = {cpu for cell in report.cells for cpu in cell.cpus} or set(range(report.vcpus))
     kept = len(there.intersection(cpu_list(dedicated_cpus)))
     return {VCPU: report.vcpus - kept, PCPU: kept, MEMORY_MB: report.memory_mb, DISK_GB: report.disk_gb}
@@ -146,7 +162,7 @@ def totals(report: wire.Report, dedicated_cpus: str = "") -> dict[str, int]:
 
 def cached_gb(report: wire.Report) -> int:
     """What its image cache holds of the disk, rounded up."""
-    return -(-sum(image.size_bytes for image in report.images) // GIB)
+    return min(MAX_INT, -(-sum(max(0, image.size_bytes) for image in report.images) // GIB))
 
 
 def hardware(report: wire.Report) -> Hardware:

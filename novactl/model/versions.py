@@ -11,13 +11,16 @@ _COMPARED: Mapping[str, Callable[[int, int], bool]] = {
     "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">=": operator.ge, ">": operator.gt,
 }
 
+MAX_DIGITS = 6
+"""Of each number of a version: whoever reports it says what they like."""
+
 Comparison = tuple[Callable[[int, int], bool], int]
 
 
 def version_number(text: str) -> int:
     """'7.2.17' -> 7002017; what follows a third number is left out; 0 for what is not a version."""
     parts = text.split(".")[:3]
-    if not all(part.isdecimal() for part in parts):
+    if not all(part.isdecimal() and len(part) <= MAX_DIGITS for part in parts):
         return 0
     major, minor, release = (*map(int, parts), 0, 0)[:3]
     return 1_000_000 * major + 1000 * minor + release

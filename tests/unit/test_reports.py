@@ -1,0 +1,54 @@
+"""What agents say of their hosts is bounded: one that talks nonsense stops nobody but itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from novactl.conductor import fleet
+from novactl.db import nodes
+from novactl.model.resources import MAX_INT
+from tests import postgres
+from tests.world import World, small_world
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with postgres.server() as found:
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, url: str) -> Iterator[World]:
+    with small_world(tmp_path, url=url if request.param == "postgresql" else "") as made:
+        yield made
+
+
+def test_nonsense_of_one_node_stops_no_other(world: World) -> None:
+    """Numbers beyond all bounds, versions of thousands of digits, NUL: both nodes' reports are taken, at once, and claims can be made."""
+    agent, cluster = world.agents["n1"], world.cluster
+    honest = agent.report
+    nonsense: list[dict[str, Any]] = [
+        {"memory_mb": 2**63 - 1, "disk_gb": -7, "memory_used_mb": -1}, {"vcpus": 100_000_000}, {"versions": {"hypervisor": "9" * 5000}},
+        {"versions": {"hypervisor": "9" * 400 + ".1"}}, {"agent_version": "1\x00\x1b[2J"}, {"age_s": -1e300},
+    ]
+    with cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None
+        memory = nodes.inventories_of(tx, node.id)["MEMORY_MB"]
+        nodes.set_inventory(tx, node.id, dataclasses.replace(memory, ratio_milli=1_000_000))
+    for said in nonsense:
+        agent.report = lambda age_s, said=said: dataclasses.replace(honest(age_s), **said)  # type: ignore[method-assign]
+        begun = time.monotonic()
+        assert fleet.refresh(cluster, max_age_s=0.0) == {}, said
+        assert time.monotonic() - begun < 5
+        with cluster.db.read() as tx:
+            rows = nodes.rows(tx)
+            assert all(row.reported_at is not None and row.reported_at <= cluster.clock.now() for row in rows)
+            assert nodes.inventories_of(tx, node.id)["MEMORY_MB"].total <= MAX_INT
+            assert all(len(row.agent_version) < 65 and row.agent_version.isprintable() for row in rows)
