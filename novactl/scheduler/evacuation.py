@@ -181,7 +181,11 @@ class _Attempt:
             if at == self.lost:
                 continue
             before = self.heads.get(at, 0)
-            most = min(len(left), *((free[base + at] - load.get(base + at, 0)) // amount for base, amount in bundle.demand))
+            most = len(left)
+            for base, amount in bundle.demand:
+                fits = (free[base + at] - load.get(base + at, 0)) // amount
+                if fits < most:
+                    most = fits
             while most > 0 and not self.ground.allows(kind, at, before + most - 1):
                 most //= 2
             if most <= 0:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from novactl.model.resources import DISK_GB
 from novactl.model.topology import Fitting
 from novactl.model.wants import NOTHING_SPECIAL
+from novactl.scheduler.contest import STEADY
 from novactl.scheduler.filters.base import applies, by_facts
 from novactl.scheduler.profiles import Profile
 from novactl.scheduler.request import GroupView, NodeView, Request
@@ -45,6 +46,7 @@ class Kind:
         checks = [check for check in ground.profile.filters if check.name not in _OWN and applies(check, self.request)]
         self.of_facts = [check for check in checks if by_facts(check)]
         self.checks = [check for check in checks if not by_facts(check)]
+        self.counting = [check for check in self.checks if check.name not in STEADY]
         self.pieces = wants.topology is not None or bool(wants.pci)
         self.amounts = {name: amount for name, amount in request.amounts.items() if amount}
         self.demand = [(ground.base(name), amount) for name, amount in self.amounts.items()]
@@ -84,6 +86,7 @@ class Ground:
         self._means: list[float] = []
         self._of_request: dict[int, tuple[Request, Kind]] = {}
         self._orders: dict[int, list[tuple[int, int]]] = {}
+        self._crowded: dict[int, NodeView] = {}
         self._changes = 0
 
     def copy(self) -> Ground:
@@ -172,7 +175,14 @@ class Ground:
         """Whether they do with the servers that it was given with and with any number more: those that count them count up to a limit."""
         found = kind.always.get(at)
         if found is None:
-            found = kind.always[at] = self._judged(kind, at, _MANY) and self._judged(kind, at, 0)
+            found = kind.always[at] = self._judged(kind, at, 0) and not any(check(kind.request, self._full(at)) for check in kind.counting)
+        return found
+
+    def _full(self, at: int) -> NodeView:
+        """The node with more servers than any limit allows."""
+        found = self._crowded.get(at)
+        if found is None:
+            found = self._crowded[at] = dataclasses.replace(self.views[at], servers=_MANY)
         return found
 
     def _judged(self, kind: Kind, at: int, more: int) -> bool:
@@ -185,7 +195,7 @@ class Ground:
             inventory = view.inventories.get(name)
             if inventory is None or not inventory.min_unit <= amount <= inventory.max_unit or amount % inventory.step_size:
                 return False
-        if more and kind.checks:
+        if more and kind.counting:
             view = dataclasses.replace(view, servers=view.servers + more)
         return not any(check(kind.request, view) for check in kind.checks)
 

@@ -62,11 +62,15 @@ class Survival:
         self._limited: dict[tuple[int, int], bool] = {}
         self._tried: tuple[Request, int, Resident, dict[int, Plan]] | None = None
         self._short: list[int] | None = None
+        here: dict[int, dict[Kind, list[Resident]]] = {}
         for resident in residents:
             at = self._ground.index.get(resident.node)
             if at is not None:
-                self._admit(resident, at)
+                kind = self._ground.kind(resident.request)
+                here.setdefault(at, {}).setdefault(kind, []).append(resident)
+                self._tie(kind, at)
                 self._ground.note(resident, at)
+        self._residents |= here
 
     def copy(self) -> Survival:
         """One that goes its own way from here."""
@@ -153,16 +157,16 @@ class Survival:
             changes = dict(self._tried[3])
         resident = self._tried[2]._replace(id=server_id)
         self._tried = None
-        self._admit(resident, at)
+        self._residents[at] = self._with(self._residents.get(at, {}), resident)
+        self._tie(self._ground.kind(request), at)
         self._ground.put(resident, at)
         for lost, plan in changes.items():
             self._keep(lost, plan or planned(self._ground, lost, self._residents.get(lost, {})))
 
     # ---- how
 
-    def _admit(self, resident: Resident, at: int) -> None:
-        kind = self._ground.kind(resident.request)
-        self._residents[at] = self._with(self._residents.get(at, {}), resident)
+    def _tie(self, kind: Kind, at: int) -> None:
+        """Such a server is on the node, and may look at others."""
         if kind.group:
             self._grouped.setdefault(kind.group.name, set()).add(at)
         if not kind.plain:
@@ -180,7 +184,7 @@ class Survival:
         for was, now, sign in ((before.load, plan.load, 1), (before.heads, plan.heads, -1)):
             for key in was.keys() - now.keys():
                 del self._touching[key if sign > 0 else ~key][lost]
-            for key, amount in now.items() - was.items():
+            for key, amount in now.items() - was.items() if was else now.items():
                 self._touching.setdefault(key if sign > 0 else ~key, {})[lost] = amount
         if self._short is not None and bool(before.unplaced) != bool(plan.unplaced):
             self._short = None

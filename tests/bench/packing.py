@@ -91,9 +91,10 @@ def ms(act: Callable[[], Any], runs: int = 3) -> float:
 
 @bench("placement.capacity")
 def count() -> Iterator[Figure]:
-    """How many more fit on 300 nodes with 3,000 servers, the plans for the loss of each node made anew."""
+    """How many more fit on 300 nodes with 3,000 servers, from 287 of the largest flavor to 48,406 of the smallest; N+1's plans are
+    made from nothing each time."""
     views, residents, requests = cluster(300, 3000)
     yield at_most("placement.capacity.g1.large", ms(lambda: capacity(requests["g1.large"], views, DEFAULT)), "ms", limit=1000)
-    for flavor in ("g1.medium", "g1.large", "g1.4xlarge"):
+    for flavor in requests:
         took = ms(lambda flavor=flavor: capacity(requests[flavor], views, DEFAULT, Survival(views, residents, DEFAULT)))
         yield at_most(f"placement.capacity.n_plus_1.{flavor}", took, "ms", limit=1000)

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from novactl.scheduler import capacity as module
 from novactl.scheduler.capacity import capacity
 from novactl.scheduler.contest import Contest
+from novactl.scheduler.filters.base import applies
 from novactl.scheduler.pipeline import place
 from novactl.scheduler.profiles import PROFILES, Profile
-from novactl.scheduler.request import Request
+from novactl.scheduler.request import Reject, Request
+from novactl.scheduler.stack import Stack, can_order
 from novactl.scheduler.survival import Resident, Survival
 from novactl.scheduler.weighers import WEIGHERS
 from tests.laws.worlds import World, requests, worlds
@@ -62,6 +64,29 @@ def test_a_contest_decides_as_place_does(world: World, data: st.DataObject, prof
     while (at := contest.place()) is not None:
         found.append(contest.views[at].id)
     assert found == successive(world, asked, profile)
+
+
+@settings(max_examples=150)
+@given(worlds(), st.data(), st.sampled_from([PROFILES["default"], PROFILES["pack"], PROFILES["zone"]]))
+def test_an_order_reckoned_is_that_of_placements(world: World, data: st.DataObject, profile: Profile) -> None:
+    """The same node each time, and so it is when some nodes take no more from one of the placements on."""
+    asked = replace(data.draw(requests(world, "more")), group=None)
+    views = sorted((replace(node, shared_disk="") for node in world.nodes.values()), key=lambda node: node.id)
+    full = world.request(asked)
+    weighers = [pair for pair in profile.weighers if applies(pair[0], full)]
+    assert can_order(weighers, full)
+    stop, out = data.draw(st.integers(0, 6)), data.draw(st.sets(st.sampled_from([node.id for node in views])))
+    found: list[str] = []
+
+    def guard(_: Request, node: str) -> Reject | None:
+        return Reject("out", "") if node in out and len(found) >= stop else None
+
+    contest = Contest(full, views, profile, guard)
+    while (at := contest.place()) is not None:
+        found.append(views[at].id)
+    room = [one.fits for one in capacity(full, views, profile).per_node]
+    order = [views[at].id for at in Stack(full, views, room).order(weighers, room)]
+    assert found == order[:stop] + [node for node in order[stop:] if node not in out]
 
 
 @settings(max_examples=150)
