@@ -10,10 +10,10 @@ from novactl.cluster import Cluster
 from novactl.db import meta, nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, SchemaNewer, SchemaOlder, UsageError
-from novactl.model.amounts import amount_text
 from novactl.model.finding import Finding
 from novactl.model.node import Node
 from novactl.model.operation import Operation
+from novactl.model.resources import amount_text
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,7 @@ def init(cluster: Cluster, *, upgrade: bool = False, dry_run: bool = False) -> I
     return Initialised(found == 0, str(config.data_dir), database.where, cluster_id, pair.public, SCHEMA)
 
 
-"""The key of meta: "1" where a placement must leave room for the loss of any one node."""
-
-
-class Amounts(NamedTuple):
+class ClassSums(NamedTuple):
     """What all nodes have together of a class, in its own unit; a disk that several share counts once."""
 
     resource_class: str
@@ -77,7 +74,7 @@ class Amounts(NamedTuple):
         return f"{self.resource_class}: total {total}, may be claimed {capacity}, used {used}, free {free}"
 
 
-class Limit(NamedTuple):
+class DefaultQuota(NamedTuple):
     """`limit` -1 is none."""
 
     resource: str
@@ -102,8 +99,8 @@ class ClusterView:
     nodes: Mapping[str, int]
     servers: int
     projects: int
-    resources: tuple[Amounts, ...]
-    quotas: tuple[Limit, ...]
+    resources: tuple[ClassSums, ...]
+    quotas: tuple[DefaultQuota, ...]
 
 
 def show(cluster: Cluster) -> ClusterView:
@@ -125,6 +122,7 @@ def set_(cluster: Cluster, *, n_plus_1: bool | None = None, dry_run: bool = Fals
 def _view(cluster: Cluster, tx: Tx) -> ClusterView:
     from novactl.api.quotas import defaults
     from novactl.api.traits import class_rows
+    from novactl.conductor.residents import is_guarded
     from novactl.db import projects, servers
 
     states: dict[str, int] = {}
@@ -132,12 +130,11 @@ def _view(cluster: Cluster, tx: Tx) -> ClusterView:
         states[node.state] = states.get(node.state, 0) + 1
     return ClusterView(
         cluster_id=meta.cluster_id(tx), database=cluster.db.where, schema=meta.schema_number(tx),
-        n_plus_1=meta.get(tx, meta.N_PLUS_1) == "1",
-        nodes=states, servers=len(servers.list_rows(tx)), projects=len(projects.all_(tx)),
+        n_plus_1=is_guarded(tx), nodes=states, servers=len(servers.list_rows(tx)), projects=len(projects.all_(tx)),
         resources=tuple(
-            Amounts(row.name, row.total, row.capacity, row.used, row.capacity - row.used)
+            ClassSums(row.name, row.total, row.capacity, row.used, row.capacity - row.used)
             for row in class_rows(tx) if row.total or row.used),
-        quotas=tuple(Limit(*item) for item in defaults(tx).items()))
+        quotas=tuple(DefaultQuota(*item) for item in defaults(tx).items()))
 
 
 def doctor(cluster: Cluster) -> tuple[Finding, ...]:

@@ -12,10 +12,9 @@ from novactl.db import flavors
 from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, UsageError
 from novactl.model.flavor import Flavor
-from novactl.model.ids import check_name
+from novactl.model.ids import check_description, check_name
 from novactl.model.wants import CAPABILITY_SCOPE
 
-MAX_DESCRIPTION = 255
 MAX_VCPUS, MAX_MEMORY_MB, MAX_DISK_GB = 4096, 64 << 20, 1 << 30
 """Beyond any host there is: larger numbers are typing errors."""
 
@@ -82,8 +81,7 @@ def _write(tx: Tx, flavor: Flavor, changed: Flavor, dry_run: bool) -> Flavor:
 
 def _checked(flavor: Flavor) -> Flavor:
     """Raises UsageError."""
-    if len(flavor.description) > MAX_DESCRIPTION or (flavor.description and not flavor.description.isprintable()):
-        raise UsageError(f"a description is printable text of at most {MAX_DESCRIPTION} characters")
+    check_description(flavor.description)
     if flavor.specs:
         from novactl.model.extra_specs import check_flavor_specs
 

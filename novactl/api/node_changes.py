@@ -16,11 +16,11 @@ from novactl.conductor.history import note_on
 from novactl.db import derived, nodes, placement
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, InUse, UsageError
-from novactl.model.amounts import amount_text, check_custom_class, checked, ratio_text
+from novactl.model.amounts import check_custom_class, checked, ratio_text
 from novactl.model.extra_specs import BadSpec, check_trait, is_custom
 from novactl.model.ids import check_name
 from novactl.model.node import Node, NodeState
-from novactl.model.resources import PCPU, VCPU, Inventory
+from novactl.model.resources import PCPU, VCPU, Inventory, amount_text
 from novactl.model.topology import cpu_list, cpu_text
 
 MAX_LABELS, MAX_TRAITS, MAX_CHARS = 64, 256, 63

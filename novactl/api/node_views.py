@@ -11,9 +11,9 @@ from novactl.cluster import Cluster
 from novactl.db import aggregates, nodes, placement
 from novactl.db.statements import Tx
 from novactl.model.aggregate import Aggregate
-from novactl.model.amounts import amount_text, ratio_text
+from novactl.model.amounts import ratio_text
 from novactl.model.node import Node, NodeState, NodeUsage
-from novactl.model.resources import DISK_GB, MEMORY_MB, STANDARD_CLASSES, VCPU, Inventory
+from novactl.model.resources import DISK_GB, MEMORY_MB, STANDARD_CLASSES, VCPU, Inventory, amount_text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.db import projects
-from novactl.errors import AlreadyExists, Conflict, InUse, UsageError
-from novactl.model.ids import check_name
+from novactl.errors import AlreadyExists, Conflict, InUse
+from novactl.model.ids import check_description, check_name
 from novactl.model.project import DEFAULT_PROJECT, QUOTAS, Project
-
-MAX_DESCRIPTION = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class ProjectView:
 def create(cluster: Cluster, *, name: str, description: str = "", dry_run: bool = False) -> ProjectView:
     """Raises UsageError, AlreadyExists."""
     check_name("project", name)
-    _check_description(description)
+    check_description(description)
     made = Project(id=cluster.ids.uuid(), name=name, description=description, created_at=cluster.clock.now())
     with cluster.db.write() as tx:
         if projects.by_name(tx, name) is not None:
@@ -55,7 +53,7 @@ def show(cluster: Cluster, ref: str) -> ProjectView:
 
 def set_(cluster: Cluster, ref: str, *, description: str, dry_run: bool = False) -> ProjectView:
     """Raises UsageError, NotFound."""
-    _check_description(description)
+    check_description(description)
     with cluster.db.write() as tx:
         found: Project = resolve(tx, "project", projects, ref)
         changed = dataclasses.replace(found, description=description)
@@ -72,7 +70,9 @@ def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> ProjectView:
             raise Conflict("the default project cannot be deleted: what names no project belongs to it")
         projects.lock(tx, found.id)
         usage = projects.usage(tx, found.id)
-        left = [f"{resource} ({amount})" for resource, amount in usage.items() if amount and resource not in _OF_SERVERS]
+        left = [
+            f"{resource} ({amount})" for resource, amount in usage.items()
+            if amount and (resource == "servers" or not QUOTAS[resource].claimed)]
         building = projects.in_use(tx, found.id)
         if building and not usage.get("servers"):
             left.insert(0, f"servers ({building})")
@@ -82,15 +82,6 @@ def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> ProjectView:
         if not dry_run:
             projects.delete(tx, found.id)
     return _view(found, usage)
-
-
-_OF_SERVERS = ("cores", "ram_mb", "disk_gb")
-assert set(_OF_SERVERS) < set(QUOTAS)
-
-
-def _check_description(text: str) -> None:
-    if len(text) > MAX_DESCRIPTION or (text and not text.isprintable()):
-        raise UsageError(f"a description is printable text of at most {MAX_DESCRIPTION} characters")
 
 
 def _view(project: Project, usage: dict[str, int]) -> ProjectView:

@@ -12,7 +12,7 @@ from novactl.config import SETTINGS, Config
 from novactl.errors import Ambiguous, NotFound, NovaError
 from novactl.model.facts import Facts
 from novactl.model.finding import Finding
-from novactl.model.node import NodeState
+from novactl.model.node import METRICS, NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, PCPU, VCPU, Inventory
 from novactl.model.topology import Hardware
 from novactl.model.wants import Wants
@@ -20,7 +20,7 @@ from novactl.scheduler.filters import FILTERS
 from novactl.scheduler.filters.base import applies as asked
 from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.profiles import PROFILES, Profile
-from novactl.scheduler.request import METRICS, NodeView, Request, Rules
+from novactl.scheduler.request import NodeView, Request, Rules
 from novactl.scheduler.weighers import WEIGHERS
 
 KINDS = ("profile", "filter", "weigher")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from novactl.db.derived import HOT
+from novactl.db.derived import COLUMN_OF, q_claimed
 from novactl.db.statements import Tx, from_json, statement, to_json
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 from novactl.model.topology import Fitting
 
-_SUMS = tuple(f"{name}_used" for name in HOT.values())
+_SUMS = tuple(f"{name}_used" for name in COLUMN_OF.values())
 
 
 class ClaimRow(NamedTuple):
@@ -39,13 +38,7 @@ def q_used(sa: Any, t: Any) -> Any:
 def q_used_other(sa: Any, t: Any) -> Any:
     c = t.claim.c
     return sa.select(c.node_id, c.resource_class, sa.func.sum(c.amount)).where(
-        c.resource_class != VCPU, c.resource_class != MEMORY_MB, c.resource_class != DISK_GB).group_by(c.node_id, c.resource_class)
-
-
-@statement
-def q_used_on(sa: Any, t: Any) -> Any:
-    c = t.claim.c
-    return sa.select(c.resource_class, sa.func.sum(c.amount)).where(c.node_id == sa.bindparam("by_node_id")).group_by(c.resource_class)
+        *(c.resource_class != name for name in COLUMN_OF)).group_by(c.node_id, c.resource_class)
 
 
 @statement
@@ -77,7 +70,7 @@ def q_insert_hot(sa: Any, t: Any) -> Any:
     c = t.claim.c
     amounts = sa.union_all(*(
         sa.select(sa.literal_column(f"'{name}'").label("name"), sa.bindparam(f"new_{column}", type_=sa.BigInteger).label("amount"))
-        for name, column in HOT.items())).subquery()
+        for name, column in COLUMN_OF.items())).subquery()
     given = {name: sa.bindparam(f"new_{name}", type_=c[name].type) for name in ("consumer_id", "node_id", "consumer_kind", "project_id")}
     return sa.insert(t.claim).from_select(
         [*given, "resource_class", "amount"], sa.select(*given.values(), amounts.c.name, amounts.c.amount).where(amounts.c.amount > 0))
@@ -119,7 +112,7 @@ def used(tx: Tx) -> dict[str, dict[str, int]]:
     """Node id -> resource class -> what is claimed of it; of a shared disk, what all its nodes' servers hold."""
     found = used_other(tx)
     for node_id, *sums in tx.stream(q_used):
-        found.setdefault(node_id, {}).update({name: amount for name, amount in zip(HOT, sums, strict=True) if amount})
+        found.setdefault(node_id, {}).update({name: amount for name, amount in zip(COLUMN_OF, sums, strict=True) if amount})
     return found
 
 
@@ -133,7 +126,7 @@ def used_other(tx: Tx) -> dict[str, dict[str, int]]:
 
 def used_on(tx: Tx, node_id: str) -> dict[str, int]:
     """What is held on the node itself, by resource class."""
-    return {name: int(amount) for name, amount in tx.stream(q_used_on, by_node_id=node_id)}
+    return {name: int(amount) for name, amount in tx.stream(q_claimed, by_node_id=node_id)}
 
 
 def consumers(tx: Tx) -> dict[str, int]:
@@ -170,8 +163,8 @@ def fitting_of(tx: Tx, consumer_id: str) -> Fitting | None:
 def write(tx: Tx, consumer_id: str, node_id: str, holding: Held, fitting: Fitting | None) -> None:
     key = {"consumer_id": consumer_id, "node_id": node_id, "consumer_kind": holding.kind, "project_id": holding.project_id}
     tx.run(q_insert_hot, **{f"new_{name}": value for name, value in key.items()},
-           **{f"new_{column}": holding.amounts.get(name, 0) for name, column in HOT.items()})
-    others = holding.amounts.keys() - HOT.keys()
+           **{f"new_{column}": holding.amounts.get(name, 0) for name, column in COLUMN_OF.items()})
+    others = holding.amounts.keys() - COLUMN_OF.keys()
     if others:
         tx.run_many(q_insert, [key | {"resource_class": name, "amount": holding.amounts[name]} for name in sorted(others)])
     if fitting is not None:

@@ -44,8 +44,6 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                         'amount) AS anon_5 WHERE anon_5.amount > 0',
  'claims.q_used': 'SELECT node.id, node.vcpu_used, node.memory_mb_used, node.disk_gb_used FROM node WHERE node.vcpu_used > 0 '
                   'OR node.memory_mb_used > 0 OR node.disk_gb_used > 0',
- 'claims.q_used_on': 'SELECT claim.resource_class, sum(claim.amount) AS sum_1 FROM claim WHERE claim.node_id = :by_node_id '
-                     'GROUP BY claim.resource_class',
  'claims.q_used_other': 'SELECT claim.node_id, claim.resource_class, sum(claim.amount) AS sum_1 FROM claim WHERE '
                         "claim.resource_class != 'VCPU' AND claim.resource_class != 'MEMORY_MB' AND claim.resource_class != "
                         "'DISK_GB' GROUP BY claim.node_id, claim.resource_class",

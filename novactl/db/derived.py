@@ -12,12 +12,13 @@ from typing import Any
 from novactl.db.statements import Tx, from_json, statement, to_json
 from novactl.model.aggregate import zone_of
 from novactl.model.facts import AggregateFacts, Facts
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
+from novactl.model.resources import DISK_GB, HOT, MEMORY_MB, PCPU, VCPU, Inventory
 from novactl.model.traits import reported_traits
 from novactl.model.versions import version_number
 
-HOT = {VCPU: "vcpu", MEMORY_MB: "memory_mb", DISK_GB: "disk_gb"}
-"""The classes that every server asks for: their sums are columns of the node."""
+COLUMN_OF = {name: name.lower() for name in HOT}
+"""The classes whose sums are columns of the node, and how those columns begin."""
+SUMS = tuple(f"{column}_{what}" for column in COLUMN_OF.values() for what in ("capacity", "used", "max_unit"))
 
 
 @statement
@@ -66,7 +67,7 @@ def q_servers(sa: Any, t: Any) -> Any:
 
 @statement
 def q_sums(sa: Any, t: Any) -> Any:
-    names = ["servers", "odd", *(f"{name}_{what}" for name in HOT.values() for what in ("capacity", "used", "max_unit"))]
+    names = ("servers", "odd", *SUMS)
     return sa.update(t.node).values(
         {name: sa.bindparam(f"new_{name}", type_=t.node.c[name].type) for name in names} | {"generation": t.node.c.generation + 1},
     ).where(t.node.c.id == sa.bindparam("by_id"))
@@ -88,13 +89,13 @@ def resum(tx: Tx, node_id: str) -> None:
         return
     stock = {row["resource_class"]: inventory(row) for row in tx.all(q_stock, by_node_id=node_id)}
     used = {name: int(amount) for name, amount in tx.stream(q_claimed, by_node_id=node_id)}
-    odd = bool(found["shared_disk"]) or any(
-        name not in HOT or one.min_unit > 1 or one.step_size > 1 for name, one in stock.items()) or any(name not in HOT for name in used)
+    others = (stock.keys() | used.keys()) - COLUMN_OF.keys()
+    odd = bool(found["shared_disk"] or others) or any(one.min_unit > 1 or one.step_size > 1 for one in stock.values())
     if found["shared_disk"]:
         ((used[DISK_GB],),) = tx.stream(q_claimed_in_pool, by_pool=found["shared_disk"])
     ((servers,),) = tx.stream(q_servers, by_node_id=node_id)
     sums: dict[str, int] = {"new_servers": servers, "new_odd": int(odd)}
-    for name, column in HOT.items():
+    for name, column in COLUMN_OF.items():
         there = stock.get(name)
         sums[f"new_{column}_capacity"], sums[f"new_{column}_max_unit"] = (there.capacity, there.max_unit) if there else (0, 0)
         sums[f"new_{column}_used"] = int(used.get(name, 0))
@@ -232,7 +233,7 @@ def q_usage(sa: Any, t: Any) -> Any:
 
     servers = sa.select(sa.func.count(sa.distinct(held.c.consumer_id))).where(held.c.project_id == t.project.c.id).scalar_subquery()
     return sa.update(t.project).values(
-        servers_used=servers, cores_used=total(VCPU, "PCPU"), ram_mb_used=total(MEMORY_MB), disk_gb_used=total(DISK_GB))
+        servers_used=servers, cores_used=total(VCPU, PCPU), ram_mb_used=total(MEMORY_MB), disk_gb_used=total(DISK_GB))
 
 
 @statement

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from novactl.db.derived import HOT
+from novactl.db.derived import COLUMN_OF, SUMS
 from novactl.db.statements import Tx, statement
-
-MEASURED = ("load_1m", "memory_used_mb", "disk_used_gb")
-"""What of a report changes all the time: columns, so that a report that brings nothing else writes nothing else."""
-SUMS = tuple(f"{name}_{what}" for name in HOT.values() for what in ("capacity", "used", "max_unit"))
+from novactl.model.node import METRICS
 
 
 class NodeRow(NamedTuple):
@@ -38,11 +35,11 @@ class NodeRow(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {name: value for name in MEASURED if (value := getattr(self, name)) is not None}
+        return {name: value for name in METRICS if (value := getattr(self, name)) is not None}
 
     @property
     def used(self) -> dict[str, int]:
-        return {name: value for name, column in HOT.items() if (value := getattr(self, f"{column}_used"))}
+        return {name: value for name, column in COLUMN_OF.items() if (value := getattr(self, f"{column}_used"))}
 
 
 class Peer(NamedTuple):

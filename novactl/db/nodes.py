@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from novactl.db.derived import facts_of, reshape, resum, shapes
+from novactl.db.derived import SUMS, facts_of, reshape, resum, shapes
 from novactl.db.hardware import hardware, hardware_of, set_hardware
 from novactl.db.inventories import ensure_inventory, inventories, inventories_of, set_inventory, set_totals
 from novactl.db.named import Named
-from novactl.db.node_rows import MEASURED, SUMS, NodeRow, Peer, lean_rows, name_of, peers, row_of, rows
+from novactl.db.node_rows import NodeRow, Peer, lean_rows, name_of, peers, row_of, rows
 from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
-from novactl.model.node import Node, NodeState
+from novactl.model.node import METRICS, Node, NodeState
 
 __all__ = [
     "NodeRow", "Peer", "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete", "ensure_inventory",
@@ -28,7 +28,7 @@ _JSON = ("labels", "traits")
 
 def _record(row: Row) -> Node:
     plain = {name: row[name] for name in _PLAIN}
-    report, measured = from_json(row["report"]), {name: row[name] for name in MEASURED if row[name] is not None}
+    report, measured = from_json(row["report"]), {name: row[name] for name in METRICS if row[name] is not None}
     return Node(
         **plain, state=NodeState(row["state"]), labels=from_json(row["labels"]), traits=tuple(from_json(row["traits"])),
         report=None if report is None else {**report, **measured}, undo=from_json(row["undo"]) or {})
@@ -39,12 +39,12 @@ def _row(node: Node) -> dict[str, Any]:
     return given | {
         "state": node.state.value, "labels": to_json(dict(node.labels)), "traits": to_json(sorted(node.traits)),
         "shape": "", "servers": 0, "odd": int(bool(node.shared_disk)), "report_key": "", **dict.fromkeys(SUMS, 0),
-        **dict.fromkeys(MEASURED),
+        **dict.fromkeys(METRICS),
     }
 
 
 def _select(sa: Any, t: Any) -> Any:
-    columns = [t.node.c[name] for name in (*_PLAIN, *_JSON, "state", *MEASURED)]
+    columns = [t.node.c[name] for name in (*_PLAIN, *_JSON, "state", *METRICS)]
     return sa.select(*columns, t.node_file.c.report, t.node_file.c.undo).select_from(t.node.outerjoin(t.node_file))
 
 
@@ -98,7 +98,7 @@ def update(tx: Tx, node: Node) -> None:
         return
     row = _row(node)
     kept = ("generation", "name", "reported_at", "silent_since", "created_at", "failed_builds", "shape", "servers", "odd", "report_key",
-            *SUMS, *MEASURED)
+            *SUMS, *METRICS)
     tx.run(q_update, by_id=row.pop("id"), **{f"new_{name}": value for name, value in row.items() if name not in kept})
     tx.run(q_undo, by_id=node.id, new_undo=to_json(dict(node.undo)))
     reshape(tx, [node.id])
@@ -123,13 +123,13 @@ def lock(tx: Tx, node_id: str) -> tuple[int, NodeState] | None:
 
 @statement
 def q_measured(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node, "reported_at", "silent_since", *MEASURED).where(
+    return updates(sa, t.node, "reported_at", "silent_since", *METRICS).where(
         t.node.c.id == sa.bindparam("by_id"), t.node.c.report_key == sa.bindparam("by_report_key"))
 
 
 @statement
 def q_report(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node, "reported_at", "silent_since", *MEASURED, "agent_version", "report_key").where(
+    return updates(sa, t.node, "reported_at", "silent_since", *METRICS, "agent_version", "report_key").where(
         t.node.c.id == sa.bindparam("by_id"))
 
 
@@ -161,10 +161,10 @@ def take_report(tx: Tx, node_id: str, report: Mapping[str, Any], at: float) -> b
     """
     import hashlib
 
-    kept = {name: value for name, value in report.items() if name not in MEASURED and name not in _TIMES and name != "domains"}
+    kept = {name: value for name, value in report.items() if name not in METRICS and name not in _TIMES and name != "domains"}
     heard = [kept, [[domain["server"], domain["addresses"]] for domain in report.get("domains", ())]]
     key = hashlib.sha1(to_json(heard).encode(), usedforsecurity=False).hexdigest()
-    values = {"new_reported_at": at, "new_silent_since": None} | {f"new_{name}": report.get(name) for name in MEASURED}
+    values = {"new_reported_at": at, "new_silent_since": None} | {f"new_{name}": report.get(name) for name in METRICS}
     if tx.run(q_measured, by_id=node_id, by_report_key=key, **values):
         return False
     tx.run(q_report, by_id=node_id, **values, new_agent_version=report["agent_version"], new_report_key=key)

@@ -17,7 +17,7 @@ from typing import Any
 
 from novactl.db import claims, groups, pieces, quotas
 from novactl.db.claims import ClaimRow, all_, consumers, fitting_of, fittings, used, used_on, used_other
-from novactl.db.derived import HOT, lock_pool
+from novactl.db.derived import COLUMN_OF, lock_pool
 from novactl.db.inventories import inventories_of
 from novactl.db.nodes import hardware_of
 from novactl.db.refusals import GroupPolicy, Moved, OverCapacity
@@ -59,7 +59,8 @@ class Claim:
 def _more(sa: Any, t: Any, sign: int = 1) -> dict[str, Any]:
     """A node's columns with a claim more, or with -1 one less."""
     n = t.node.c
-    amounts = {name: sa.bindparam(f"new_{name}", type_=sa.BigInteger) for name in ("servers", *(f"{name}_used" for name in HOT.values()))}
+    names = ("servers", *(f"{column}_used" for column in COLUMN_OF.values()))
+    amounts = {name: sa.bindparam(f"new_{name}", type_=sa.BigInteger) for name in names}
     return {"generation": n.generation + 1} | {
         name: n[name] + amount if sign > 0 else n[name] - amount for name, amount in amounts.items()}
 
@@ -69,7 +70,7 @@ def q_take_decided(sa: Any, t: Any) -> Any:
     """Of a node that is as it was decided on. That the sums have the room is asked all the same: here it costs nothing."""
     n = t.node.c
     room = []
-    for name in HOT.values():
+    for name in COLUMN_OF.values():
         more = sa.bindparam(f"new_{name}_used", type_=sa.BigInteger)
         room.append(sa.or_(more == 0, sa.and_(n[f"{name}_used"] + more <= n[f"{name}_capacity"], more <= n[f"{name}_max_unit"])))
     return sa.update(t.node).values(_more(sa, t)).where(
@@ -99,7 +100,7 @@ def q_beside(sa: Any, t: Any) -> Any:
 @statement
 def q_head(sa: Any, t: Any) -> Any:
     n = t.node.c
-    return sa.select(n.name, n.state, n.generation, n.shared_disk, *(n[f"{name}_used"] for name in HOT.values())).where(
+    return sa.select(n.name, n.state, n.generation, n.shared_disk, *(n[f"{name}_used"] for name in COLUMN_OF.values())).where(
         n.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
@@ -157,7 +158,7 @@ def release(tx: Tx, consumer_id: str, node_id: str) -> None:
 
 
 def _sums(amounts: Amounts, counts: bool) -> Mapping[str, int]:
-    return {"new_servers": int(counts)} | {f"new_{column}_used": amounts.get(name, 0) for name, column in HOT.items()}
+    return {"new_servers": int(counts)} | {f"new_{column}_used": amounts.get(name, 0) for name, column in COLUMN_OF.items()}
 
 
 def _holds(tx: Tx, wanted: Claim, amounts: Amounts) -> bool:
@@ -189,7 +190,7 @@ def _locked_pool(tx: Tx, node_id: str) -> str:
 def _take(tx: Tx, wanted: Claim, amounts: Amounts) -> int:
     """Raise the node's sums, if it still is what was decided on. Raises Moved, OverCapacity; nothing is changed then."""
     counts = wanted.kind == SERVER
-    if wanted.generation is not None and amounts.keys() <= HOT.keys() and tx.run(
+    if wanted.generation is not None and amounts.keys() <= COLUMN_OF.keys() and tx.run(
             q_take_decided, by_id=wanted.node_id, by_generation=wanted.generation, **_sums(amounts, counts)):
         return wanted.generation + 1
     pool = _locked_pool(tx, wanted.node_id)
@@ -216,8 +217,8 @@ def _eligible(tx: Tx, wanted: Claim, pool: str) -> Row:
 def _check_room(tx: Tx, wanted: Claim, amounts: Amounts, head: Row) -> None:
     """Raises OverCapacity naming every class that is short."""
     inventories = inventories_of(tx, wanted.node_id)
-    taken = {name: head[f"{column}_used"] for name, column in HOT.items()}
-    if not amounts.keys() <= HOT.keys():
+    taken = {name: head[f"{column}_used"] for name, column in COLUMN_OF.items()}
+    if not amounts.keys() <= COLUMN_OF.keys():
         taken = used_on(tx, wanted.node_id) | taken
     short = [shortage(inventories.get(name), name, taken.get(name, 0), amount) for name, amount in amounts.items()]
     lacks = [one.text for one in short if one]

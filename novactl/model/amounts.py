@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 
 from novactl.errors import UsageError
 from novactl.model.extra_specs import is_custom
-from novactl.model.resources import DISK_GB, MAX_INT, MEMORY_MB, STANDARD_CLASSES, Inventory
-from novactl.model.units import human_gib, human_mib
+from novactl.model.resources import MAX_INT, STANDARD_CLASSES, Inventory
 
 MAX_RATIO_MILLI = 1_000_000
 _RATIO = re.compile(r"(\d{1,6})(?:\.(\d{1,12}))?\Z", re.ASCII)
@@ -99,8 +98,3 @@ def check_custom_class(name: str) -> str:
         raise BadInventory(f"there is no resource class {name!r}", hint="a custom class: CUSTOM_ and A-Z, 0-9, _",
                            command="novactl resource-class list")
     return name
-
-
-def amount_text(resource_class: str, amount: int) -> str:
-    """8192 of MEMORY_MB -> '8.0 GiB'; 4 of VCPU -> '4'."""
-    return {MEMORY_MB: human_mib, DISK_GB: human_gib}.get(resource_class, str)(amount)

@@ -1,4 +1,4 @@
-"""How names and ids look."""
+"""How names, ids and descriptions look."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from novactl.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+MAX_DESCRIPTION = 255
 MIN_PREFIX = 4
 """The shortest id prefix that names an object."""
 
@@ -22,3 +23,9 @@ def check_name(noun: str, name: str) -> str:
     if UUID.match(name):
         raise UsageError(f"{noun} name {name!r} looks like an id", hint="choose a name that is not a UUID")
     return name
+
+
+def check_description(text: str) -> None:
+    """Raises UsageError for what is no line of text."""
+    if len(text) > MAX_DESCRIPTION or (text and not text.isprintable()):
+        raise UsageError(f"a description is printable text of at most {MAX_DESCRIPTION} characters")

@@ -7,6 +7,9 @@ from typing import Any
 
 from novactl.model.resources import Inventory
 
+METRICS = ("load_1m", "memory_used_mb", "disk_used_gb")
+"""What reports measure of a host's real load. It changes all the time, and nothing follows from it but the weight of a node."""
+
 
 class NodeState(enum.StrEnum):
     """ENROLLING: known, not yet checked end to end, takes no servers. REMOVING: on its way out."""

@@ -9,6 +9,8 @@ from novactl.model.units import human_gib, human_mib
 
 VCPU, PCPU, MEMORY_MB, DISK_GB = "VCPU", "PCPU", "MEMORY_MB", "DISK_GB"
 STANDARD_CLASSES = (VCPU, PCPU, MEMORY_MB, DISK_GB)
+HOT = (VCPU, MEMORY_MB, DISK_GB)
+"""The classes that every server asks for: what is read of every node, and written with every claim, is about these."""
 MAX_INT = 2**31 - 1
 
 Amounts = Mapping[str, int]
@@ -60,10 +62,15 @@ def spoken(resource_class: str, amount: int) -> str:
     return f"{word} {tell(amount)}"
 
 
+def amount_text(resource_class: str, amount: int) -> str:
+    """8192 of MEMORY_MB -> '8.0 GiB'; 4 of VCPU -> '4'."""
+    return _SPOKEN.get(resource_class, ("", str))[1](amount)
+
+
 def shortage(inventory: Inventory | None, resource_class: str, used: int, amount: int) -> Shortage | None:
     """None when `amount` more fits; otherwise why not. The one capacity rule:
 
-        used + amount <= (total - reserved) * ratio,  min <= amount <= max,  amount % step == 0
+        used + amount <= (total - reserved - cached) * ratio,  min <= amount <= max,  amount % step == 0
 
     Source: openstack/placement, objects/allocation.py `_check_capacity_exceeded`, there in floats.
     """

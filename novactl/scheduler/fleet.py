@@ -12,7 +12,7 @@ from typing import Any
 
 from novactl.model.facts import Facts
 from novactl.model.node import NodeState
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Amounts
+from novactl.model.resources import DISK_GB, HOT, Amounts
 from novactl.model.topology import Fitting
 from novactl.scheduler import lanes
 from novactl.scheduler.request import NodeView, Request
@@ -23,8 +23,6 @@ REMEMBERED = 256
 ENABLED, ALIVE, READY, ODD, FAILED = 2, 1, 3, 4, 8
 """The bits of a row's flags: its state is enabled, its agent answered the last call, its row does not tell all; FAILED and up count
 the creations that failed."""
-HOT = (VCPU, MEMORY_MB, DISK_GB)
-"""The classes that lean rows carry; nodes that have others come as views beside."""
 
 
 class Fleet:

@@ -59,7 +59,7 @@ class Rules:
     """The settings that filters and weighers read: the same for every request of a cluster.
 
     `isolated_images` and `isolated_nodes` are names (`restrict_isolated`: isolated nodes take those images only).
-    `metrics` maps a metric (a column of METRICS) to what one unit of it weighs; `image_properties` likewise.
+    `metrics` maps a metric (one of novactl.model.node.METRICS) to what one unit of it weighs; `image_properties` likewise.
     `pci_aliases` maps an alias to (vendor id, product id).
     """
 
@@ -74,8 +74,6 @@ class Rules:
     pci_aliases: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-METRICS = ("load_1m", "memory_used_mb", "disk_used_gb")
-"""What reports measure of a host's real load."""
 STANDARD_RULES = Rules()
 
 

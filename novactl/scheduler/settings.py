@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from novactl.errors import BadConfig
-from novactl.scheduler.request import METRICS, Rules
+from novactl.model.node import METRICS
+from novactl.scheduler.request import Rules
 
 _HEX4 = re.compile(r"[0-9a-f]{4}\Z")
 

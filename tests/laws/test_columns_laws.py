@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from novactl.model.facts import AggregateFacts, Facts
 from novactl.model.group import Policy
 from novactl.model.node import NodeState
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
+from novactl.model.resources import DISK_GB, HOT, MEMORY_MB, VCPU, Inventory
 from novactl.model.wants import Wants
 from novactl.scheduler import lanes
 from novactl.scheduler.filters import FILTERS, requested
 from novactl.scheduler.filters.base import applies
-from novactl.scheduler.fleet import HOT, Fleet
+from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.pipeline import pick, place
 from novactl.scheduler.profiles import PROFILES, Profile
 from novactl.scheduler.request import GroupView, NodeView, Peer, Reject, Request

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from novactl.errors import UsageError
 from novactl.model.facts import Facts
+from novactl.model.node import METRICS
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 from novactl.model.wants import CAPABILITY_SCOPE
 from novactl.scheduler import specs
 from novactl.scheduler.filters.kinds import OfFacts
 from novactl.scheduler.physical import free, total
-from novactl.scheduler.request import METRICS, NodeView, Reject, Request
+from novactl.scheduler.request import NodeView, Reject, Request
 
 NUMBER, TEXT, TEXTS = "number", "text", "texts"
 LABELS = "labels"

@@ -4,7 +4,7 @@ from typing import Any
 
 from novactl.api.aggregates import AggregateView
 from novactl.api.capacity import FlavorCapacity
-from novactl.api.cluster import Amounts, ClusterView, Limit
+from novactl.api.cluster import ClassSums, ClusterView, DefaultQuota
 from novactl.api.explanation import Explanation
 from novactl.api.groups import GroupShown, MemberRow
 from novactl.api.node_views import InventoryRow, NodeShown
@@ -140,8 +140,8 @@ NODE_SHOWN = NodeShown(
     ))
 CLUSTER = ClusterView(
     cluster_id=uuid(16), database="/var/lib/novactl/novactl.db", schema=2, n_plus_1=True, nodes={"enabled": 2, "disabled": 1}, servers=3,
-    projects=2, resources=(Amounts("VCPU", 64, 256, 5, 251), Amounts("MEMORY_MB", 257536, 257024, 8384, 248640)),
-    quotas=(Limit("servers", 10), Limit("ram_mb", 65536), Limit("disk_gb", -1)))
+    projects=2, resources=(ClassSums("VCPU", 64, 256, 5, 251), ClassSums("MEMORY_MB", 257536, 257024, 8384, 248640)),
+    quotas=(DefaultQuota("servers", 10), DefaultQuota("ram_mb", 65536), DefaultQuota("disk_gb", -1)))
 
 _MEMORY = Stop("MEMORY_MB", 28, 30, "memory: needs 8.0 GiB; 37.5 GiB left on 30 nodes, at most 5.9 GiB on one")
 _LOSS = Stop("n_plus_1", 2, 30, "N+1: losing n1 would leave db3 (memory 32.0 GiB) without a place")
