@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.db import nodes, placement, servers
-from novactl.db.nodes import NodeRow, Peer
+from novactl.db.nodes import AgentRow, NodeRow
 from novactl.db.statements import Tx
 from novactl.errors import NovaError, Unreachable
 from novactl.model.facts import Facts
@@ -31,9 +31,9 @@ FEW = 32
 
 def usages(tx: Tx) -> tuple[NodeUsage, ...]:
     """Every node with its ledger, by four queries however many nodes there are."""
-    inventories, used, servers = nodes.inventories(tx), placement.used(tx), placement.consumers(tx)
+    inventories, used, counts = nodes.inventories(tx), placement.used(tx), placement.consumers(tx)
     return tuple(
-        NodeUsage(node=node, inventories=inventories.get(node.id, {}), allocated=used.get(node.id, {}), servers=servers.get(node.id, 0))
+        NodeUsage(node=node, inventories=inventories.get(node.id, {}), allocated=used.get(node.id, {}), servers=counts.get(node.id, 0))
         for node in nodes.all_(tx)
     )
 
@@ -84,7 +84,7 @@ def _view(row: NodeRow, beside: _Beside) -> NodeView:
         images=None if beside.images is None else beside.images.get(row.id, {}))
 
 
-def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node | Peer] | None = None) -> dict[str, NovaError]:
+def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node | AgentRow] | None = None) -> dict[str, NovaError]:
     """Ask every node (or `only` these) whose report is older than `max_age_s` for a new one, all at once, and store the answers.
 
     Returns the errors by node id; a node that gives none is marked silent. Takes at most REFRESH_DEADLINE_S, and only
@@ -97,11 +97,11 @@ def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node | Peer] |
 _ASKING = threading.Lock()
 
 
-def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | Peer] | None) -> dict[str, NovaError]:
+def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow] | None) -> dict[str, NovaError]:
     now = cluster.clock.now()
     if only is None:
         with cluster.db.read() as tx:
-            only = nodes.peers(tx)
+            only = nodes.agent_rows(tx)
     stale = [node for node in only if node.address and (
         node.silent_since is not None or node.reported_at is None or now - node.reported_at > max_age_s)]
     if not stale:

@@ -106,7 +106,7 @@ class Placer:
     def decide(self, tx: Tx, request: Request, *, told: int = TOLD) -> Decision:
         """Where such a server would go. Names the best few, and of the rejected nodes at most `told` with their reasons;
         where no node will do, all of them."""
-        fleet = self._columns(tx, request)
+        fleet = self.columns(tx, request)
         counts: dict[str, int] = {}
         keep = fleet.size if fleet.size <= told else KEEP
         guard = self._survival.refusal if self._survival else None
@@ -136,8 +136,7 @@ class Placer:
             self._survival.take(request, node, server.id)
 
     def _fitted(self, request: Request, index: int) -> Fitting | None:
-        wants = request.wants
-        if wants.topology is None and not wants.pci:
+        if not request.wants.pieces:
             return None
         from novactl.scheduler.topology import fitting_on
 
@@ -148,7 +147,8 @@ class Placer:
                 f"server {request.server} on node {view.name}: {found}", hint="placement.filters leaves out numa or pci: put it back")
         return found
 
-    def _columns(self, tx: Tx, request: Request) -> Fleet:
+    def columns(self, tx: Tx, request: Request) -> Fleet:
+        """What the next decision on such a request would be taken among: what is kept, or read now."""
         whole = needs_views(request, self.profile)
         if self._fleet is None or (whole and not self._whole):
             self._fleet, self._whole = self._read(tx, request, whole), whole
@@ -188,8 +188,7 @@ def explained(cluster: Cluster, tx: Tx, request: Request) -> Decision:
 
 def _needs(request: Request) -> dict[str, bool]:
     """What the views must have beside the usual for this request."""
-    return {
-        "hardware": request.wants.topology is not None or bool(request.wants.pci), "images": bool(request.rules.image_properties)}
+    return {"hardware": request.wants.pieces, "images": bool(request.rules.image_properties)}
 
 
 def refusal(decision: Decision, *, placed: int = 0) -> NoValidHost:

@@ -188,14 +188,14 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'meta.q_unfinished': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
  'meta.q_update': 'UPDATE meta SET value=:new_value WHERE meta."key" = :by_key',
  'meta.q_value': 'SELECT meta.value FROM meta WHERE meta."key" = :by_key',
+ 'node_rows.q_agent_rows': 'SELECT node.id, node.name, node.address, node.public_key, node.reported_at, node.silent_since FROM '
+                           'node ORDER BY node.name',
  'node_rows.q_lean': "SELECT node.id, node.shape, node.generation, CASE WHEN (node.state = 'enabled') THEN 2 ELSE 0 END + CASE "
                      'WHEN (node.silent_since IS NULL) THEN 1 ELSE 0 END + 4 * node.odd + 8 * node.failed_builds AS anon_1, '
                      'node.reported_at, node.servers, node.vcpu_capacity, node.vcpu_used, node.vcpu_max_unit, '
                      'node.memory_mb_capacity, node.memory_mb_used, node.memory_mb_max_unit, node.disk_gb_capacity, '
                      'node.disk_gb_used, node.disk_gb_max_unit FROM node',
  'node_rows.q_name_of': 'SELECT node.name FROM node WHERE node.id = :by_id',
- 'node_rows.q_peers': 'SELECT node.id, node.name, node.address, node.public_key, node.reported_at, node.silent_since FROM node '
-                      'ORDER BY node.name',
  'node_rows.q_row_of': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
                        'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, '
                        'node.shared_disk, node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, '

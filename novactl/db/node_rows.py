@@ -42,7 +42,7 @@ class NodeRow(NamedTuple):
         return {name: value for name, column in COLUMN_OF.items() if (value := getattr(self, f"{column}_used"))}
 
 
-class Peer(NamedTuple):
+class AgentRow(NamedTuple):
     """What calling an agent, and knowing whether it needs to be called, takes."""
 
     id: str
@@ -76,8 +76,8 @@ def q_name_of(sa: Any, t: Any) -> Any:
 
 
 @statement
-def q_peers(sa: Any, t: Any) -> Any:
-    return sa.select(*(t.node.c[name] for name in Peer._fields)).order_by(t.node.c.name)
+def q_agent_rows(sa: Any, t: Any) -> Any:
+    return sa.select(*(t.node.c[name] for name in AgentRow._fields)).order_by(t.node.c.name)
 
 
 def lean_rows(tx: Tx) -> list[tuple]:
@@ -106,6 +106,6 @@ def name_of(tx: Tx, node_id: str) -> str:
     return "" if row is None else row["name"]
 
 
-def peers(tx: Tx) -> list[Peer]:
+def agent_rows(tx: Tx) -> list[AgentRow]:
     """Every node by name."""
-    return [Peer(*row) for row in tx.stream(q_peers)]
+    return [AgentRow(*row) for row in tx.stream(q_agent_rows)]

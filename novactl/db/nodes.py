@@ -9,14 +9,14 @@ from novactl.db.derived import SUMS, facts_of, reshape, resum, shapes
 from novactl.db.hardware import hardware, hardware_of, set_hardware
 from novactl.db.inventories import ensure_inventory, inventories, inventories_of, set_inventory, set_totals
 from novactl.db.named import Named
-from novactl.db.node_rows import NodeRow, Peer, lean_rows, name_of, peers, row_of, rows
+from novactl.db.node_rows import AgentRow, NodeRow, agent_rows, lean_rows, name_of, row_of, rows
 from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
 from novactl.model.node import METRICS, Node, NodeState
 
 __all__ = [
-    "NodeRow", "Peer", "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete", "ensure_inventory",
-    "facts_of", "hardware", "hardware_of", "insert", "inventories", "inventories_of", "lean_rows", "lock", "name_of", "names",
-    "peers", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent",
+    "AgentRow", "NodeRow", "agent_rows", "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete",
+    "ensure_inventory", "facts_of", "hardware", "hardware_of", "insert", "inventories", "inventories_of", "lean_rows", "lock",
+    "name_of", "names", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent",
     "take_report", "update",
 ]
 

@@ -33,6 +33,11 @@ class Wants:
     topology: GuestTopology | None = None
     pci: tuple[tuple[str, int], ...] = ()
 
+    @property
+    def pieces(self) -> bool:
+        """Whether it asks for pieces of a host (CPUs, cells, pages, devices), not only for amounts."""
+        return self.topology is not None or bool(self.pci)
+
     def to_plain(self) -> dict[str, Any]:
         """What JSON can hold, without what asks for nothing; back by `from_plain`."""
         plain: dict[str, Any] = {}

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
 
 from novactl.model.resources import DISK_GB
-from novactl.model.topology import Fitting
-from novactl.scheduler.filters import requested
 from novactl.scheduler.filters.base import applies, by_facts
 from novactl.scheduler.pipeline import Guard
 from novactl.scheduler.profiles import Profile
-from novactl.scheduler.request import NodeView, Peer, Reject, Request
-from novactl.scheduler.topology import fitting_on
+from novactl.scheduler.request import GroupView, NodeView, Peer, Reject, Request
+from novactl.scheduler.topology import given
 from novactl.scheduler.weighers.base import multiplier_of
 
 OUT = float("-inf")
@@ -30,10 +27,9 @@ def with_server(node: NodeView, request: Request, *, here: bool = True, count: i
     for name, amount in amounts.items():
         used[name] = used.get(name, 0) + count * amount
     fittings = node.fittings
-    if here and (request.wants.topology or request.wants.pci):
+    if here and request.wants.pieces:
         for _ in range(count):
-            found = fitting_on(request, dataclasses.replace(node, fittings=fittings))
-            fittings = (*(fittings or ()), found if isinstance(found, Fitting) else Fitting())
+            fittings = (*(fittings or ()), given(request, dataclasses.replace(node, fittings=fittings)))
     return dataclasses.replace(
         node, used=used, servers=node.servers + (count if here else 0), fittings=fittings, generation=node.generation + count)
 
@@ -51,7 +47,7 @@ class Contest:
         self.views = sorted(nodes, key=lambda node: node.id)
         self.refused: dict[int, Reject] = {}
         self.taken = [0] * len(self.views)
-        self._checks = [check for check in (requested, *profile.filters) if applies(check, request)]
+        self._checks = profile.checks(request)
         self._moving = [check for check in self._checks if check.name not in STEADY and not by_facts(check)]
         self._kinds: dict[str, bool] = {}
         self._weighers = [pair for pair in profile.weighers if applies(pair[0], request)]
@@ -93,7 +89,7 @@ class Contest:
         for other in changed:
             self.views[other] = with_server(self.views[other], request, here=other == at)
         if request.group:
-            self.request = _joined(request, self.views[at])
+            self.request = _joined(request, request.group, self.views[at])
             self._kinds = {}
             self._judge(range(len(self.views)))
         else:
@@ -165,8 +161,7 @@ class Contest:
         return score
 
 
-def _joined(request: Request, node: NodeView) -> Request:
+def _joined(request: Request, group: GroupView, node: NodeView) -> Request:
     """The request of the next server, to whose group this one belongs now."""
-    group: Any = request.group
     return dataclasses.replace(request, group=dataclasses.replace(
         group, members=(*group.members, Peer("", request.server, node.id)), domains={**group.domains, node.id: group.domain(node)}))

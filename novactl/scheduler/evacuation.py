@@ -14,8 +14,8 @@ from typing import NamedTuple
 from novactl.model.group import Policy
 from novactl.model.topology import Fitting
 from novactl.scheduler.ground import Ground, Kind, Resident
-from novactl.scheduler.request import GroupView
-from novactl.scheduler.topology import fitting_on
+from novactl.scheduler.request import GroupView, NodeView
+from novactl.scheduler.topology import fitting_on, given
 
 Crowds = Mapping[Kind, Sequence[Resident]]
 """The servers of a node, by what they ask for."""
@@ -172,7 +172,7 @@ class _Attempt:
             if kind.group:
                 self._count(kind.group, at, 1)
             if kind.pieces:
-                self.fittings[at] = (*self.fittings.get(at, ()), self._fitting(kind, at))
+                self.fittings[at] = (*self.fittings.get(at, ()), given(kind.request, self._then(at)))
         self.heads[at] = self.heads.get(at, 0) + len(bundle.members)
 
     def _place_crowd(self, bundle: _Bundle) -> None:
@@ -259,19 +259,17 @@ class _Attempt:
 
     def _together(self, kind: Kind, at: int, bundled: int) -> bool:
         """Whether the other servers it speaks of allow the node, and the node has the pieces."""
-        ground = self.ground
         if kind.group and not self._grouped(kind.group, at, bundled):
             return False
         if any(self._at(id_) == at for id_ in kind.apart):
             return False
         if any(self._at(id_) not in (at, None) for id_ in kind.beside):
             return False
-        return not kind.pieces or not isinstance(
-            fitting_on(kind.request, ground.fitted(at, (*ground.fittings.get(at, ()), *self.fittings.get(at, ())))), str)
+        return not kind.pieces or not isinstance(fitting_on(kind.request, self._then(at)), str)
 
-    def _fitting(self, kind: Kind, at: int) -> Fitting:
-        found = fitting_on(kind.request, self.ground.fitted(at, (*self.ground.fittings.get(at, ()), *self.fittings.get(at, ()))))
-        return found if isinstance(found, Fitting) else Fitting()
+    def _then(self, at: int) -> NodeView:
+        """The node with the pieces that it will have given away by then."""
+        return self.ground.fitted(at, (*self.ground.fittings.get(at, ()), *self.fittings.get(at, ())))
 
     def _at(self, server: str) -> int | None:
         """Where a server would be then; None while that is open, or where it is unknown."""

@@ -13,7 +13,7 @@ from novactl.scheduler.contest import STEADY
 from novactl.scheduler.filters.base import applies, by_facts
 from novactl.scheduler.profiles import Profile
 from novactl.scheduler.request import GroupView, NodeView, Request
-from novactl.scheduler.topology import fitting_on
+from novactl.scheduler.topology import given
 
 _OWN = ("resources", "numa", "pci")
 """Filters whose part is done here, with what a plan has moved by then."""
@@ -47,7 +47,7 @@ class Kind:
         self.of_facts = [check for check in checks if by_facts(check)]
         self.checks = [check for check in checks if not by_facts(check)]
         self.counting = [check for check in self.checks if check.name not in STEADY]
-        self.pieces = wants.topology is not None or bool(wants.pci)
+        self.pieces = wants.pieces
         self.amounts = {name: amount for name, amount in request.amounts.items() if amount}
         self.demand = [(ground.base(name), amount) for name, amount in self.amounts.items()]
         self.share = max((amount / ground.mean(base) for base, amount in self.demand), default=0.0)
@@ -212,8 +212,7 @@ class Ground:
         if kind.pieces:
             held = self.fittings.get(at, ())
             if sign > 0:
-                found = fitting_on(kind.request, self.fitted(at, held))
-                self.fittings[at] = (*held, found if isinstance(found, Fitting) else Fitting())
+                self.fittings[at] = (*held, given(kind.request, self.fitted(at, held)))
             else:
                 self.fittings[at] = held[:-1]
         self._changes += sign

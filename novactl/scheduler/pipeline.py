@@ -13,9 +13,9 @@ from heapq import nlargest, nsmallest
 from typing import Any
 from zlib import crc32
 
+from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.scheduler import lanes
-from novactl.scheduler.filters import requested
 from novactl.scheduler.filters.base import Filter, applies, by_facts
 from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.profiles import DEFAULT, Profile
@@ -39,7 +39,7 @@ def place(request: Request, nodes: Iterable[NodeView], profile: Profile = DEFAUL
     of `nodes`: equal scores go by id. Nothing is claimed.
     """
     ordered = sorted(nodes, key=lambda node: node.id)
-    filters = [check for check in (requested, *profile.filters) if applies(check, request)]
+    filters = profile.checks(request)
     rejected: dict[str, tuple[Reject, ...]] = {}
     passed: list[NodeView] = []
     for node in ordered:
@@ -130,7 +130,7 @@ def pick(
 
 def with_reasons(decision: Decision, views: Iterable[NodeView], profile: Profile, names: Mapping[str, str]) -> Decision:
     """The decision with every reason of the rejected nodes that `views` shows, and without the rejected ones it does not."""
-    filters = [check for check in (requested, *profile.filters) if applies(check, decision.request)]
+    filters = profile.checks(decision.request)
     rejected = {node: rejects for node, rejects in decision.rejected.items() if rejects}
     for node in views:
         if node.id in decision.rejected and node.id not in rejected:
@@ -158,7 +158,7 @@ def needs_views(request: Request, profile: Profile) -> bool:
 def _passed(request: Request, fleet: Fleet, profile: Profile, counts: dict[str, int] | None = None) -> Any:
     """The indices of the nodes that every filter lets pass, ascending; None: all. `counts` takes how many each rejected."""
     slow: list[Filter] = []
-    asked = [check for check in (requested, *profile.filters) if applies(check, request)]
+    asked = profile.checks(request)
     mask, failed = fleet.judged(request, [check for check in asked if by_facts(check)], _by_kinds)
     if counts is not None:
         counts |= failed
@@ -206,7 +206,7 @@ def _by_kinds(checks: Sequence[Filter], request: Request, fleet: Fleet) -> tuple
     return mask, {name: sum(members[kind] for kind in kinds) for name, kinds in bad.items()}
 
 
-def _specimen(facts: Any) -> NodeView:
+def _specimen(facts: Facts) -> NodeView:
     """A node of a kind, for those who look at nothing but its facts."""
     return NodeView(id="", name="", state=NodeState.ENABLED, facts=facts, inventories={}, used={})
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from novactl.scheduler.filters import FILTERS, ON_DEMAND, Filter
+from novactl.scheduler.filters import FILTERS, ON_DEMAND, Filter, requested
+from novactl.scheduler.filters.base import applies
+from novactl.scheduler.request import Request
 from novactl.scheduler.weighers import Weigher
 from novactl.scheduler.weighers.kinds import no_zone
 from novactl.scheduler.weighers.load import chance, failures, metrics, servers
@@ -26,6 +28,10 @@ class Profile:
     weighers: tuple[tuple[Weigher, float], ...]
     host_subset_size: int = 1
     shuffle_equals: bool = False
+
+    def checks(self, request: Request) -> list[Filter]:
+        """The filters that have something to say of this request; its own word (`requested`) comes first."""
+        return [check for check in (requested, *self.filters) if applies(check, request)]
 
 
 _STANDARD = tuple(check for check in FILTERS.values() if check.name not in ON_DEMAND)

@@ -43,13 +43,17 @@ class GroupView:
     def domain(self, node: NodeView) -> str:
         return node.facts.labels.get(self.scope, "") if self.scope else node.id
 
+    def domain_of(self, member: Peer) -> str:
+        """"" for one without a node, too."""
+        return self.domains.get(member.node, "") if self.scope else member.node
+
     @cached_property
     def counts(self) -> Mapping[str, int]:
         """Domain -> members there."""
         found: dict[str, int] = {}
         for member in self.members:
             if member.node:
-                domain = self.domains.get(member.node, "") if self.scope else member.node
+                domain = self.domain_of(member)
                 found[domain] = found.get(domain, 0) + 1
         return found
 

@@ -40,6 +40,12 @@ def fitting_on(request: Request, node: NodeView) -> Fitting | str:
         Limits.of(node.inventories))
 
 
+def given(request: Request, node: NodeView) -> Fitting:
+    """As `fitting_on`; nothing where it cannot: for who puts a server there whatever it lacks."""
+    found = fitting_on(request, node)
+    return found if isinstance(found, Fitting) else Fitting()
+
+
 def fit(
     guest: GuestTopology | None, pci: Sequence[tuple[str, int]], aliases: Aliases, hardware: Hardware | None,
     used: Sequence[Fitting], limits: Limits = Limits(),

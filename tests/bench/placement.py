@@ -142,7 +142,7 @@ def filter_and_weigh() -> Figure:
         placer = Placer(cluster, many=True)
         request = request_of(cluster, tx, Asked(server=a_server(cluster)))
         placer.decide(tx, request)
-        columns, times = placer._columns(tx, request), []
+        columns, times = placer.columns(tx, request), []
         assert columns.xp is arrays()
         chance = random.Random(1)
         for _ in range(500):

@@ -106,9 +106,9 @@ def test_a_node_that_answers_again_is_not_silent(cluster: Cluster) -> None:
     with cluster.db.write() as tx:
         nodes.silent(tx, "n1", 105.0)
         nodes.silent(tx, "n1", 106.0)
-        assert [peer.silent_since for peer in nodes.peers(tx)] == [105.0, None]
+        assert [peer.silent_since for peer in nodes.agent_rows(tx)] == [105.0, None]
         fleet.take_report(tx, "n1", REPORT, 107.0)
-        assert [peer.silent_since for peer in nodes.peers(tx)] == [None, None]
+        assert [peer.silent_since for peer in nodes.agent_rows(tx)] == [None, None]
 
 
 def test_the_image_cache_is_used_disk(cluster: Cluster) -> None:

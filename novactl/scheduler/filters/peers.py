@@ -64,7 +64,7 @@ def _why(group: GroupView, domain: str) -> str:
     if not domain:
         return f"needs to know its {group.scope}, the node has no such label"
     if group.policy is Policy.ANTI_AFFINITY:
-        here = [m.name for m in group.members if m.node and domain == (group.domains.get(m.node, "") if group.scope else m.node)]
+        here = [member.name for member in group.members if member.node and group.domain_of(member) == domain]
         where = f"in {group.scope} {domain}" if group.scope else "here"
         return f"{listed(here)} {'is' if len(here) == 1 else 'are'} {where}, at most {group.max_per_domain} per {group.scope or 'node'}"
     placed = [member.name for member in group.members if member.node]
