@@ -79,7 +79,7 @@ def group_view(tx: Tx, server: Server) -> GroupView | None:
 
 
 def _by_label(tx: Tx, name: str, policy: Policy, label: str, members: Sequence[Peer], max_per_domain: int = 1) -> GroupView:
-    domains = {id_: nodes.facts_of(tx, id_).labels.get(label, "") for id_ in sorted({m.node for m in members if m.node})}
+    domains = {id_: groups.label_of(tx, id_, label) for id_ in sorted({m.node for m in members if m.node})}
     return GroupView(
         name=name, policy=policy, scope=label, max_per_domain=max_per_domain, members=tuple(members), domains=domains)
 
@@ -98,6 +98,7 @@ class Placer:
         self._fleet: Fleet | None = None
         self._survival: Survival | None = None
         self._whole = False
+        self._names: dict[str, str] = {}
 
     def forget(self) -> None:
         """Read the nodes anew with the next decision."""
@@ -105,7 +106,7 @@ class Placer:
 
     def decide(self, tx: Tx, request: Request, *, told: int = TOLD) -> Decision:
         """Where such a server would go. Names the best few, and of the rejected nodes at most `told` with their reasons;
-        where no node will do, all of them."""
+        where no node will do, all of them. With `told` 0 nothing is named: for who only wants the place."""
         fleet = self.columns(tx, request)
         counts: dict[str, int] = {}
         keep = fleet.size if fleet.size <= told else KEEP
@@ -113,7 +114,7 @@ class Placer:
         decision = pick(request, fleet, self.profile, guard, keep=max(1, keep), counts=counts if told else None)
         if decision.chosen is None:
             return explained(self.cluster, tx, request)
-        return self._told(tx, decision, told)
+        return self._told(tx, decision, told) if told else decision
 
     def claim(self, tx: Tx, asked: Asked, decision: Decision, *, best: bool = True) -> None:
         """Claim the chosen node. With `best` it must be as it was decided on, else its room decides.
@@ -174,9 +175,12 @@ class Placer:
     def _told(self, tx: Tx, decision: Decision, told: int) -> Decision:
         shown = list(decision.rejected)[:told]
         views = fleets.views(tx, only=shown, **_needs(decision.request)) if shown else ()
-        names = {view.id: view.name for view in views}
-        names |= {c.node: nodes.name_of(tx, c.node) for c in decision.candidates}
-        return with_reasons(decision, views, self.profile, names)
+        self._names |= {view.id: view.name for view in views}
+        for candidate in decision.candidates:
+            if candidate.node not in self._names:
+                self._names[candidate.node] = nodes.name_of(tx, candidate.node)
+        spoken_of = (*shown, *(candidate.node for candidate in decision.candidates))
+        return with_reasons(decision, views, self.profile, {node: self._names[node] for node in spoken_of})
 
 
 def explained(cluster: Cluster, tx: Tx, request: Request) -> Decision:

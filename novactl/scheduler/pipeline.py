@@ -131,7 +131,7 @@ def pick(
 def with_reasons(decision: Decision, views: Iterable[NodeView], profile: Profile, names: Mapping[str, str]) -> Decision:
     """The decision with every reason of the rejected nodes that `views` shows, and without the rejected ones it does not."""
     filters = profile.checks(decision.request)
-    rejected = {node: rejects for node, rejects in decision.rejected.items() if rejects}
+    rejected = {node: rejects for node, rejects in decision.rejected.items() if rejects and node in names}
     for node in views:
         if node.id in decision.rejected and node.id not in rejected:
             rejected[node.id] = tuple(reject for check in filters if (reject := check(decision.request, node)))
@@ -220,7 +220,7 @@ def _scores(request: Request, fleet: Fleet, profile: Profile, passed: Any, count
         raw = _raw(weigher, request, fleet, passed)
         factor: Any = multiplier
         key = getattr(weigher, "multiplier_key", "")
-        if key and any(aggregate.metadata.get(key) for facts in fleet.facts for aggregate in facts.aggregates):
+        if key and key in fleet.metadata_keys:
             factor = fleet.by_facts(lambda facts, w=weigher, m=multiplier: multiplier_of(w, m, facts))
             factor = factor if passed is None else xp.take(factor, passed)
         if isinstance(raw, float):
