@@ -14,7 +14,7 @@ from novactl.cluster import Cluster
 from novactl.conductor import create_server as saga
 from novactl.conductor import fleet
 from novactl.conductor.history import note_of
-from novactl.conductor.placing import MANY, Asked, Placer, explained, refusal, request_of
+from novactl.conductor.placing import MANY, Asked, Known, Placer, explained, refusal, request_of
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import begin
 from novactl.conductor.seed import check_user_data
@@ -84,9 +84,10 @@ def _decided(cluster: Cluster, tx: Tx, wanted: CreateServer, names: Sequence[str
     """
     placer, told = Placer(cluster, many=len(names) >= MANY), max(1, TOLD // len(names))
     mates: list[Peer] = []
+    known: Known = {}
     for server, record in _records(cluster, tx, wanted, names):
         asked = Asked(server=server, extra=record.extra, only_node=record.only_node)
-        decision = placer.decide(tx, request_of(cluster, tx, asked, mates), told=told)
+        decision = placer.decide(tx, request_of(cluster, tx, asked, mates, known), told=told)
         if decision.chosen is None:
             if wanted.min_count is not None and len(mates) >= wanted.min_count:
                 return

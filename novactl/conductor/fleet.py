@@ -51,11 +51,12 @@ def views(tx: Tx, *, only: Collection[str] | None = None, hardware: bool = False
     if some:
         inventories = {row.id: nodes.inventories_of(tx, row.id) for row in rows}
         shapes = {row.shape: nodes.facts_of(tx, row.id) for row in rows}
+        busy = {row.id: servers.busy_on_one(tx, row.id) for row in rows}
     else:
-        inventories, shapes = nodes.inventories(tx), nodes.shapes(tx)
+        inventories, shapes, busy = nodes.inventories(tx), nodes.shapes(tx), servers.busy_on(tx)
     beside = _Beside(
         inventories=inventories, shapes=shapes, used_other=placement.used_other(tx) if any(row.odd for row in rows) else {},
-        busy=servers.busy_on(tx), hardware=nodes.hardware(tx) if hardware else None,
+        busy=busy, hardware=nodes.hardware(tx) if hardware else None,
         fittings=placement.fittings(tx) if hardware else None, images=servers.image_properties(tx) if images else None)
     return [_view(row, beside) for row in rows]
 

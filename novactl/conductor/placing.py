@@ -50,16 +50,27 @@ class Asked:
         return {name: amount for name, amount in whole.items() if amount}
 
 
-def request_of(cluster: Cluster, tx: Tx, asked: Asked, mates: Sequence[Peer] = ()) -> Request:
-    """What the scheduler is asked for this server, its group and its peers as they are now. `mates` are its batch so far."""
+Known = dict[tuple[str, str], str]
+"""(label, node id) -> the label's value there."""
+
+
+def request_of(
+    cluster: Cluster, tx: Tx, asked: Asked, mates: Sequence[Peer] = (), known: Known | None = None,
+) -> Request:
+    """What the scheduler is asked for this server, its group and its peers as they are now. `mates` are its batch so far; `known`
+    is kept from one of a batch to the next, and filled: each node's labels are read once."""
     server, config = asked.server, cluster.config
     wants = server.wants
     named = dict.fromkeys((*wants.same_host, *wants.different_host))
     peers = {id_: Peer(found.id, found.name, found.node_id) for id_ in named if (found := servers.by_id(tx, id_))}
-    group = group_view(tx, server)
+    known = {} if known is None else known
+    group = group_view(tx, server, known)
     spread = None
     if wants.spread_by:
-        spread = _by_label(tx, group.name if group else "", Policy.SOFT_ANTI_AFFINITY, wants.spread_by, group.members if group else mates)
+        members = group.members if group else tuple(mates)
+        spread = GroupView(
+            name=group.name if group else "", policy=Policy.SOFT_ANTI_AFFINITY, scope=wants.spread_by, members=members,
+            domains=_domains(tx, wants.spread_by, members, known))
     return Request(
         server=server.name, amounts=asked.amounts, architecture=server.architecture, zone=server.zone, node=asked.only_node,
         exclude=asked.exclude, now=cluster.clock.now(), fresh_s=config["placement.fresh_s"], seed=int(server.id[:8], 16),
@@ -67,21 +78,23 @@ def request_of(cluster: Cluster, tx: Tx, asked: Asked, mates: Sequence[Peer] = (
         group=group, spread=spread)
 
 
-def group_view(tx: Tx, server: Server) -> GroupView | None:
+def group_view(tx: Tx, server: Server, known: Known) -> GroupView | None:
     """The server's group as it is without the server; None where it is in none."""
     group = groups.by_id(tx, server.group_id) if server.group_id else None
     if group is None:
         return None
     members = tuple(Peer(m.id, m.name, m.node_id) for m in groups.members(tx, group.id) if m.id != server.id)
-    if group.scope:
-        return _by_label(tx, group.name, group.policy, group.scope, members, group.max_per_domain)
-    return GroupView(name=group.name, policy=group.policy, max_per_domain=group.max_per_domain, members=members)
-
-
-def _by_label(tx: Tx, name: str, policy: Policy, label: str, members: Sequence[Peer], max_per_domain: int = 1) -> GroupView:
-    domains = {id_: groups.label_of(tx, id_, label) for id_ in sorted({m.node for m in members if m.node})}
     return GroupView(
-        name=name, policy=policy, scope=label, max_per_domain=max_per_domain, members=tuple(members), domains=domains)
+        name=group.name, policy=group.policy, scope=group.scope, max_per_domain=group.max_per_domain, members=members,
+        domains=_domains(tx, group.scope, members, known) if group.scope else {})
+
+
+def _domains(tx: Tx, label: str, members: Sequence[Peer], known: Known) -> dict[str, str]:
+    there = {member.node for member in members if member.node}
+    new = {id_ for id_ in there if (label, id_) not in known}
+    if new:
+        known |= {(label, id_): value for id_, value in groups.domains(tx, new, label).items()}
+    return {id_: known[label, id_] for id_ in there}
 
 
 class Placer:

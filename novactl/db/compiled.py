@@ -123,6 +123,7 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'flavors.q_update': 'UPDATE flavor SET specs=:new_specs, description=:new_description WHERE flavor.id = :by_id',
  'groups.q_hold': 'UPDATE server_group SET version=(server_group.version + 1) WHERE server_group.id = :by_id AND '
                   "(server_group.policy = 'affinity' OR server_group.policy = 'anti-affinity')",
+ 'groups.q_labels': 'SELECT node.id, node.labels FROM node',
  'groups.q_lock': 'SELECT server_group.id FROM server_group WHERE server_group.id = :by_id',
  'groups.q_members': "SELECT server.id, server.name, coalesce(server.node_id, '') AS coalesce_1 FROM server WHERE "
                      'server.group_id = :by_id AND server.live_name IS NOT NULL ORDER BY server.name',
@@ -427,6 +428,8 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'servers.q_busy_on': 'SELECT server.node_id, count(*) AS count_1 FROM operation JOIN server ON server.id = '
                       'operation.object_id WHERE operation.ended_at IS NULL AND server.node_id IS NOT NULL GROUP BY '
                       'server.node_id',
+ 'servers.q_busy_on_one': 'SELECT count(*) AS count_1 FROM server JOIN operation ON server.id = operation.object_id WHERE '
+                          'server.node_id = :by_node_id AND operation.ended_at IS NULL',
  'servers.q_gone': 'UPDATE server SET live_name=:new_live_name, node_id=:new_node_id, deleted_at=:new_deleted_at WHERE '
                    'server.id = :by_id',
  'servers.q_launched': 'UPDATE server SET launched_at=:new_launched_at WHERE server.id = :by_id AND server.launched_at IS NULL',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from novactl.db.named import Named
@@ -9,6 +11,7 @@ from novactl.db.refusals import GroupPolicy
 from novactl.db.statements import Row, Tx, from_json, statement
 from novactl.model.group import Policy, ServerGroup
 
+FEW = 32
 _COLUMNS = tuple(ServerGroup.__dataclass_fields__)
 
 
@@ -76,6 +79,11 @@ def q_node(sa: Any, t: Any) -> Any:
     return sa.select(t.node.c.name, t.node.c.labels).where(t.node.c.id == sa.bindparam("by_id"))
 
 
+@statement
+def q_labels(sa: Any, t: Any) -> Any:
+    return sa.select(t.node.c.id, t.node.c.labels)
+
+
 def delete(tx: Tx, group_id: str) -> bool:
     """True when there was one. Its members belong to none then."""
     lock(tx, group_id)
@@ -116,4 +124,19 @@ def hold(tx: Tx, group_id: str, consumer_id: str, node_id: str) -> None:
 
 
 def _domain(group: ServerGroup, node_id: str, labels: str) -> str:
-    return from_json(labels).get(group.scope, "") if group.scope else node_id
+    return _labels(labels).get(group.scope, "") if group.scope else node_id
+
+
+def domains(tx: Tx, node_ids: Collection[str], label: str) -> dict[str, str]:
+    """Node id -> the value of its label; "" where it has none, or is gone. Few are read one by one, more of them with all others."""
+    if len(node_ids) > FEW:
+        found = dict(tx.stream(q_labels))
+    else:
+        found = {id_: row["labels"] for id_ in node_ids if (row := tx.one(q_node, by_id=id_))}
+    return {id_: _labels(found[id_]).get(label, "") if id_ in found else "" for id_ in sorted(node_ids)}
+
+
+@lru_cache(maxsize=4096)
+def _labels(text: str) -> Mapping[str, str]:
+    """The members of a large group are looked at with each claim for it, and their nodes say the same each time."""
+    return from_json(text)

@@ -127,6 +127,13 @@ def q_busy_on(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_busy_on_one(sa: Any, t: Any) -> Any:
+    s, o = t.server.c, t.operation.c
+    return sa.select(sa.func.count()).select_from(t.server.join(t.operation, s.id == o.object_id)).where(
+        s.node_id == sa.bindparam("by_node_id"), o.ended_at.is_(None))
+
+
+@statement
 def q_properties(sa: Any, t: Any) -> Any:
     s = t.server.c
     return sa.select(s.node_id, s.id, s.wants).where(s.node_id.is_not(None), s.wants != "{}")
@@ -213,6 +220,11 @@ def residents(tx: Tx) -> list[ResidentRow]:
 def busy_on(tx: Tx) -> dict[str, int]:
     """Node id -> how many of its servers have an operation under way."""
     return dict(tx.stream(q_busy_on))
+
+
+def busy_on_one(tx: Tx, node_id: str) -> int:
+    ((count,),) = tx.stream(q_busy_on_one, by_node_id=node_id)
+    return count
 
 
 def image_properties(tx: Tx) -> dict[str, dict[str, Mapping[str, str]]]:

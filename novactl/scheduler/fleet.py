@@ -30,8 +30,9 @@ class Fleet:
     building, failed_builds, shape (an index into `facts`), and by resource class capacity, used, max_unit, and where some
     inventory is stricter than 1 also min_unit and step_size. `lacking` are the classes that some node has no room of at all.
 
-    `views` has the NodeViews that were read: all, or those lean rows could not describe. `generations` are what claims compare.
-    With numpy the ids ascend, so that of equal nodes the first found is the one to take.
+    `metadata_keys` are all that the aggregates of its nodes say something under. `views` has the NodeViews that were read: all, or
+    those lean rows could not describe. `generations` are what claims compare. With numpy the ids ascend, so that of equal nodes the
+    first found is the one to take.
     """
 
     def __init__(self, xp: Any, ids: Sequence[str], facts: Sequence[Facts], plain: Mapping[str, Sequence[Any]]) -> None:
@@ -39,6 +40,7 @@ class Fleet:
         self.xp, self.ids, self.facts = xp, ids, facts
         self.size = len(ids)
         self.sorted = False
+        self.metadata_keys = {key for one in facts if one.aggregates for aggregate in one.aggregates for key in aggregate.metadata}
         self.generations = list(plain["generations"])
         self.enabled = self.alive = None
         if plain["ready"].count(READY) < self.size:

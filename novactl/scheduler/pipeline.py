@@ -240,7 +240,7 @@ def _raw(weigher: Weigher, request: Request, fleet: Fleet, passed: Any) -> Any:
     xp = fleet.xp
     if hasattr(weigher, "columns"):
         raw = weigher.columns(request, fleet)
-    elif by_facts(weigher):                                   # type: ignore[arg-type]
+    elif by_facts(weigher):
         raw = fleet.by_facts(lambda facts: weigher(request, _specimen(facts)))
     else:
         return xp.asarray([weigher(request, fleet.views[index]) for index in (range(fleet.size) if passed is None else passed)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from novactl.errors import BadConfig
@@ -18,17 +19,22 @@ _HEX4 = re.compile(r"[0-9a-f]{4}\Z")
 
 
 def rules(settings: Mapping[str, Any]) -> Rules:
-    """What filters and weighers read of the settings. `settings` is a Config."""
+    """What filters and weighers read of the settings: of equal ones the same object, so that who is asked again knows it.
+
+    `settings` is a Config.
+    """
+    return _rules(**{name: settings[f"placement.{name}"] for name in Rules.__dataclass_fields__})
+
+
+@lru_cache(maxsize=16)
+def _rules(*, isolated_images: str, isolated_nodes: str, metrics: str, image_properties: str, pci_aliases: str, **plain: Any) -> Rules:
     return Rules(
-        max_servers=settings["placement.max_servers"],
-        max_io_ops=settings["placement.max_io_ops"],
-        isolated_images=frozenset(_words(settings["placement.isolated_images"])),
-        isolated_nodes=frozenset(_words(settings["placement.isolated_nodes"])),
-        restrict_isolated=settings["placement.restrict_isolated"],
-        metrics=_metrics(settings["placement.metrics"]),
-        metrics_required=settings["placement.metrics_required"],
-        image_properties=_numbers("placement.image_properties", settings["placement.image_properties"]),
-        pci_aliases=_pci_aliases(settings["placement.pci_aliases"]),
+        isolated_images=frozenset(_words(isolated_images)),
+        isolated_nodes=frozenset(_words(isolated_nodes)),
+        metrics=_metrics(metrics),
+        image_properties=_numbers("placement.image_properties", image_properties),
+        pci_aliases=_pci_aliases(pci_aliases),
+        **plain,
     )
 
 

@@ -17,8 +17,9 @@ from novactl.api import quotas as api_quotas
 from novactl.api import servers as api
 from novactl.api.hints import Hints
 from novactl.conductor.placing import Asked, Placer, explained, request_of
-from novactl.db import nodes, placement, servers
+from novactl.db import groups, nodes, placement, servers
 from novactl.errors import NotFound, NoValidHost, QuotaExceeded, UsageError
+from novactl.scheduler import pipeline
 from tests.world import World
 
 GIB = 1024
@@ -224,3 +225,17 @@ def test_a_placer_sees_its_own_claims_and_is_refused_on_others(world: World) -> 
     place(placer)
     with cluster.db.read() as tx:
         assert sum(placement.consumers(tx).values()) == 10 and servers.all_(tx) == ()
+
+
+def test_a_batch_asks_what_does_not_change_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve servers on nodes that are all different: filters judge each kind of node once, and each node's label is read once."""
+    with world.cluster.db.write() as tx:
+        for node in nodes.all_(tx):
+            nodes.update(tx, replace(node, labels={**node.labels, "host": node.name}))
+    judged: list[int] = []
+    read: list[str] = []
+    by_kinds, domains = pipeline._by_kinds, groups.domains
+    monkeypatch.setattr(pipeline, "_by_kinds", lambda *given: judged.append(1) or by_kinds(*given))
+    monkeypatch.setattr(groups, "domains", lambda tx, ids, label: read.extend(ids) or domains(tx, ids, label))
+    made = api.create(world.cluster, wanted("web", count=12, hints=Hints(spread_by="rack")), dry_run=True)
+    assert len(made.servers) == 12 and len(judged) == 1 and len(read) == len(set(read)) == 4

@@ -41,9 +41,9 @@ class Limit(ABC):
         return Reject(self.name, f"{self.word}: has {count}, at most {limit:g} ({whose} limit)")
 
     def columns(self, request: Request, fleet: Fleet) -> Any:
-        limits = [self._limit(request, facts) for facts in fleet.facts]
-        if not any(limit < NO_LIMIT for limit in limits):
+        if self.key not in fleet.metadata_keys and self.rule(request) == NO_LIMIT:
             return None
+        limits = [self._limit(request, facts) for facts in fleet.facts]
         return self.of(fleet) < fleet.xp.take(fleet.xp.asarray(limits), fleet.shape)
 
     def _limit(self, request: Request, facts: Facts) -> float:

@@ -78,6 +78,11 @@ class Spread:
         domain = node.facts.labels.get(request.wants.spread_by, "")
         return -1.0 * counts.get(domain, 0) if domain else _beyond_all(counts)
 
+    def columns(self, request: Request, fleet: Fleet) -> Any:
+        label, counts = request.wants.spread_by, dict(request.spread.counts) if request.spread else {}
+        counts[""] = -int(_beyond_all(counts))
+        return fleet.by_facts(lambda facts: -1.0 * counts.get(facts.labels.get(label, ""), 0))
+
 
 def _beyond_all(counts: Mapping[str, int]) -> float:
     return -1.0 - sum(counts.values())
