@@ -139,7 +139,8 @@ def _asked(cluster: Cluster, zone: str | None, properties: Mapping[str, str]) ->
     if zone is not None:
         check_name("zone", zone)
         if properties.get(ZONE_KEY, zone) != zone:
-            raise UsageError(f"--zone {zone} and --property {ZONE_KEY}={properties[ZONE_KEY]} contradict each other")
+            raise UsageError(
+                f"--zone {zone} and --property {ZONE_KEY}={properties[ZONE_KEY]} contradict each other", hint="leave one of them out")
         properties = {**properties, ZONE_KEY: zone}
     check(properties)
     for key in properties:

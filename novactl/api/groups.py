@@ -61,7 +61,8 @@ def create(cluster: Cluster, wanted: CreateGroup, *, dry_run: bool = False) -> G
     check_name("server group", wanted.name)
     policy = _policy(wanted.policy)
     if wanted.max_per_host is not None and policy is not Policy.ANTI_AFFINITY:
-        raise UsageError(f"--max-per-host belongs to anti-affinity; {policy.value} has no limit")
+        raise UsageError(
+            f"--max-per-host belongs to anti-affinity; {policy.value} has no limit", hint="leave it out, or choose --policy anti-affinity")
     if wanted.max_per_host is not None and not 1 <= wanted.max_per_host <= MAX_PER_HOST:
         raise UsageError(f"--max-per-host must be 1 to {MAX_PER_HOST}, not {wanted.max_per_host}")
     if wanted.scope and not NAME.match(wanted.scope):

@@ -74,7 +74,9 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Chang
             shared_disk=node.shared_disk if change.shared_disk is None else change.shared_disk,
             dedicated_cpus=node.dedicated_cpus if change.dedicated_cpus is None else cpu_text(change.dedicated_cpus))
         if len(changed.traits) > MAX_TRAITS or len(changed.labels) > MAX_LABELS:
-            raise UsageError(f"node {node.name} would have more than {MAX_LABELS} labels or {MAX_TRAITS} traits")
+            raise UsageError(
+                f"node {node.name} would have more than {MAX_LABELS} labels or {MAX_TRAITS} traits",
+                command=f"novactl node show {node.name}")
         said = _rewrite(tx, node, changed)
         return said + [sentence for one in _wanted(tx, node, change) if (sentence := _put(tx, node, one))]
 
@@ -212,7 +214,7 @@ def _reserving(node: Node, one: Inventory) -> Inventory:
     if one.reserved > one.total:
         raise UsageError(
             f"node {node.name}: {amount_text(one.resource_class, one.reserved)} reserved is more than the"
-            f" {amount_text(one.resource_class, one.total)} it has of {one.resource_class}")
+            f" {amount_text(one.resource_class, one.total)} it has of {one.resource_class}", command=f"novactl node show {node.name}")
     return checked(one)
 
 

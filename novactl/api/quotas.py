@@ -79,7 +79,7 @@ def set_(
     for name, text in texts.items():
         resource = _resource(name)
         if resource in limits:
-            raise UsageError(f"{resource} is given twice")
+            raise UsageError(f"{resource} is given twice", hint="name each resource once; ram is ram_mb, disk is disk_gb")
         limits[resource] = _limit(resource, text, of_all=ref is None)
     with changing(cluster, dry_run=dry_run) as tx:
         project: Project | None = resolve(tx, "project", projects, ref) if ref is not None else None

@@ -40,7 +40,7 @@ def wants_of(tx: Tx, flavor: Flavor, image: Image, hints: Hints = NO_HINTS) -> t
     topology = guest_topology(asked, flavor.vcpus, flavor.memory_mb)
     same, different = _peers(tx, hints.same_host), _peers(tx, hints.different_host)
     if set(same) & set(different):
-        raise UsageError("a server is named by --same-host and by --different-host")
+        raise UsageError("a server is named by --same-host and by --different-host", hint="name it in one of them")
     wants = Wants(
         required=required, forbidden=forbidden,
         specs={key: value for key, value in flavor.specs.items() if key.startswith((CAPABILITY_SCOPE, AGGREGATE_SCOPE))},

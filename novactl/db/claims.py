@@ -13,6 +13,8 @@ _SUMS = tuple(f"{name}_used" for name in COLUMN_OF.values())
 
 
 class ClaimRow(NamedTuple):
+    """`amount` is in the class's own unit."""
+
     consumer_kind: str
     consumer_id: str
     node_id: str
@@ -139,6 +141,7 @@ def all_(tx: Tx) -> list[ClaimRow]:
 
 
 def held(tx: Tx, consumer_id: str, node_id: str) -> Held | None:
+    """None where it holds nothing."""
     rows = list(tx.stream(q_held, by_consumer_id=consumer_id, by_node_id=node_id))
     return Held(rows[0][0], rows[0][1], {name: amount for _, _, name, amount in rows}) if rows else None
 
@@ -152,15 +155,18 @@ def fittings(tx: Tx) -> dict[str, list[Fitting]]:
 
 
 def fittings_on(tx: Tx, node_id: str) -> list[Fitting]:
+    """One a server that was fitted."""
     return [Fitting.from_plain(from_json(body)) for (body,) in tx.stream(q_fittings_on, by_node_id=node_id)]
 
 
 def fitting_of(tx: Tx, consumer_id: str) -> Fitting | None:
+    """None where it holds no pieces."""
     row = tx.one(q_fitting_of, by_consumer_id=consumer_id)
     return None if row is None else Fitting.from_plain(from_json(row["body"]))
 
 
 def write(tx: Tx, consumer_id: str, node_id: str, holding: Held, fitting: Fitting | None) -> None:
+    """The rows of a claim, and nothing that follows from them (sums, usage)."""
     key = {"consumer_id": consumer_id, "node_id": node_id, "consumer_kind": holding.kind, "project_id": holding.project_id}
     tx.run(q_insert_hot, **{f"new_{name}": value for name, value in key.items()},
            **{f"new_{column}": holding.amounts.get(name, 0) for name, column in COLUMN_OF.items()})
@@ -172,6 +178,6 @@ def write(tx: Tx, consumer_id: str, node_id: str, holding: Held, fitting: Fittin
 
 
 def remove(tx: Tx, consumer_id: str, node_id: str) -> int:
-    """How many rows there were."""
+    """Take the rows away; how many there were."""
     tx.run(q_fitting_delete, by_consumer_id=consumer_id, by_node_id=node_id)
     return tx.run(q_delete, by_consumer_id=consumer_id, by_node_id=node_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from novactl.db.statements import Tx, from_json, statement, to_json
+from novactl.db.statements import Row, Tx, from_json, statement, to_json
 from novactl.model.aggregate import zone_of
 from novactl.model.facts import AggregateFacts, Facts
 from novactl.model.resources import DISK_GB, HOT, MEMORY_MB, PCPU, VCPU, Inventory
@@ -73,7 +73,8 @@ def q_sums(sa: Any, t: Any) -> Any:
     ).where(t.node.c.id == sa.bindparam("by_id"))
 
 
-def inventory(row: Any) -> Inventory:
+def inventory(row: Row) -> Inventory:
+    """The record that a row of `q_stock` is."""
     plain = dict(row)
     del plain["node_id"]
     return Inventory(**plain)
@@ -208,7 +209,7 @@ def _facts(tx: Tx, node_id: str) -> Facts:
 
 
 def facts_of(tx: Tx, node_id: str) -> Facts:
-    """The facts of a node that is there."""
+    """The facts of a node; none for one that is not there."""
     row = tx.one(q_shape_of, by_id=node_id)
     return Facts(architecture="") if row is None else Facts.from_plain(from_json(row["facts"]))
 

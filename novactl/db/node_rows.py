@@ -96,6 +96,7 @@ def rows(tx: Tx) -> list[NodeRow]:
 
 
 def row_of(tx: Tx, node_id: str) -> NodeRow | None:
+    """None when it is gone."""
     found = next(iter(tx.stream(q_row_of, by_id=node_id)), None)
     return None if found is None else NodeRow(*found)
 

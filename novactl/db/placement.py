@@ -167,7 +167,8 @@ def _holds(tx: Tx, wanted: Claim, amounts: Amounts) -> bool:
     if there is None:
         return not amounts
     if there.amounts != amounts:
-        raise Conflict(f"{wanted.kind} {wanted.name or wanted.consumer_id} holds other amounts on node {wanted.node_id}")
+        raise Conflict(f"{wanted.kind} {wanted.name or wanted.consumer_id} holds other amounts on node {wanted.node_id}",
+                       command="novactl placement list")
     return True
 
 
@@ -223,7 +224,7 @@ def _check_room(tx: Tx, wanted: Claim, amounts: Amounts, head: Row) -> None:
     short = [shortage(inventories.get(name), name, taken.get(name, 0), amount) for name, amount in amounts.items()]
     lacks = [one.text for one in short if one]
     if lacks:
-        raise OverCapacity(f"node {head['name']} is full by now: {'; '.join(lacks)}", reasons=lacks)
+        raise OverCapacity(f"node {head['name']} is full by now: {'; '.join(lacks)}", reasons=lacks, hint="place again")
 
 
 def _check_pieces(tx: Tx, wanted: Claim, fitting: Fitting, name: str) -> None:

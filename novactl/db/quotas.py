@@ -96,6 +96,7 @@ def check(tx: Tx, project_id: str, resource: str, more: int) -> None:
 
 
 def exceeded(project: str, resource: str, *, used: int, asked: int, allowed: int) -> QuotaExceeded:
+    """The error that says so, with all the numbers. `project` is its name."""
     unit = QUOTAS[resource].unit
     of = f"{allowed} {unit}".rstrip()
     return QuotaExceeded(

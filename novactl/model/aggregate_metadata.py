@@ -20,6 +20,8 @@ class BadMetadata(UsageError):
 
 
 class Key(NamedTuple):
+    """A key as help shows it, what it takes, what it does."""
+
     key: str
     takes: str
     help: str
@@ -44,7 +46,7 @@ _MOVED = {
 def check(metadata: Mapping[str, str]) -> None:
     """Raises BadMetadata naming the key and what it takes."""
     if len(metadata) > MAX_KEYS:
-        raise BadMetadata(f"{len(metadata)} keys are too many: at most {MAX_KEYS}")
+        raise BadMetadata(f"{len(metadata)} keys are too many: at most {MAX_KEYS}", hint="take away what is not needed")
     for key, value in metadata.items():
         if len(key) > MAX_CHARS or len(value) > MAX_CHARS or not key.strip() or not value.strip() or not (key + value).isprintable():
             raise BadMetadata(f"{key[:MAX_CHARS]!r}: key and value are printable text of 1 to {MAX_CHARS} characters")

@@ -79,7 +79,8 @@ def checked(inventory: Inventory) -> Inventory:
     """The inventory, if its numbers agree with each other. Raises BadInventory naming those that do not."""
     name = inventory.resource_class
     if inventory.reserved > inventory.total:
-        raise BadInventory(f"{name}: {inventory.reserved} reserved is more than the total of {inventory.total}")
+        raise BadInventory(
+            f"{name}: {inventory.reserved} reserved is more than the total of {inventory.total}", hint=f"reserve at most {inventory.total}")
     if not 1 <= inventory.min_unit <= inventory.max_unit:
         raise BadInventory(f"{name}: min {inventory.min_unit} and max {inventory.max_unit} leave nothing: 1 <= min <= max")
     if not 1 <= inventory.step_size <= inventory.max_unit:

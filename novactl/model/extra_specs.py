@@ -191,7 +191,7 @@ def _check(
     way_out: Callable[[str], str],
 ) -> None:
     if len(entries) > MAX_ENTRIES:
-        raise BadSpec(f"{len(entries)} {what} entries are too many: at most {MAX_ENTRIES}")
+        raise BadSpec(f"{len(entries)} {what} entries are too many: at most {MAX_ENTRIES}", hint="take away what is not needed")
     for key, value in entries.items():
         if len(key) > MAX_CHARS or len(value) > MAX_CHARS or not value.strip() or not (key + value).isprintable():
             raise BadSpec(f"{what} {key[:MAX_CHARS]!r}: key and value are printable text of 1 to {MAX_CHARS} characters")

@@ -64,7 +64,8 @@ def pci_request(specs: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
                 hint=f"write 'name:count[,name:count]' with counts of 1 to {MAX_PCI_DEVICES}, e.g. 'gpu:1'")
         found[name] = found.get(name, 0) + int(count or 1)
     if sum(found.values()) > MAX_PCI_DEVICES:
-        raise UsageError(f"{PCI_ALIAS}={specs[PCI_ALIAS]}: {sum(found.values())} devices, at most {MAX_PCI_DEVICES}")
+        raise UsageError(f"{PCI_ALIAS}={specs[PCI_ALIAS]}: {sum(found.values())} devices are too many",
+                         hint=f"at most {MAX_PCI_DEVICES} in all")
     return tuple(found.items())
 
 

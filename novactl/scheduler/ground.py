@@ -130,6 +130,7 @@ class Ground:
         return self._means[base // max(1, self.size)] or 1e-9
 
     def kind(self, request: Request) -> Kind:
+        """The same for all requests that ask for the same."""
         known = self._of_request.get(id(request))
         if known:
             return known[1]

@@ -7,6 +7,7 @@ from novactl.scheduler.request import NodeView
 
 
 def total(node: NodeView, resource_class: str) -> int:
+    """In the class's own unit; 0 where the node has none."""
     inventory = node.inventories.get(resource_class)
     return inventory.total if inventory else 0
 

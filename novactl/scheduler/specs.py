@@ -47,6 +47,7 @@ def check(text: str) -> None:
 
 @lru_cache(maxsize=256)
 def parse(text: str) -> Spec:
+    """'<or> a <or> b' -> ('<or>', ('a', 'b')). Raises UsageError naming what is accepted."""
     words = text.split()
     if not words:
         raise _refused(text, "it asks nothing")

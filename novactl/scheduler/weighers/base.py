@@ -7,25 +7,21 @@ from typing import Any, Protocol
 
 from novactl.model.facts import Facts
 from novactl.scheduler import lanes
-from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.request import NodeView, Request
 
 
 class Weigher(Protocol):
-    """A raw value per node; the pipeline normalises. `minval` and `maxval` fix the scale's ends where they are not None."""
+    """A raw value per node, more is better; the pipeline normalises. `minval` and `maxval` fix the scale's ends where they are not None.
+
+    It may have `applies` and `by_facts` as a filter has, `columns(request, fleet)` (the floats of `__call__` for the nodes that
+    pass the filters, or one float where it is the same for all), and `multiplier_key` with `negated` (see `multiplier_of`).
+    """
 
     name: str
     minval: float | None
     maxval: float | None
 
     def __call__(self, request: Request, node: NodeView) -> float: ...
-
-
-class Vectorised(Weigher, Protocol):
-    """A weigher that can also value all nodes at once: the same floats as `__call__`'s, for the nodes that pass the filters; or one
-    float where it is the same for all."""
-
-    def columns(self, request: Request, fleet: Fleet) -> Any: ...
 
 
 def multiplier_of(weigher: Weigher, multiplier: float, facts: Facts) -> float:
