@@ -18,8 +18,8 @@ from novactl.scheduler import lanes
 from novactl.scheduler.request import NodeView, Request
 
 NEVER = float("-inf")
-REMEMBERED = 256
-"""Questions about facts whose answers are kept."""
+REMEMBERED = 64
+"""Questions about facts, and about nodes as they are, whose answers are kept."""
 ENABLED, ALIVE, READY, ODD, FAILED = 2, 1, 3, 4, 8
 """The bits of a row's flags: its state is enabled, its agent answered the last call, its row does not tell all; FAILED and up count
 the creations that failed."""
@@ -64,6 +64,7 @@ class Fleet:
         self.shared_disk: Sequence[str] = ()
         self._index: dict[str, int] = {}
         self._judged: dict[Any, Any] = {}
+        self._verdicts: dict[Any, Any] = {}
 
     # ---- building
 
@@ -158,14 +159,21 @@ class Fleet:
 
     def judged(self, request: Request, checks: Sequence[Any], judge: Callable[[Sequence[Any], Request, Fleet], Any]) -> Any:
         """What `judge` says of filters that look at nothing but facts: those never change here, so the same question is asked once."""
+        return self._remembered(self._judged, checks, request, lambda: judge(checks, request, self))
+
+    def verdicts(self, check: Any, request: Request) -> dict[int, tuple[NodeView, bool]]:
+        """What a steady filter said of nodes where the same was asked, to be filled: index -> (the node as it was, whether it rejects)."""
+        return self._remembered(self._verdicts, (check,), request, dict)
+
+    def _remembered(self, known: dict[Any, Any], checks: Sequence[Any], request: Request, find: Callable[[], Any]) -> Any:
         wants, rules = request.wants, request.rules
         key = (*map(id, checks), request.architecture, request.zone, request.project, request.flavor, request.image, id(wants), id(rules))
-        known = self._judged.get(key)
-        if known is None:
-            if len(self._judged) >= REMEMBERED:
-                self._judged.clear()
-            known = self._judged[key] = judge(checks, request, self), (wants, rules)   # held, so that their ids stay their own
-        return known[0]
+        found = known.get(key)
+        if found is None:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            found = known[key] = find(), (wants, rules)        # held, so that their ids stay their own
+        return found[0]
 
     def by_facts(self, judge: Callable[[Facts], Any]) -> Any:
         """A column of what `judge` says of each node's facts; it is asked once for each kind of node."""

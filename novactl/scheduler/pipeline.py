@@ -16,7 +16,7 @@ from zlib import crc32
 from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.scheduler import lanes
-from novactl.scheduler.filters.base import Filter, applies, by_facts
+from novactl.scheduler.filters.base import Filter, applies, by_facts, steady
 from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.profiles import DEFAULT, Profile
 from novactl.scheduler.request import Candidate, Decision, NodeView, Reject, Request
@@ -178,16 +178,33 @@ def _passed(request: Request, fleet: Fleet, profile: Profile, counts: dict[str, 
         return None
     passed = range(fleet.size) if mask is None else fleet.xp.flatnonzero(mask)
     if slow:
-        passed = fleet.xp.asarray([
-            index for index in passed if not any(_rejects(check, request, fleet.views[index], counts) for check in slow)])
+        judges = [(check.name, _judge(check, request, fleet)) for check in slow]
+        passed = fleet.xp.asarray([index for index in passed if not _rejects(judges, index, counts)])
     return None if len(passed) == fleet.size else passed
 
 
-def _rejects(check: Filter, request: Request, node: NodeView, counts: dict[str, int] | None) -> bool:
-    rejects = check(request, node) is not None
-    if rejects and counts is not None:
-        counts[check.name] = counts.get(check.name, 0) + 1
+def _judge(check: Filter, request: Request, fleet: Fleet) -> Callable[[int], bool]:
+    """Whether a filter that has no columns rejects the node at an index."""
+    if not steady(check):
+        return lambda index: check(request, fleet.views[index]) is not None
+    known = fleet.verdicts(check, request)
+
+    def rejects(index: int) -> bool:
+        view, before = fleet.views[index], known.get(index)
+        if before is None or before[0] is not view:           # a node that changed is another view
+            before = known[index] = view, check(request, view) is not None
+        return before[1]
+
     return rejects
+
+
+def _rejects(judges: Sequence[tuple[str, Callable[[int], bool]]], index: int, counts: dict[str, int] | None) -> bool:
+    for name, judge in judges:
+        if judge(index):
+            if counts is not None:
+                counts[name] = counts.get(name, 0) + 1
+            return True
+    return False
 
 
 def _by_kinds(checks: Sequence[Filter], request: Request, fleet: Fleet) -> tuple[Any, dict[str, int]]:

@@ -148,6 +148,22 @@ def test_a_fleet_that_took_servers_is_the_fleet_read_anew(xp: Any, request: Requ
     same(xp, request, list(fleet.views.values()), PROFILES["default"])
 
 
+@ENGINES
+@given(fleets(), st.sampled_from(['["<", "$num_instances", 2]', '[">=", "$free_ram_mb", 9]']), st.lists(st.integers(0, 7), max_size=6))
+def test_what_is_remembered_of_a_node_is_forgotten_when_it_changes(xp: Any, views: list[NodeView], query: str, where: list[int]) -> None:
+    """The same question again and again on one fleet, servers taken in between: each time as if all were looked at anew."""
+    fleet = Fleet.of(views, xp)
+    asked = Request(server="s", amounts={MEMORY_MB: 1}, architecture="x86_64", now=1000.0, wants=Wants(query=query))
+    for index in where:
+        truth = place(asked, fleet.views.values())
+        counts: dict[str, int] = {}
+        seen = pick(asked, fleet, counts=counts, keep=8)
+        assert [c.node for c in seen.candidates] == [c.node for c in truth.candidates]
+        assert counts.get("query", 0) <= truth.counts.get("query", 0)
+        if index < fleet.size:
+            fleet.take(index, {MEMORY_MB: 1})
+
+
 NUMBERS = st.lists(st.tuples(st.integers(-50, 50), st.integers(1, 50), st.booleans()), min_size=1, max_size=9)
 
 

@@ -127,6 +127,7 @@ class Measures:
     """Each `capabilities:NAME` of the flavor that is about the one node holds: its name, what it has, what is used of it."""
 
     name = "measures"
+    steady = True
 
     def applies(self, request: Request) -> bool:
         return any(isinstance(found, Capability) for _, found, _ in _asked(request))

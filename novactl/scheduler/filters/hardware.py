@@ -12,6 +12,7 @@ class Numa:
     """The guest's NUMA cells, pinned CPUs and page size fit beside what the node's servers hold (Nova's NUMATopologyFilter)."""
 
     name = "numa"
+    steady = True
 
     def applies(self, request: Request) -> bool:
         return request.wants.topology is not None
@@ -27,6 +28,7 @@ class Pci:
     """Enough devices of each PCI alias are free (Nova's PciPassthroughFilter), on whichever cell."""
 
     name = "pci"
+    steady = True
 
     def applies(self, request: Request) -> bool:
         return bool(request.wants.pci)

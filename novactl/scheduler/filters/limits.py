@@ -96,6 +96,7 @@ class Isolated:
     """
 
     name = "isolated"
+    steady = True
 
     def applies(self, request: Request) -> bool:
         return bool(request.rules.isolated_images or request.rules.isolated_nodes)
@@ -114,6 +115,7 @@ class Metrics:
     """It reports every metric that the settings weigh, where they say that it must (MetricsFilter)."""
 
     name = "metrics"
+    steady = True
 
     def applies(self, request: Request) -> bool:
         return bool(request.rules.metrics) and request.rules.metrics_required

@@ -132,6 +132,7 @@ class Near:
     """Its address is in the network that --near names (SimpleCIDRAffinityFilter). A host name is no address, and is not looked up."""
 
     name = "near"
+    steady = True
 
     def applies(self, request: Request) -> bool:
         return bool(request.wants.near)

@@ -177,6 +177,7 @@ class Query:
     """The JSON query that came with the request holds (JsonFilter)."""
 
     name = "query"
+    steady = True
 
     def applies(self, request: Request) -> bool:
         return bool(request.wants.query)
