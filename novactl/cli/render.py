@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from novactl.cli import columns as c
-from novactl.cli.columns import Column, Table
+from novactl.cli import table as c
 from novactl.cli.plain import document, fields_of, is_time, plain
 from novactl.cli.session import Session, is_terminal
+from novactl.cli.table import Column, Table
 from novactl.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 if TYPE_CHECKING:
-    from novactl.cli.columns import Table
+    from novactl.cli.table import Table
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 ALIASES = {"ls": ("list",), "rm": ("delete", "remove")}

@@ -25,12 +25,6 @@ class Lane(list):
     def __abs__(self) -> Lane:
         return Lane(map(abs, self))
 
-    def any(self) -> bool:
-        return any(self)
-
-    def all(self) -> bool:
-        return all(self)
-
 
 def _elementwise(function: Callable[[Any, Any], Any], *, mirrored: bool = False) -> Callable[[Lane, Any], Lane]:
     def act(self: Lane, other: Any) -> Lane:

@@ -144,14 +144,6 @@ class NodeView:
     fittings: Sequence[Fitting] | None = None
     images: Mapping[str, Mapping[str, str]] | None = None
 
-    @property
-    def zone(self) -> str:
-        return self.facts.zone
-
-    @property
-    def architecture(self) -> str:
-        return self.facts.architecture
-
 
 @dataclass(frozen=True)
 class Reject:

@@ -17,7 +17,7 @@ from novactl.scheduler.pipeline import place
 from novactl.scheduler.profiles import PROFILES, Profile
 from novactl.scheduler.request import Decision, NodeView, Reject, Request
 from novactl.scheduler.telling import explain_rows
-from novactl.scheduler.weighers import normalise
+from novactl.scheduler.weighers.base import normalise
 
 IDS = st.sampled_from("abcdefgh")
 ZONES = st.sampled_from(["", "z1", "z2"])

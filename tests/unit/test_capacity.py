@@ -120,7 +120,7 @@ def test_added_nodes_are_like_most() -> None:
     like = [node("n1", facts=rare), node("n2", facts=common), node("n3", facts=common)]
     offered = {VCPU: (4000, 0), MEMORY_MB: (1000, 512), DISK_GB: (1000, 0)}
     added = hypothetical([hardware("2x8c/64G/1000")], like, offered, now=5.0)
-    assert [view.name for view in added] == ["new-1", "new-2"] and {view.zone for view in added} == {"z2"}
+    assert [view.name for view in added] == ["new-1", "new-2"] and {view.facts.zone for view in added} == {"z2"}
     assert added[0].inventories[MEMORY_MB] == Inventory(MEMORY_MB, 65_536, 512, max_unit=65_536) and added[0].reported_at == 5.0
     found = capacity(LARGE, added)
     assert found.count == 14                                  # (65536 - 512) / 8192 = 7.9 each

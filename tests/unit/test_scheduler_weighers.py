@@ -8,7 +8,7 @@ from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
 from novactl.scheduler.request import NodeView, Request
-from novactl.scheduler.weighers import normalise
+from novactl.scheduler.weighers.base import normalise
 from novactl.scheduler.weighers.load import chance, servers
 from novactl.scheduler.weighers.room import balance
 

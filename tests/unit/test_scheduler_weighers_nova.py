@@ -17,7 +17,8 @@ from novactl.scheduler.fleet import Fleet
 from novactl.scheduler.pipeline import place
 from novactl.scheduler.profiles import Profile
 from novactl.scheduler.request import NodeView, Request, Rules
-from novactl.scheduler.weighers import WEIGHERS, normalise
+from novactl.scheduler.weighers import WEIGHERS
+from novactl.scheduler.weighers.base import normalise
 from tests.unit.scheduler_world import NODE, REQUEST, kind, node, ruled
 
 ASKED = Request(server="s", amounts={}, architecture="x86_64")

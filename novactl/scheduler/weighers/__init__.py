@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from novactl.scheduler.weighers.base import Weigher, normalise
+from novactl.scheduler.weighers.base import Weigher
 from novactl.scheduler.weighers.free import cpu, disk, ram
 from novactl.scheduler.weighers.kinds import image_properties, no_zone, pci, version
 from novactl.scheduler.weighers.load import chance, failures, io_ops, load, metrics, servers
@@ -16,7 +16,7 @@ from novactl.scheduler.weighers.packing import imbalance
 from novactl.scheduler.weighers.peers import soft_affinity, soft_anti_affinity, spread
 from novactl.scheduler.weighers.room import balance
 
-__all__ = ["WEIGHERS", "Weigher", "normalise"]
+__all__ = ["WEIGHERS", "Weigher"]
 
 WEIGHERS: Mapping[str, Weigher] = {
     w.name: w for w in (

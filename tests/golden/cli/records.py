@@ -17,6 +17,7 @@ from novactl.api.simulation import Placed
 from novactl.api.traits import ClassRow, TraitRow
 from novactl.api.zones import ZoneRow
 from novactl.cli import columns
+from novactl.cli.table import Table
 from novactl.cli.targets import Outcome
 from novactl.db.servers import ServerRow
 from novactl.model.finding import Finding
@@ -172,7 +173,7 @@ REPLAYED = Replay(
     utilisation={"vcpus": 0.9315, "ram_mb": 0.9611, "disk_gb": 0.4416}, seconds=0.155, per_s=20445.2, p50_ms=0.0526, p95_ms=0.055,
     p99_ms=0.0741, results={"vm1": "host1", "vm2": None})
 
-TABLES: dict[str, tuple[columns.Table, Any]] = {
+TABLES: dict[str, tuple[Table, Any]] = {
     "server": (columns.SERVERS, SERVER_ROWS),
     "flavor": (columns.FLAVORS, FLAVORS),
     "image": (columns.IMAGES, IMAGES),

@@ -9,6 +9,7 @@ from novactl.cli import columns, failures, render, topics
 from novactl.cli.manual import command_help
 from novactl.cli.root import root
 from novactl.cli.session import Session
+from novactl.cli.table import Table
 from novactl.db.servers import ServerRow
 from novactl.errors import Ambiguous, NotFound, NoValidHost
 from tests.golden.cli.records import RECORDS, TABLES
@@ -28,14 +29,14 @@ def session(stdout: io.StringIO, **env: str) -> Session:
     return made
 
 
-def printed(value: object, table: columns.Table, *, stdout: io.StringIO | None = None, **options: object) -> str:
+def printed(value: object, table: Table, *, stdout: io.StringIO | None = None, **options: object) -> str:
     out = stdout or io.StringIO()
     given = {"output": "auto", "columns": "", "no_headers": False, "sort": "", **options}
     render.emit(session(out), value, table, render.View.of(table, **given))
     return out.getvalue()
 
 
-def in_every_format(value: object, table: columns.Table) -> str:
+def in_every_format(value: object, table: Table) -> str:
     return "".join(f"-o {output}\n{printed(value, table, output=output)}\n" for output in FORMATS)
 
 
