@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +33,11 @@ HOMES = {
 WORLD = {"time", "random", "os", "subprocess", "socket", "pathlib", "secrets", "uuid", "threading", "io", "tempfile", "shutil"}
 
 
-def modules(package: str) -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted((ROOT / package).rglob("*.py")):
-        yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), ast.parse(path.read_text())
+@functools.cache
+def modules(package: str) -> list[tuple[str, ast.Module]]:
+    return [
+        (".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), ast.parse(path.read_text()))
+        for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def imports(tree: ast.Module) -> Iterator[str]:

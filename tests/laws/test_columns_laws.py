@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from novactl.model.facts import AggregateFacts, Facts
@@ -105,6 +105,7 @@ def same(xp: Any, request: Request, views: list[NodeView], profile: Profile) -> 
 
 
 @ENGINES
+@settings(max_examples=60)
 @given(requests(), fleets(), st.sampled_from(list(PROFILES.values())), st.sampled_from([(1, False), (2, False), (1, True), (3, True)]))
 def test_columns_choose_what_nodes_choose(xp: Any, request: Request, views: list[NodeView], profile: Profile, chance: Any) -> None:
     """The same candidates in the same order with the same scores and weights, to the last bit, in every profile."""
@@ -112,6 +113,7 @@ def test_columns_choose_what_nodes_choose(xp: Any, request: Request, views: list
 
 
 @ENGINES
+@settings(max_examples=60)
 @given(requests(), fleets(), st.sampled_from([name for name in WEIGHERS if name != "image_properties"]), st.sampled_from([1.0, -2.5]))
 def test_every_weigher_weighs_alike(xp: Any, request: Request, views: list[NodeView], name: str, multiplier: float) -> None:
     """Each weigher alone, in both directions."""
@@ -119,6 +121,7 @@ def test_every_weigher_weighs_alike(xp: Any, request: Request, views: list[NodeV
 
 
 @ENGINES
+@settings(max_examples=60)
 @given(requests(), fleets())
 def test_every_filter_judges_alike(xp: Any, request: Request, views: list[NodeView]) -> None:
     """Each vectorised filter's mask is True exactly where the filter has no reason; a filter that does not apply rejects nothing."""
@@ -133,6 +136,7 @@ def test_every_filter_judges_alike(xp: Any, request: Request, views: list[NodeVi
 
 
 @ENGINES
+@settings(max_examples=60)
 @given(requests(), fleets(), st.lists(st.integers(0, 7), max_size=6))
 def test_a_fleet_that_took_servers_is_the_fleet_read_anew(xp: Any, request: Request, views: list[NodeView], where: list[int]) -> None:
     """Taking a server changes the columns as the ledger changes the rows."""
@@ -149,6 +153,7 @@ def test_a_fleet_that_took_servers_is_the_fleet_read_anew(xp: Any, request: Requ
 
 
 @ENGINES
+@settings(max_examples=60)
 @given(fleets(), st.sampled_from(['["<", "$num_instances", 2]', '[">=", "$free_ram_mb", 9]']), st.lists(st.integers(0, 7), max_size=6))
 def test_what_is_remembered_of_a_node_is_forgotten_when_it_changes(xp: Any, views: list[NodeView], query: str, where: list[int]) -> None:
     """The same question again and again on one fleet, servers taken in between: each time as if all were looked at anew."""
