@@ -127,6 +127,10 @@ members is deleted only with --force.
 
 Projects have quotas: {quotas}.
 A project's own limit counts, else the default, else none. A limit below what is in use needs --force.
+
+Answers. `placement explain` tells of each node whether it could take a server and why, `placement why-not NODE` of one, `server why NAME`
+how it was decided for one that is there, `capacity` how many more fit. `scheduler list` shows what decides, and `scheduler show` each
+part of it. `cluster set --n-plus-1` refuses what would leave the loss of one node without room for its servers.
 """
 
 

@@ -10,6 +10,8 @@ from novactl.errors import UsageError
 from novactl.model.aggregate import FLAVORS, MAX_IO_OPS, MAX_SERVERS, REQUIRED, TENANTS, TRAIT, ZONE_KEY
 from novactl.model.extra_specs import check_trait
 from novactl.model.ids import check_name
+from novactl.model.resources import MAX_INT
+from novactl.model.units import whole
 
 MAX_KEYS, MAX_CHARS = 128, 255
 MULTIPLIER = "_weight_multiplier"
@@ -55,7 +57,7 @@ def check(metadata: Mapping[str, str]) -> None:
                 f"{key} is not read of aggregates: a ratio is a node's", command=f"novactl node set NODE... {_MOVED[key]} {value}")
         if key == ZONE_KEY:
             check_name("zone", value)
-        if key in _WHOLE and not (value.isascii() and value.isdigit() and len(value) < 10):
+        if key in _WHOLE and whole(value, MAX_INT) is None:
             raise BadMetadata(f"{key} takes a whole number, not {value!r}", hint="0 or more, such as 20")
         if key.endswith(MULTIPLIER):
             _number(key, value)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from novactl.errors import UsageError
 from novactl.model.extra_specs import is_custom
 from novactl.model.resources import MAX_INT, STANDARD_CLASSES, Inventory
+from novactl.model.units import whole
 
 MAX_RATIO_MILLI = 1_000_000
 _RATIO = re.compile(r"(\d{1,6})(?:\.(\d{1,12}))?\Z", re.ASCII)
@@ -35,14 +36,15 @@ def ratio_milli(text: str) -> int:
 
 def ratio_text(milli: int) -> str:
     """2500 -> '2.5', 4000 -> '4.0'."""
-    whole, rest = divmod(milli, 1000)
-    return f"{whole}.{f'{rest:03}'.rstrip('0') or '0'}"
+    ones, rest = divmod(milli, 1000)
+    return f"{ones}.{f'{rest:03}'.rstrip('0') or '0'}"
 
 
 def _whole(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) > MAX_INT:
+    found = whole(text, MAX_INT)
+    if found is None:
         raise BadInventory(f"{name} must be a whole number up to {MAX_INT}, not {text!r}")
-    return int(text)
+    return found
 
 
 _FIELDS: Mapping[str, tuple[str, Callable[[str, str], int]]] = {

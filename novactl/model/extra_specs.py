@@ -25,6 +25,7 @@ from novactl.model.topology_specs import (
     pci_request,
 )
 from novactl.model.traits import STANDARD_TRAITS
+from novactl.model.units import whole
 from novactl.model.versions import comparisons
 from novactl.model.wants import AGGREGATE_SCOPE, CAPABILITY_SCOPE
 
@@ -69,8 +70,8 @@ def _matching(pattern: str, accepted: str) -> Callable[[str], str]:
 
 def _whole(low: int, high: int) -> Callable[[str], str]:
     def accepts(value: str) -> str:
-        good = value.isascii() and value.isdigit() and len(value) <= 12 and low <= int(value) <= high
-        return "" if good else f"a whole number from {low} to {high}"
+        found = whole(value, high)
+        return "" if found is not None and low <= found else f"a whole number from {low} to {high}"
 
     return accepts
 

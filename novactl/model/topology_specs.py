@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from novactl.errors import UsageError
 from novactl.model.topology import ANY_PAGE, LARGE_PAGE, GuestCell, GuestTopology, cpu_list
+from novactl.model.units import whole
 
 MAX_GUEST_CELLS = 8
 MAX_PCI_DEVICES = 32
@@ -58,7 +59,7 @@ def pci_request(specs: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     found: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in specs.get(PCI_ALIAS, "").split(","))):
         name, colon, count = (text.strip() for text in part.partition(":"))
-        if not _ALIAS.match(name) or (colon and not (count.isdecimal() and count.isascii() and 0 < int(count) <= MAX_PCI_DEVICES)):
+        if not _ALIAS.match(name) or (colon and not whole(count, MAX_PCI_DEVICES)):
             raise UsageError(
                 f"{PCI_ALIAS}={specs[PCI_ALIAS]}: {part!r} is not an alias and a count",
                 hint=f"write 'name:count[,name:count]' with counts of 1 to {MAX_PCI_DEVICES}, e.g. 'gpu:1'")
@@ -101,9 +102,9 @@ def _cells(specs: Mapping[str, str], vcpus: int, memory_mb: int) -> tuple[GuestC
             raise UsageError(f"{named[0]} needs {NODES}", hint=f"set {NODES} to the number of cells")
         return ()
     count = specs[NODES]
-    if not (count.isdecimal() and count.isascii() and 0 < int(count) <= MAX_GUEST_CELLS):
+    cells = whole(count, MAX_GUEST_CELLS)
+    if not cells:
         raise UsageError(f"{NODES}={count} is not a number of 1 to {MAX_GUEST_CELLS}", hint=f"set {NODES} to 1 to {MAX_GUEST_CELLS}")
-    cells = int(count)
     if not named:
         return _equal(cells, vcpus, memory_mb)
     wanted = sorted(f"{prefix}{number}" for prefix in (CELL_CPUS, CELL_MEMORY) for number in range(cells))
@@ -133,10 +134,11 @@ def _given(specs: Mapping[str, str], count: int, vcpus: int, memory_mb: int) -> 
                 f" this cell's begin with {following}",
                 hint=f"e.g. {CELL_CPUS}0=0-1 {CELL_CPUS}1=2-5")
         memory = specs[f"{CELL_MEMORY}{number}"]
-        if not (memory.isdecimal() and memory.isascii() and 0 < int(memory) <= memory_mb):
+        own_mb = whole(memory, memory_mb)
+        if not own_mb:
             raise UsageError(
                 f"{CELL_MEMORY}{number}={memory} is not a number of MiB from 1 to the flavor's {memory_mb}", hint="e.g. '1024'")
-        cells.append(GuestCell(len(cpus), int(memory)))
+        cells.append(GuestCell(len(cpus), own_mb))
         following += len(cpus)
     for what, total, wanted in (
         (f"{CELL_CPUS}N: vcpus", following, vcpus), (f"{CELL_MEMORY}N: MiB", sum(cell.memory_mb for cell in cells), memory_mb),

@@ -28,29 +28,36 @@ def mib(text: str) -> int:
 
     Units are powers of 1024. Raises BadSize naming the accepted forms, also where the size is not a whole number of MiB.
     """
-    return _whole(text, power=2, unit="MiB", forms="'512M', '4G' or '4096' (MiB)")
+    return _units(text, power=2, unit="MiB", forms="'512M', '4G' or '4096' (MiB)")
 
 
 def gib(text: str) -> int:
     """'20G', '1T' or '20' (GiB) -> GiB. Raises BadSize naming the accepted forms."""
-    return _whole(text, power=3, unit="GiB", forms="'20G', '1T' or '20' (GiB)")
+    return _units(text, power=3, unit="GiB", forms="'20G', '1T' or '20' (GiB)")
 
 
-def _whole(text: str, *, power: int, unit: str, forms: str) -> int:
+def _units(text: str, *, power: int, unit: str, forms: str) -> int:
     """`text` in 1024**power bytes, exactly: the decimal point is moved in integers, no float is rounded."""
     found = _SIZE.match(text) if text.isascii() and len(text) <= _MAX_LETTERS else None
     if not found:
         raise BadSize(f"{text!r} is not a size", hint=f"write {forms}")
-    whole, _, decimals = found[1].partition(".")
+    before, _, decimals = found[1].partition(".")
     letter = "b" if found[3] else (found[2] or "").lower()
     unit_bytes = 1 if letter == "b" else 1024 ** _POWER.get(letter, power)
-    numerator, scale = int(whole + decimals) * unit_bytes, 10 ** len(decimals)
+    numerator, scale = int(before + decimals) * unit_bytes, 10 ** len(decimals)
     if numerator > MAX_BYTES * scale:
         raise BadSize(f"{text!r} is too large a size", hint=f"write {forms}")
     amount, rest = divmod(numerator, scale * 1024 ** power)
     if rest:
         raise BadSize(f"{text!r} is not a whole number of {unit}", hint=f"write {forms}")
     return amount
+
+
+def whole(text: str, most: int) -> int | None:
+    """'12' -> 12; None for what is not written in digits, or is more than `most`."""
+    if not (text.isascii() and text.isdigit()) or len(text.lstrip("0")) > len(str(most)) or int(text) > most:
+        return None
+    return int(text)
 
 
 def duration_s(text: str) -> float:
@@ -98,12 +105,12 @@ def human_seconds(seconds: float) -> str:
         return f"-{human_seconds(-seconds)}"
     if seconds < 9.95:
         return f"{seconds:.1f} s" if seconds % 1 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min" if whole >= 3600 or whole % 60 == 0 else f"{whole // 60} min {whole % 60} s"
-    if whole < 172_800:
-        minutes = whole % 3600 // 60
-        return f"{whole // 3600} h {minutes} min" if minutes else f"{whole // 3600} h"
-    return f"{whole // 86_400} d"
+    rounded = round(seconds)
+    if rounded < 120:
+        return f"{rounded} s"
+    if rounded < 7200:
+        return f"{rounded // 60} min" if rounded >= 3600 or rounded % 60 == 0 else f"{rounded // 60} min {rounded % 60} s"
+    if rounded < 172_800:
+        minutes = rounded % 3600 // 60
+        return f"{rounded // 3600} h {minutes} min" if minutes else f"{rounded // 3600} h"
+    return f"{rounded // 86_400} d"

@@ -124,7 +124,7 @@ def test_added_nodes_are_like_most() -> None:
     assert added[0].inventories[MEMORY_MB] == Inventory(MEMORY_MB, 65_536, 512, max_unit=65_536) and added[0].reported_at == 5.0
     found = capacity(LARGE, added)
     assert found.count == 14                                  # (65536 - 512) / 8192 = 7.9 each
-    assert hypothetical([hardware("8c/64G/1000")], [], offered, now=0.0)[0].architecture == "x86_64"
+    assert hypothetical([hardware("8c/64G/1000")], [], offered, now=0.0)[0].facts.architecture == "x86_64"
 
 
 # ---- the command
