@@ -137,7 +137,7 @@ def test_a_host_may_have_ratios_of_its_own() -> None:
     """What they leave out is the workload's."""
     host = {"name": "h1", "cpus": 2, "ram_mb": 4096, "disk_gb": 100, "az": "z1", "ratios": {"ram": 2}}
     node = workload(small(hosts=[host])).nodes[0]
-    assert [inventory.capacity for inventory in node.inventories.values()] == [3, 8192, 100] and node.zone == "z1"
+    assert [inventory.capacity for inventory in node.inventories.values()] == [3, 8192, 100] and node.facts.zone == "z1"
 
 
 @pytest.mark.parametrize(("changes", "told"), [
