@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import InProject, OnZone, live_names
+from novactl.cli.options import Hardware, OnZone, live_names, n_plus_1
 from novactl.cli.session import cluster_of
 from novactl.cli.tree import Noun
 
@@ -23,15 +23,14 @@ def capacity(
     flavor: _many("flavor", "Servers of this size; may be repeated. Without it: of every size.") = [],  # noqa: B006 - typer's way
     image: Annotated[str, typer.Option(
         metavar="IMAGE", show_default=False, autocompletion=live_names("image"), help="Made from this image.")] = "",
-    n_plus_1: Annotated[bool | None, typer.Option(
-        "--n+1/--no-n+1", show_default=False,
-        help="Also how many of them while the loss of any one node leaves every server a place (default: as the cluster is set).")] = None,
+    n_plus_1: n_plus_1(
+        "Also how many of them while the loss of any one node leaves every server a place (default: as the cluster is set).") = None,
     without: _many("node", "As if this node and its servers were not there; may be repeated.") = [],  # noqa: B006
-    add: Annotated[list[str], typer.Option(
-        metavar="COUNTxCPUSc/RAM/DISK", show_default=False,
-        help="As if such nodes were there: 2x64c/256G/2T; may be repeated.")] = [],  # noqa: B006
+    add: Hardware = [],  # noqa: B006
     zone: OnZone = None,
-    project: InProject = None,
+    project: Annotated[str | None, typer.Option(
+        metavar="PROJECT", show_default=False, autocompletion=live_names("project"),
+        help="Servers of this project: some nodes may be kept for others (default: default).")] = None,
 ) -> Any:
     """Say how many more servers fit, and what stops the next one. Changes nothing.
 

@@ -1,11 +1,11 @@
 """`novactl cluster`: what it has as a whole, and what holds for all of it."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import DryRun
+from novactl.cli.options import DryRun, n_plus_1
 from novactl.cli.session import cluster_of
 from novactl.cli.tree import Noun
 
@@ -27,9 +27,7 @@ def show(ctx: typer.Context) -> Any:
 @NOUN.verb("set", columns.RECORD)
 def set_(
     ctx: typer.Context,
-    n_plus_1: Annotated[bool | None, typer.Option(
-        "--n-plus-1/--no-n-plus-1", show_default=False,
-        help="Refuse a placement that would leave the loss of one node without room for its servers.")] = None,
+    n_plus_1: n_plus_1("Refuse a placement that would leave the loss of one node without room for its servers.") = None,
     dry_run: DryRun = False,
 ) -> Any:
     """Change what holds for the whole cluster.

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import DryRun, InProject, KeypairRef, KeypairRefs, NewName, Yes, text_of
+from novactl.cli.options import DryRun, InProject, KeypairRef, KeypairRefs, NewName, OfProject, Yes, text_of
 from novactl.cli.plain import fields_of
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
@@ -51,7 +51,7 @@ def create(
 
 
 @NOUN.verb("list", columns.KEYPAIRS)
-def list_(ctx: typer.Context, project: InProject = None) -> Any:
+def list_(ctx: typer.Context, project: OfProject = None) -> Any:
     """List the keypairs.
 
     novactl keypair list

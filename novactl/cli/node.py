@@ -43,7 +43,8 @@ def _ratio(what: str) -> Any:
     return Annotated[str | None, typer.Option(metavar="RATIO", show_default=False, help=f"{what}: 4, 1.5, 0.125.")]
 
 
-CpuRatio, RamRatio, DiskRatio = _ratio("VCPU per host CPU"), _ratio("Memory claimed per memory there is"), _ratio("The same of disk")
+CpuRatio, RamRatio, DiskRatio = (
+    _ratio("VCPU per host CPU"), _ratio("Memory that may be claimed per memory there is"), _ratio("Disk likewise"))
 ReservedCpus = Annotated[int | None, typer.Option(min=0, metavar="N", show_default=False, help="CPUs kept for the host itself.")]
 ReservedRam = Annotated[str | None, typer.Option(metavar="SIZE", show_default=False, help="Memory kept for the host itself: 512M, 4G.")]
 ReservedDisk = Annotated[str | None, typer.Option(metavar="SIZE", show_default=False, help="Disk kept for the host itself: 20G.")]

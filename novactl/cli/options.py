@@ -52,6 +52,7 @@ OnNode = _choice("node", str | None, "Only this node.")
 OnZone = _choice("zone", str | None, "Only nodes of this zone.")
 ZoneName = _choice("zone", str | None, "The availability zone that its nodes are.")
 InProject = _choice("project", str | None, "The project it belongs to (default: default).")
+OfProject = _choice("project", str | None, "Only those of this project.")
 OperationRef, OperationRefs = _target("operation", "OPERATION"), _targets("operation", "OPERATION...")
 AggregateRef, AggregateRefs = _target("aggregate", "AGGREGATE"), _targets("aggregate", "AGGREGATE...")
 GroupRef, GroupRefs = _target("server-group", "GROUP"), _targets("server-group", "GROUP...")
@@ -66,6 +67,8 @@ Force = Annotated[bool, typer.Option("--force", help="Although it is in use; wha
 Properties = Annotated[list[str], typer.Option(
     "--property", metavar="KEY=VALUE", show_default=False, help="May be repeated.")]
 PropertyKeys = Annotated[list[str], typer.Option("--property", metavar="KEY", show_default=False, help="May be repeated.")]
+Hardware = Annotated[list[str], typer.Option(
+    "--add", metavar="COUNTxCPUSc/RAM/DISK", show_default=False, help="As if such nodes were there: 2x64c/256G/2T; may be repeated.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Async = Annotated[bool, typer.Option("--async", help="Do not wait: print the operation's id.")]
 Timeout = Annotated[str, typer.Option(
@@ -129,6 +132,12 @@ def with_hints(function: Any) -> Any:
     call.__name__, call.__doc__ = function.__name__, function.__doc__
     call.__signature__ = inspect.Signature([*own, *HINT_PARAMETERS])  # type: ignore[attr-defined]
     return call
+
+
+def n_plus_1(text: str) -> Any:
+    """The flag of N+1, by both its names."""
+    return Annotated[bool | None, typer.Option(
+        "--n+1/--no-n+1", "--n-plus-1/--no-n-plus-1", show_default=False, help=text)]
 
 
 def text_of(session: Session, file: Path | None, what: str) -> str | None:

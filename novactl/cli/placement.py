@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import Flavor, Image, NodeRef, OnNode, OnZone, text_of, with_hints
+from novactl.cli.options import Flavor, Hardware, Image, NodeRef, OnNode, OnZone, n_plus_1, text_of, with_hints
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
 from novactl.cli.tree import Noun
@@ -111,10 +111,9 @@ def simulate(
     zone: _option("ZONE", "Only nodes of this zone.") = "",
     group: _option("GROUP", "Members of this server group of the file.") = "",
     profile: _option("PROFILE", "Decide by this profile.") = "",
-    n_plus_1: Annotated[bool | None, typer.Option(
-        "--n+1/--no-n+1", show_default=False, help="Keep the loss of any one node bearable (default: as it was saved).")] = None,
+    n_plus_1: n_plus_1("Keep the loss of any one node bearable (default: as it was saved).") = None,
     without: _option("NODE", "As if this node and its servers were not there; may be repeated.", list[str]) = [],  # noqa: B006
-    add: _option("COUNTxCPUSc/RAM/DISK", "As if such nodes were there: 2x64c/256G/2T; may be repeated.", list[str]) = [],  # noqa: B006
+    add: Hardware = [],  # noqa: B006
 ) -> Any:
     """Ask a saved inventory what it would do, or replay a workload; no cluster is needed.
 
@@ -137,12 +136,15 @@ def simulate(
 
 def _simulated(found: Any) -> Any:
     """As `explain`, as `capacity`, as a list of servers, or a replay field by field."""
-    if hasattr(found, "rows"):
+    from novactl.api import simulation as api
+    from novactl.api.explanation import Explanation
+
+    if isinstance(found, Explanation):
         return explained(found)._replace(table=columns.EXPLANATION)
-    if hasattr(found, "capacity"):
+    if isinstance(found, api.Outlook):
         losses = () if found.losses is None else tuple(loss.text for loss in found.losses) or ("the loss of any one node can be borne",)
         return Shown(found, rows=found.capacity, footer=tuple(f"N+1: {text}" for text in losses), table=columns.CAPACITY)
-    if hasattr(found, "placed") and hasattr(found, "servers"):
+    if isinstance(found, api.Placements):
         told = f"{found.placed} placed, {found.rejected} rejected."
         status = ExitStatus.NO_VALID_HOST if found.rejected else ExitStatus.OK
         return Shown(found, rows=found.servers, footer=(told,), table=columns.PLACED, status=status)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import DryRun, Force, GroupRef, GroupRefs, InProject, NewName, Yes
+from novactl.cli.options import DryRun, Force, GroupRef, GroupRefs, InProject, NewName, OfProject, Yes
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
 from novactl.cli.targets import each
@@ -47,7 +47,7 @@ def create(
 
 
 @NOUN.verb("list", columns.SERVER_GROUPS)
-def list_(ctx: typer.Context, project: InProject = None) -> Any:
+def list_(ctx: typer.Context, project: OfProject = None) -> Any:
     """List the server groups and how many members each has.
 
     novactl server-group list
