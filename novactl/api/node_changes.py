@@ -171,7 +171,7 @@ def _check_cpus(tx: Tx, node: Node, wanted: Sequence[int]) -> None:
     if missing:
         raise UsageError(
             f"node {node.name} has no CPU {cpu_text(missing)}", hint=f"it has {cpu_text(there)}" if there else "it has not reported yet")
-    pinned = {cpu for fitting in placement.fittings(tx).get(node.id, ()) for cell in fitting.cells for cpu in cell.cpus}
+    pinned = {cpu for fitting in placement.fittings_on(tx, node.id) for cell in fitting.cells for cpu in cell.cpus}
     lost = sorted(pinned - set(wanted))
     if lost:
         raise InUse(
@@ -180,10 +180,8 @@ def _check_cpus(tx: Tx, node: Node, wanted: Sequence[int]) -> None:
 
 
 def _host_cpus(tx: Tx, node: Node) -> Sequence[int]:
-    hardware = nodes.hardware(tx).get(node.id)
-    if hardware and hardware.cells:
-        return sorted(cpu for cell in hardware.cells for cpu in cell.cpus)
-    return range((node.report or {}).get("vcpus", 0))
+    cells = nodes.hardware_of(tx, node.id).cells
+    return sorted(cpu for cell in cells for cpu in cell.cpus) or range((node.report or {}).get("vcpus", 0))
 
 
 def _share_out(tx: Tx, node: Node) -> None:

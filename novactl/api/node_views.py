@@ -105,7 +105,7 @@ def shown(cluster: Cluster, tx: Tx, node: Node) -> NodeShown:
     """As the rows have it in this transaction."""
     usage = NodeUsage(
         node=node, inventories=nodes.inventories_of(tx, node.id), allocated=held_on(tx, node),
-        servers=placement.consumers(tx).get(node.id, 0))
+        servers=row.servers if (row := nodes.row_of(tx, node.id)) else 0)
     fields = _fields(cluster, usage, aggregates.memberships(tx).get(node.id, ()))
     return NodeShown(
         **fields, shared_disk=node.shared_disk, dedicated_cpus=node.dedicated_cpus, failed_builds=node.failed_builds,

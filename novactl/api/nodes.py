@@ -126,5 +126,3 @@ def _refresh(cluster: Cluster, *only: Node) -> None:
     from novactl.conductor.fleet import refresh
 
     refresh(cluster, max_age_s=cluster.config["placement.refresh_s"], only=only or None)
-
-

@@ -88,4 +88,3 @@ def _view(project: Project, usage: dict[str, int]) -> ProjectView:
     return ProjectView(
         id=project.id, name=project.name, description=project.description, servers=usage.get("servers", 0),
         cores=usage.get("cores", 0), ram_mb=usage.get("ram_mb", 0), disk_gb=usage.get("disk_gb", 0), created_at=project.created_at)
-

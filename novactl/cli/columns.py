@@ -210,6 +210,7 @@ PARTS = Table((
     Column("about", "ABOUT"),
 ))
 
+
 def _next_to_fill(row: Any) -> str:
     """'n7 (adding 2x64c/256G/2T: 29 -> 131)'."""
     now = row.fits if row.n_plus_1 is None else row.n_plus_1

@@ -16,7 +16,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from novactl.db import claims, groups, pieces, quotas
-from novactl.db.claims import ClaimRow, all_, consumers, fitting_of, fittings, used, used_on, used_other
+from novactl.db.claims import ClaimRow, all_, consumers, fitting_of, fittings, fittings_on, used, used_on, used_other
 from novactl.db.derived import COLUMN_OF, lock_pool
 from novactl.db.inventories import inventories_of
 from novactl.db.nodes import hardware_of
@@ -29,8 +29,8 @@ from novactl.model.resources import DISK_GB, Amounts, shortage
 from novactl.model.topology import Fitting
 
 __all__ = [
-    "Claim", "ClaimRow", "GroupPolicy", "Moved", "OverCapacity", "all_", "claim", "consumers", "fitting_of", "fittings", "release", "used",
-    "used_on", "used_other",
+    "Claim", "ClaimRow", "GroupPolicy", "Moved", "OverCapacity", "all_", "claim", "consumers", "fitting_of", "fittings", "fittings_on",
+    "release", "used", "used_on", "used_other",
 ]
 SERVER = "server"
 
@@ -229,6 +229,6 @@ def _check_room(tx: Tx, wanted: Claim, amounts: Amounts, head: Row) -> None:
 
 def _check_pieces(tx: Tx, wanted: Claim, fitting: Fitting, name: str) -> None:
     """Raises Moved when another server holds one of the pieces by now."""
-    lost = pieces.taken(fitting, claims.fittings_on(tx, wanted.node_id), hardware_of(tx, wanted.node_id))
+    lost = pieces.taken(fitting, fittings_on(tx, wanted.node_id), hardware_of(tx, wanted.node_id))
     if lost:
         raise Moved(f"node {name}: {', '.join(lost)} held by another server by now", hint="place again")

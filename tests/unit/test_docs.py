@@ -69,6 +69,12 @@ def profiles() -> str:
         for name, profile in PROFILES.items())
 
 
+def test_the_map_of_placement_is_whole() -> None:
+    """Every file of the scheduler has its place in ARCHITECTURE.md."""
+    text = ARCHITECTURE.read_text()
+    assert not [file.name for file in (ROOT / "novactl" / "scheduler").glob("[a-z]*.py") if f"`{file.name}`" not in text]
+
+
 @pytest.mark.parametrize(("document", "tables"), [
     (ARCHITECTURE, {"| operation | steps |": sagas, "| method | role |": methods, "| event | while |": states}),
     (PLACEMENT, {"| filter | a node": filters, "| weigher | values |": weighers, "| profile | weighers": profiles}),
