@@ -42,8 +42,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("placement.weighers", "", "weighers: a whole list 'ram=1.0,balance=2', or changes to the profile's '+ram=1.0,-servers'"),
     Setting("placement.host_subset_size", 1, "one of so many best nodes is taken by chance", 1),
     Setting("placement.shuffle_equals", False, "among equally good nodes chance decides, not the id"),
-    Setting("placement.max_servers", 50, "servers on one node, unless its aggregates say otherwise", 1),
-    Setting("placement.max_io_ops", 8, "operations under way on one node, unless its aggregates say otherwise", 1),
+    Setting("placement.max_servers", 50, "servers on one node unless its aggregates say otherwise; needs +servers_limit in filters", 1),
+    Setting("placement.max_io_ops", 8, "operations under way on one node, likewise; needs +io_ops in filters", 1),
     Setting("placement.isolated_images", "", "images that only isolated nodes take: names, by comma"),
     Setting("placement.isolated_nodes", "", "nodes kept for isolated images: names, by comma"),
     Setting("placement.restrict_isolated", True, "isolated nodes take isolated images only"),
@@ -136,7 +136,7 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 def _parsed(setting: Setting, text: str, where: str) -> Any:
     if type(setting.default) is bool:
         if text.lower() not in _BOOLEANS:
-            raise BadConfig(f"{where}: {text!r} is not a bool", hint=f"one of {', '.join(_BOOLEANS)}")
+            raise BadConfig(f"{where}: {text!r} is neither true nor false", hint=f"one of {', '.join(_BOOLEANS)}")
         return _BOOLEANS[text.lower()]
     try:
         return type(setting.default)(text)

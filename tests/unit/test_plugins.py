@@ -255,5 +255,5 @@ def test_switches_in_the_environment(tmp_path: Path) -> None:
     env = {"HOME": str(tmp_path), "NOVACTL_PLACEMENT_SHUFFLE_EQUALS": "off", "NOVACTL_PLACEMENT_RESTRICT_ISOLATED": "No"}
     read = load_config(env=env)
     assert read["placement.shuffle_equals"] is False and read["placement.restrict_isolated"] is False
-    with pytest.raises(BadConfig, match="NOVACTL_PLACEMENT_SHUFFLE_EQUALS: 'maybe' is not a bool"):
+    with pytest.raises(BadConfig, match="NOVACTL_PLACEMENT_SHUFFLE_EQUALS: 'maybe' is neither true nor false"):
         load_config(env={**env, "NOVACTL_PLACEMENT_SHUFFLE_EQUALS": "maybe"})
