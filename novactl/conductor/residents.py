@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from novactl.cluster import Cluster
@@ -56,4 +57,5 @@ def survival(cluster: Cluster, tx: Tx, views: Sequence[NodeView]) -> Survival | 
         return None
     from novactl.scheduler.survival import Survival
 
-    return Survival(views, residents(cluster, tx), configured(cluster.config))
+    idle = [replace(view, building=0) for view in views]      # what is under way now is over when a node is lost
+    return Survival(idle, residents(cluster, tx), configured(cluster.config))

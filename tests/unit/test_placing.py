@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from novactl.api import aggregates as api_aggregates
 from novactl.api import cluster as api_cluster
 from novactl.api import groups as api_groups
 from novactl.api import placement as api_placement
 from novactl.api import projects as api_projects
 from novactl.api import quotas as api_quotas
 from novactl.api import servers as api
+from novactl.api.creation import begin_batch
 from novactl.api.hints import Hints
 from novactl.conductor.placing import Asked, Placer, explained, request_of
 from novactl.db import groups, nodes, placement, servers
@@ -239,3 +241,14 @@ def test_a_batch_asks_what_does_not_change_once(world: World, monkeypatch: pytes
     monkeypatch.setattr(groups, "domains", lambda tx, ids, label: read.extend(ids) or domains(tx, ids, label))
     made = api.create(world.cluster, wanted("web", count=12, hints=Hints(spread_by="rack")), dry_run=True)
     assert len(made.servers) == 12 and len(judged) == 1 and len(read) == len(set(read)) == 4
+
+
+def test_n_plus_1_does_not_count_what_is_under_way(world: World) -> None:
+    """One operation a node at a time: creations under way on three of four nodes are no reason why a loss could not be borne."""
+    api_aggregates.create(world.cluster, name="slow", properties={"max_io_ops_per_host": "1"})
+    api_aggregates.add_nodes(world.cluster, "slow", list("abcd"))
+    api_cluster.set_(world.cluster, n_plus_1=True)
+    begin_batch(world.cluster, wanted("web", count=3), ["web-1", "web-2", "web-3"], detached=True)
+    rows = api_placement.explain(world.cluster, wanted("explain")).rows
+    assert [row.verdict for row in rows] == ["chosen", "rejected", "rejected", "rejected"]
+    assert all("operations under way" in row.reasons[0] and len(row.reasons) == 1 for row in rows[1:])
