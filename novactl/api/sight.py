@@ -33,7 +33,7 @@ def look(cluster: Cluster, server: Server, *, must: bool = False) -> Server:
     server = _powered(cluster, server, seen)
     if seen.addresses and seen.addresses != server.addresses:
         with cluster.db.write() as tx:
-            servers.seen(tx, server.id, seen.addresses)
+            servers.seen(tx, server.id, server.node_id, seen.addresses)
         server = dataclasses.replace(server, addresses=seen.addresses)
     return server
 

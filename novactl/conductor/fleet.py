@@ -139,7 +139,7 @@ def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> None:
     nodes.set_hardware(tx, node_id, hardware(report))
     for domain in report.domains:
         if domain.addresses:
-            servers.seen(tx, domain.server, domain.addresses)
+            servers.seen(tx, domain.server, node_id, domain.addresses)
 
 
 def bounded(report: wire.Report) -> wire.Report:

@@ -63,7 +63,8 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                      "quota.max_amount FROM quota WHERE quota.resource = 'disk_gb' AND quota.project_id = project.id), (SELECT "
                      "quota.max_amount FROM quota WHERE quota.resource = 'disk_gb' AND quota.project_id = ''), -1) WHERE "
                      ":by_id = '' OR project.id = :by_id",
- 'derived.q_lock': 'SELECT node.shape, node.shared_disk FROM node WHERE node.id = :by_id',
+ 'derived.q_lock': 'SELECT node.name, node.state, node.generation, node.shape, node.shared_disk FROM node WHERE node.id = '
+                   ':by_id',
  'derived.q_lock_all': 'SELECT node.id FROM node ORDER BY node.id',
  'derived.q_lock_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
  'derived.q_lock_with_pools': "SELECT node.id FROM node WHERE node.id = :by_id OR node.shared_disk != '' AND (node.shared_disk "
@@ -134,7 +135,6 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'groups.q_ungroup': "UPDATE server SET group_id='' WHERE server.group_id = :by_id",
  'hardware.q_all': 'SELECT node.id, node.dedicated_cpus, node_file.hardware FROM node JOIN node_file ON node.id = '
                    'node_file.node_id WHERE node_file.hardware IS NOT NULL',
- 'hardware.q_lock': 'SELECT node.id FROM node WHERE node.id = :by_id',
  'hardware.q_of': 'SELECT node.dedicated_cpus, node_file.hardware FROM node JOIN node_file ON node.id = node_file.node_id '
                   'WHERE node.id = :by_node_id',
  'hardware.q_write': 'UPDATE node_file SET hardware=:new_hardware WHERE node_file.node_id = :by_id',
@@ -167,7 +167,6 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'inventories.q_insert': 'INSERT INTO inventory (node_id, resource_class, total, reserved, ratio_milli, min_unit, max_unit, '
                          'step_size, cached) VALUES (:node_id, :resource_class, :total, :reserved, :ratio_milli, :min_unit, '
                          ':max_unit, :step_size, :cached)',
- 'inventories.q_lock': 'SELECT node.name FROM node WHERE node.id = :by_id',
  'inventories.q_write': 'UPDATE inventory SET total=:new_total, reserved=:new_reserved, ratio_milli=:new_ratio_milli, '
                         'min_unit=:new_min_unit, max_unit=:new_max_unit, step_size=:new_step_size, cached=:new_cached WHERE '
                         'inventory.node_id = :by_node_id AND inventory.resource_class = :by_class',
@@ -243,7 +242,6 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'nodes.q_file_insert': 'INSERT INTO node_file (node_id, report, undo, hardware) VALUES (:node_id, :report, :undo, :hardware)',
  'nodes.q_file_report': 'UPDATE node_file SET report=:new_report WHERE node_file.node_id = :by_id',
  'nodes.q_in_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
- 'nodes.q_lock': 'SELECT node.generation, node.state, node.shared_disk FROM node WHERE node.id = :by_id',
  'nodes.q_measured': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, load_1m=:new_load_1m, '
                      'memory_used_mb=:new_memory_used_mb, disk_used_gb=:new_disk_used_gb WHERE node.id = :by_id AND '
                      'node.report_key = :by_report_key',
@@ -460,7 +458,8 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'servers.q_residents': 'SELECT server.id, server.name, server.node_id, server.vcpus, server.memory_mb, server.disk_gb, '
                         'server.architecture, server.zone, server.flavor_name, server.image_name, server.project_id, '
                         'server.group_id, server.wants FROM server WHERE server.node_id IS NOT NULL ORDER BY server.id',
- 'servers.q_seen': 'UPDATE server SET addresses=:new_addresses WHERE server.id = :by_id AND server.addresses != :new_addresses',
+ 'servers.q_seen': 'UPDATE server SET addresses=:new_addresses WHERE server.id = :by_id AND server.node_id = :by_node_id AND '
+                   'server.addresses != :new_addresses',
  'servers.q_state': 'UPDATE server SET vm_state=:new_vm_state, task_state=:new_task_state, power_state=:new_power_state, '
                     'operation_id=:new_operation_id, fault=:new_fault, updated_at=:new_updated_at WHERE server.id = :by_id AND '
                     'server.vm_state = :by_vm_state AND server.task_state = :by_task_state AND server.operation_id = '

@@ -110,7 +110,8 @@ def q_gone(sa: Any, t: Any) -> Any:
 @statement
 def q_seen(sa: Any, t: Any) -> Any:
     return updates(sa, t.server, "addresses").where(
-        t.server.c.id == sa.bindparam("by_id"), t.server.c.addresses != sa.bindparam("new_addresses"))
+        t.server.c.id == sa.bindparam("by_id"), t.server.c.node_id == sa.bindparam("by_node_id"),
+        t.server.c.addresses != sa.bindparam("new_addresses"))
 
 
 @statement
@@ -185,8 +186,9 @@ def gone(tx: Tx, server_id: str, at: float) -> None:
     tx.run(q_gone, by_id=server_id, new_live_name=None, new_deleted_at=at, new_node_id=None)
 
 
-def seen(tx: Tx, server_id: str, addresses: tuple[str, ...]) -> None:
-    tx.run(q_seen, by_id=server_id, new_addresses=to_json(list(addresses)))
+def seen(tx: Tx, server_id: str, node_id: str, addresses: tuple[str, ...]) -> None:
+    """What a node says of a server's addresses, if the server is that node's: of others it has nothing to say."""
+    tx.run(q_seen, by_id=server_id, by_node_id=node_id, new_addresses=to_json(list(addresses)))
 
 
 class ResidentRow(NamedTuple):

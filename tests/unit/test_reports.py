@@ -5,28 +5,26 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from novactl.api import servers as api
+from novactl.api.servers import CreateServer
 from novactl.conductor import fleet
-from novactl.db import nodes
+from novactl.db import nodes, servers
 from novactl.model.resources import MAX_INT
 from tests import postgres
 from tests.world import World, small_world
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with postgres.server() as found:
-        yield found
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path: Path, url: str) -> Iterator[World]:
-    with small_world(tmp_path, url=url if request.param == "postgresql" else "") as made:
-        yield made
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        url = stack.enter_context(postgres.server()) if request.param == "postgresql" else ""
+        yield stack.enter_context(small_world(tmp_path, url=url))
 
 
 def test_nonsense_of_one_node_stops_no_other(world: World) -> None:
@@ -52,3 +50,22 @@ def test_nonsense_of_one_node_stops_no_other(world: World) -> None:
             assert all(row.reported_at is not None and row.reported_at <= cluster.clock.now() for row in rows)
             assert nodes.inventories_of(tx, node.id)["MEMORY_MB"].total <= MAX_INT
             assert all(len(row.agent_version) < 65 and row.agent_version.isprintable() for row in rows)
+
+
+def test_a_node_speaks_of_its_own_servers_only(world: World) -> None:
+    """The addresses that another node reports of a server are not believed."""
+    cluster = world.cluster
+    (made,) = api.create(cluster, CreateServer(name="web", flavor="small", image="guest")).servers
+    fleet.refresh(cluster, max_age_s=0.0)
+    with cluster.db.read() as tx:
+        home = servers.by_id(tx, made.id)
+    assert home is not None
+    liar = world.agents["n2" if home.node_name == "n1" else "n1"]
+    spoken = world.agents[home.node_name].report(0.0).domains
+    honest = liar.report
+    liar.report = lambda age_s: dataclasses.replace(  # type: ignore[method-assign]
+        honest(age_s), domains=tuple(dataclasses.replace(domain, addresses=("10.66.6.6",)) for domain in spoken))
+    assert fleet.refresh(cluster, max_age_s=0.0) == {}
+    with cluster.db.read() as tx:
+        after = servers.by_id(tx, made.id)
+    assert after is not None and after.addresses == home.addresses != ("10.66.6.6",)
