@@ -23,12 +23,19 @@ SUMS = tuple(f"{column}_{what}" for column in COLUMN_OF.values() for what in ("c
 
 @statement
 def q_lock(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.shape, t.node.c.shared_disk).where(t.node.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
+    n = t.node.c
+    return sa.select(n.name, n.state, n.generation, n.shape, n.shared_disk).where(
+        n.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement
 def q_node_ids(sa: Any, t: Any) -> Any:
     return sa.select(t.node.c.id).order_by(t.node.c.id)
+
+
+def lock(tx: Tx, node_id: str) -> Row | None:
+    """A node's name, state, generation, shape and shared_disk, locked until the transaction ends; None when it is gone."""
+    return tx.one(q_lock, by_id=node_id)
 
 
 # ---------------------------------------------------------------- sums
@@ -85,7 +92,7 @@ def resum(tx: Tx, node_id: str) -> None:
 
     In a pool of shared disks what is claimed of the disk is what all its nodes together hold of it.
     """
-    found = tx.one(q_lock, by_id=node_id)
+    found = lock(tx, node_id)
     if found is None:
         return
     stock = {row["resource_class"]: inventory(row) for row in tx.all(q_stock, by_node_id=node_id)}
@@ -183,7 +190,7 @@ def reshape(tx: Tx, node_ids: Iterable[str]) -> None:
     The row of a kind that no node is of any more stays: kinds tend to come back, and it is small.
     """
     for node_id in sorted(node_ids):
-        locked = tx.one(q_lock, by_id=node_id)
+        locked = lock(tx, node_id)
         if locked is None:
             continue
         facts = _facts(tx, node_id)

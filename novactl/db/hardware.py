@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from novactl.db.derived import resum
+from novactl.db.derived import lock, resum
 from novactl.db.statements import Tx, from_json, statement, to_json, updates
 from novactl.model.topology import Hardware, cpu_list
-
-
-@statement
-def q_lock(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.id).where(t.node.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement
@@ -50,7 +45,7 @@ def set_hardware(tx: Tx, node_id: str, found: Hardware) -> bool:
     """Store a host's pieces; which CPUs are dedicated is the node's own word. True when they are others now: the generation rises."""
     plain = found.to_plain()
     del plain["dedicated"]
-    tx.one(q_lock, by_id=node_id)
+    lock(tx, node_id)
     row = tx.one(q_of, by_node_id=node_id)
     if row is None or row["hardware"] == to_json(plain):
         return False

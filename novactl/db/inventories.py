@@ -6,17 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from novactl.db.derived import inventory, q_stock, resum
+from novactl.db.derived import inventory, lock, q_stock, resum
 from novactl.db.statements import Tx, statement, updates
 from novactl.errors import InUse
 from novactl.model.resources import DISK_GB, PCPU, Inventory
 
 _FIELDS = ("total", "reserved", "ratio_milli", "min_unit", "max_unit", "step_size", "cached")
-
-
-@statement
-def q_lock(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.name).where(t.node.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement
@@ -69,7 +64,7 @@ def inventories_of(tx: Tx, node_id: str) -> dict[str, Inventory]:
 
 def ensure_inventory(tx: Tx, node_id: str, wanted: Mapping[str, Inventory]) -> None:
     """Write the inventories a node lacks; those it has stay as they were set."""
-    tx.one(q_lock, by_id=node_id)
+    lock(tx, node_id)
     there = inventories_of(tx, node_id)
     lacking = [one for name, one in wanted.items() if name not in there]
     for one in lacking:
@@ -84,7 +79,7 @@ def set_inventory(tx: Tx, node_id: str, wanted: Inventory) -> None:
     It may be less than what is claimed: what is held stays, and nothing more fits. Raises InUse where a class that
     somebody holds would be removed.
     """
-    node = tx.one(q_lock, by_id=node_id)
+    node = lock(tx, node_id)
     if node is None or inventories_of(tx, node_id).get(wanted.resource_class) == wanted:
         return
     if wanted.total == 0:
@@ -104,7 +99,7 @@ def set_totals(tx: Tx, node_id: str, totals: Mapping[str, int], cached_gb: int) 
     A class the node has no inventory of is passed over, but for PCPU, which comes and goes with the CPUs kept for it.
     True when anything changed; then the generation is raised.
     """
-    tx.one(q_lock, by_id=node_id)
+    lock(tx, node_id)
     there, changed = inventories_of(tx, node_id), False
     for name, total in totals.items():
         old = there.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from novactl.db.derived import SUMS, facts_of, reshape, resum, shapes
+from novactl.db.derived import SUMS, facts_of, lock, reshape, resum, shapes
 from novactl.db.hardware import hardware, hardware_of, set_hardware
 from novactl.db.inventories import ensure_inventory, inventories, inventories_of, set_inventory, set_totals
 from novactl.db.named import Named
@@ -73,12 +73,6 @@ def q_undo(sa: Any, t: Any) -> Any:
 
 
 @statement
-def q_lock(sa: Any, t: Any) -> Any:
-    return sa.select(t.node.c.generation, t.node.c.state, t.node.c.shared_disk).where(
-        t.node.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
-
-
-@statement
 def q_in_pool(sa: Any, t: Any) -> Any:
     return sa.select(t.node.c.id).where(t.node.c.shared_disk == sa.bindparam("by_pool")).order_by(t.node.c.id)
 
@@ -93,7 +87,7 @@ def insert(tx: Tx, node: Node) -> None:
 
 def update(tx: Tx, node: Node) -> None:
     """Write all of `node` but its name, its generation (which rises), its report and its birth."""
-    old = tx.one(q_lock, by_id=node.id)
+    old = lock(tx, node.id)
     if old is None:
         return
     row = _row(node)
@@ -111,12 +105,6 @@ def _resum_pools(tx: Tx, *pools: str) -> None:
     for pool in sorted({pool for pool in pools if pool}):
         for (node_id,) in list(tx.stream(q_in_pool, by_pool=pool)):
             resum(tx, node_id)
-
-
-def lock(tx: Tx, node_id: str) -> tuple[int, NodeState] | None:
-    """The node's generation and state, locked until the transaction ends; None when it is gone."""
-    row = tx.one(q_lock, by_id=node_id)
-    return None if row is None else (row["generation"], NodeState(row["state"]))
 
 
 # ---------------------------------------------------------------- reports

@@ -213,7 +213,7 @@ def test_a_claim_repeated_changes_nothing(cluster: Cluster) -> None:
     for _ in range(2):
         with cluster.db.write() as tx:
             placement.claim(tx, Claim("a", made.id, {"VCPU": 2}))
-            generations.append((nodes.lock(tx, made.id) or (0,))[0])
+            generations.append((nodes.lock(tx, made.id) or {"generation": 0})["generation"])
     assert generations[0] == generations[1]
     with cluster.db.write() as tx:
         placement.release(tx, "a", made.id)
