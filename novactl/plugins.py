@@ -148,7 +148,8 @@ def source_of(plugin: Any) -> str:
 
 
 class _Plugin:
-    """An installed filter or weigher, called with care. What it has beyond the protocol (applies, columns, by_facts) it keeps."""
+    """An installed filter or weigher, called with care. What it has beyond the protocol (applies, columns, by_facts, steady) it
+    keeps."""
 
     kind = ""
 
@@ -159,7 +160,7 @@ class _Plugin:
                 f"{told} is no {'object' if isinstance(plugin, type) else 'callable'}: {plugin!r}",
                 hint="its entry point is to name an object that is called with (request, node)")
         self.name, self.source, self.told, self.plugin = name, source, told, plugin
-        self.by_facts = bool(getattr(plugin, "by_facts", False))
+        self.by_facts, self.steady = bool(getattr(plugin, "by_facts", False)), bool(getattr(plugin, "steady", False))
         for optional in ("applies", "columns"):
             own = getattr(plugin, optional, None)
             if own is not None:

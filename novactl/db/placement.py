@@ -6,7 +6,7 @@ if its limits allow, the node's sums raised if it is still what was decided on, 
 nothing, the reason is looked for and told. A claim that is refused leaves nothing, even in a transaction that goes on.
 
 Rows are locked in one order (project, group, nodes by id), so that claims wait for each other and never in a ring. Who
-writes several claims in one transaction writes them in that order for the same reason.
+writes several claims in one transaction writes them in that order, or has locked them all before (`derived.lock_all`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from novactl.errors import BadConfig, PluginFailed
 from novactl.model.facts import Facts
 from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory
-from novactl.scheduler.pipeline import place
+from novactl.scheduler.fleet import Fleet
+from novactl.scheduler.pipeline import pick, place
 from novactl.scheduler.request import NodeView, Request
 from tests.unit.cli_world import Prompt
 
@@ -141,6 +142,24 @@ def test_a_filter_that_fails_rejects(site: Path, config: Config, body: str, told
     decision = place(REQUEST, [node("a")], plugins.configured(config.replace(placement__filters="+gpu")))
     (reject,) = decision.rejected["a"]
     assert reject.code == "gpu" and reject.text.startswith("filter 'gpu' of sad 2.1 failed: ") and told in reject.text
+
+
+@pytest.mark.parametrize("steady,asked", [(True, 5), (False, 8)])
+def test_a_steady_filter_is_asked_again_of_what_changed(site: Path, config: Config, steady: bool, asked: int) -> None:
+    """Two decisions among four nodes, a server taken in between: one that says so is asked of four and then of the one that changed."""
+    install(site, "calm", f"""
+        class Calm:
+            name, steady, asked = "calm", {steady}, []
+            def __call__(self, request, node):
+                self.asked.append(node.id)
+        calm = Calm()
+        """, filters="calm = calm:calm")
+    profile = plugins.profile(filters=["enabled", "calm"])
+    fleet = Fleet.of([node(name) for name in "abcd"])
+    for _ in range(2):
+        assert pick(REQUEST, fleet, profile).chosen is not None
+        fleet.take(2, REQUEST.amounts)
+    assert len(sys.modules["calm"].calm.asked) == asked
 
 
 @pytest.mark.parametrize(("body", "told"), [
