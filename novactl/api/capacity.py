@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from novactl.api.hints import Hints
 from novactl.api.resolve import resolve
 from novactl.api.wants import wants_of
+from novactl.api.zones import check_zone
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.conductor.residents import is_guarded, residents
 from novactl.config import Config
 from novactl.db import flavors, images, nodes, projects
 from novactl.db.statements import Tx
-from novactl.errors import NotFound, UsageError
+from novactl.errors import UsageError
 from novactl.model.facts import Facts
 from novactl.model.flavor import Flavor
 from novactl.model.image import Image
@@ -101,8 +102,8 @@ def _requests(cluster: Cluster, tx: Tx, asked: AskCapacity, sizes: Sequence[Flav
     """What a server of each flavor asks; its name is the flavor's."""
     image: Image = resolve(tx, "image", images, asked.image) if asked.image else any_image(nodes.shapes(tx).values())
     project = resolve(tx, "project", projects, asked.project or DEFAULT_PROJECT).id
-    if asked.zone and asked.zone not in {facts.zone for facts in nodes.shapes(tx).values()}:
-        raise NotFound("zone", asked.zone)
+    if asked.zone:
+        check_zone(tx, asked.zone)
     base = Request(
         server="", amounts={}, architecture="", zone=asked.zone, now=cluster.clock.now(), fresh_s=cluster.config["placement.fresh_s"],
         project=project, rules=rules(cluster.config))

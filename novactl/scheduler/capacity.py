@@ -23,7 +23,6 @@ from novactl.model.node import NodeState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory, shortage, spoken
 from novactl.model.units import BadSize, gib, mib
 from novactl.scheduler.contest import STEADY, Contest, with_server
-from novactl.scheduler.filters import requested
 from novactl.scheduler.filters.base import Filter, applies, by_facts
 from novactl.scheduler.profiles import DEFAULT, Profile
 from novactl.scheduler.request import NodeView, Reject, Request
@@ -162,7 +161,7 @@ def _contested(
 
 def _reckoned(request: Request, views: Sequence[NodeView], profile: Profile) -> tuple[list[int], list[NodeView], Stack]:
     """For each node how many fit, the node with all of them, and columns of them all."""
-    checks = [check for check in (requested, *profile.filters) if applies(check, request)]
+    checks = profile.checks(request)
     standing = [check for check in checks if by_facts(check)]
     moving = [check for check in checks if not by_facts(check) and check.name not in (*STEADY, RESOURCES)]
     steady = [check for check in checks if check.name in (*STEADY, RESOURCES) and not by_facts(check)]
@@ -199,7 +198,7 @@ def _one_by_one(request: Request, view: NodeView, checks: Sequence[Filter], most
 
 def _stop(request: Request, views: Sequence[NodeView], profile: Profile) -> Stop:
     """What most of the nodes say to one more, those that only lack room before those that would not have it anyway."""
-    checks = [check for check in (requested, *profile.filters) if applies(check, request)]
+    checks = profile.checks(request)
     lacking: Counter[str] = Counter()
     barred: Counter[str] = Counter()
     texts: dict[str, str] = {}
