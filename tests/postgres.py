@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
@@ -33,6 +34,7 @@ def server(*, durable: bool = False) -> Iterator[str]:
             yield own.create()
         return
     if not _running:
+        atexit.register(stop)                                 # also where no test runner ends it
         _running.append(_Server(durable=False))
     shared = _running[0]
     url = shared.create()
