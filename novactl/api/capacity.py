@@ -68,7 +68,8 @@ def of_flavors(cluster: Cluster, asked: AskCapacity) -> tuple[FlavorCapacity, ..
     fleet.refresh(cluster, max_age_s=cluster.config["placement.refresh_s"])
     with cluster.db.read() as tx:
         left_out = {resolve(tx, "node", nodes, ref).id for ref in asked.without}
-        sizes: Sequence[Flavor] = [resolve(tx, "flavor", flavors, ref) for ref in asked.flavors] or flavors.all_(tx)
+        named: dict[str, Flavor] = {flavor.id: flavor for ref in asked.flavors for flavor in [resolve(tx, "flavor", flavors, ref)]}
+        sizes: Sequence[Flavor] = list(named.values()) or flavors.all_(tx)
         requests = _requests(cluster, tx, asked, sizes)
         pieces = any(request.wants.topology or request.wants.pci for request in requests)
         here = fleet.views(tx, hardware=pieces, images=bool(rules(cluster.config).image_properties))
@@ -79,7 +80,7 @@ def of_flavors(cluster: Cluster, asked: AskCapacity) -> tuple[FlavorCapacity, ..
         hypothetical(added, here, offered(cluster.config), cluster.clock.now()))
     plans = None if on_nodes is None else Survival(changed, [r for r in on_nodes if r.node not in left_out], profile)
     before = as_things_are(requests, here, on_nodes, profile) if left_out or added else {}
-    changes = told_changes(asked.add, asked.without)
+    changes = told_changes(asked.add, dict.fromkeys(asked.without))
     return tuple(
         row_of(flavor.name, capacity(request, changed, profile, plans), before.get(request.server), changes)
         for flavor, request in zip(sizes, requests, strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from novactl.cluster import Cluster
@@ -57,5 +56,4 @@ def survival(cluster: Cluster, tx: Tx, views: Sequence[NodeView]) -> Survival | 
         return None
     from novactl.scheduler.survival import Survival
 
-    idle = [replace(view, building=0) for view in views]      # what is under way now is over when a node is lost
-    return Survival(idle, residents(cluster, tx), configured(cluster.config))
+    return Survival(views, residents(cluster, tx), configured(cluster.config))

@@ -10,6 +10,7 @@ allow, and never allows what has no plan.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import NamedTuple
@@ -47,7 +48,8 @@ class Survival:
     """
 
     def __init__(self, nodes: Iterable[NodeView], residents: Iterable[Resident], profile: Profile = DEFAULT) -> None:
-        self._ground = Ground(nodes, profile)
+        idle = (dataclasses.replace(node, building=0) for node in nodes)      # what is under way now is over when a node is lost
+        self._ground = Ground(idle, profile)
         self._residents: dict[int, Crowds] = {}
         self._grouped: dict[str, set[int]] = {}
         self._tied: set[int] = set()
