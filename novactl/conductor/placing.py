@@ -124,6 +124,8 @@ class Placer:
         counts: dict[str, int] = {}
         keep = fleet.size if fleet.size <= told else KEEP
         guard = self._survival.refusal if self._survival else None
+        if guard and fleet.size <= told:                      # few enough for N+1 to be asked of each
+            return place(request, fleet.views.values(), self.profile, guard)
         decision = pick(request, fleet, self.profile, guard, keep=max(1, keep), counts=counts if told else None)
         if decision.chosen is None:
             return explained(self.cluster, tx, request)

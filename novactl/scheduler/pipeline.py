@@ -118,7 +118,7 @@ def pick(
             name: float(column if isinstance(column, float) else column[row]) for name, column in zip(names, columns, strict=True)})
             for row in order]
         if guard:
-            best, rejected = _guarded(request, best, guard)
+            best, rejected = _guarded(request, best, guard, profile)
             possible -= len(rejected)
         best = _chosen_first(request, best, profile, lambda candidate: candidate.score)
     if counts is not None and count < fleet.size:
@@ -291,12 +291,20 @@ def _at(passed: Any, row: int) -> int:
     return row if passed is None else int(passed[row])
 
 
-def _guarded(request: Request, ranked: list[Candidate], guard: Guard) -> tuple[list[Candidate], dict[str, tuple[Reject, ...]]]:
-    """The candidates from the first that the guard lets pass on; those before it with its reason."""
+def _guarded(
+    request: Request, ranked: list[Candidate], guard: Guard, profile: Profile,
+) -> tuple[list[Candidate], dict[str, tuple[Reject, ...]]]:
+    """The first candidates that the guard lets pass, as many as chance may choose from, since those after them were not asked; and
+    those it does not, with its reason."""
     rejected: dict[str, tuple[Reject, ...]] = {}
-    for position, candidate in enumerate(ranked):
+    passed: list[Candidate] = []
+    for candidate in ranked:
+        equal = profile.shuffle_equals and passed and candidate.score == passed[0].score
+        if len(passed) >= profile.host_subset_size and not equal:
+            break
         reject = guard(request, candidate.node)
         if reject is None:
-            return ranked[position:], rejected
-        rejected[candidate.node] = (reject,)
-    return [], rejected
+            passed.append(candidate)
+        else:
+            rejected[candidate.node] = (reject,)
+    return passed, rejected

@@ -169,6 +169,22 @@ def test_what_is_remembered_of_a_node_is_forgotten_when_it_changes(xp: Any, view
             fleet.take(index, {MEMORY_MB: 1})
 
 
+@ENGINES
+@settings(max_examples=60)
+@given(requests(), fleets(), st.sets(st.sampled_from(IDS)), st.sampled_from([(1, False), (2, False), (1, True)]))
+def test_a_guard_is_heeded_alike(xp: Any, request: Request, views: list[NodeView], refused: set[str], chance: Any) -> None:
+    """The node that is taken is one the guard lets pass, and the same by columns, also where chance has a word."""
+    profile = replace(PROFILES["default"], host_subset_size=chance[0], shuffle_equals=chance[1])
+
+    def guard(_: Request, node: str) -> Reject | None:
+        return Reject("guard", "no") if node in refused else None
+
+    truth, seen = place(request, views, profile, guard), pick(request, Fleet.of(views, xp), profile, guard)
+    assert (seen.chosen and seen.chosen.node) == (truth.chosen and truth.chosen.node)
+    assert seen.chosen is None or seen.chosen.node not in refused
+    assert all(node in refused for node in seen.rejected)
+
+
 NUMBERS = st.lists(st.tuples(st.integers(-50, 50), st.integers(1, 50), st.booleans()), min_size=1, max_size=9)
 
 
