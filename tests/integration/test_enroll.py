@@ -355,7 +355,7 @@ def test_removal_is_refused_while_servers_are_there(world: World) -> None:
     world.enroll()
     consumer, node_id = world.cluster.ids.uuid(), world.node().id
     with world.cluster.db.write() as tx:
-        placement.claim(tx, consumer, node_id, {"VCPU": 1})
+        placement.claim(tx, placement.Claim(consumer, node_id, {"VCPU": 1}))
     enrolled = world.slate()
     for lost in (False, True):
         with pytest.raises(InUse):
