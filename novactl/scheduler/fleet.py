@@ -106,7 +106,7 @@ class Fleet:
         kinds = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         fleet = Fleet(xp, ids, [shapes[key] for key in kinds], {
             "ready": ready, "reported_at": reported_at, "servers": servers, "building": [0] * len(ids), "failed_builds": failed_builds,
-            "shape": [kinds[key] for key in keys], "generations": generations,
+            "shape": list(map(kinds.__getitem__, keys)), "generations": generations,
         })
         fleet.sorted = xp is not lanes
         for number, name in enumerate(HOT):

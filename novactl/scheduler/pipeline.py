@@ -243,7 +243,9 @@ def _scores(request: Request, fleet: Fleet, profile: Profile, passed: Any, count
         if isinstance(raw, float):
             column: Any = normalise([raw] * min(count, 2), weigher.minval, weigher.maxval)[0] * factor
         else:
-            column = normalised(xp, raw, count, weigher.minval, weigher.maxval) * factor
+            column = normalised(xp, raw, count, weigher.minval, weigher.maxval)
+            if not (isinstance(factor, float) and factor == 1):
+                column = column * factor
         names.append(weigher.name)
         columns.append(column)
         if not isinstance(column, float):

@@ -64,4 +64,6 @@ def normalised(xp: Any, raw: Any, count: int, minval: float | None = None, maxva
         raw = xp.maximum(raw, low)
     if most > high:
         raw = xp.minimum(raw, high)
+    if low == 0 and high == 1:                                # the scale is there already: what follows would change no bit
+        return raw
     return (raw - low) / (high - low)
