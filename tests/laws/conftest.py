@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -6,9 +7,11 @@ from hypothesis import settings
 from novactl.cluster import Cluster
 from tests.laws import ledger
 
-# A busy machine is no counterexample.
-settings.register_profile("novactl", deadline=None)
-settings.load_profile("novactl")
+# A busy machine is no counterexample. The suite asks the same examples each time, so that a red run is about a change;
+# HYPOTHESIS_PROFILE=explore asks others, and more of them.
+settings.register_profile("novactl", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "novactl"))
 
 
 @pytest.fixture(scope="session")

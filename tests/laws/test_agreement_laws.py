@@ -151,9 +151,14 @@ def test_every_answer_agrees(clusters: Callable[[str], Cluster], seed: int) -> N
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32))
 def test_capacity_is_what_a_batch_fits(clusters: Callable[[str], Cluster], seed: int) -> None:
-    """So many as `capacity` says fit, fit in one batch, and no more (where no N+1 is kept: there plans are made one after the other)."""
+    """So many as `capacity` says fit, fit in one batch, and no more (where no N+1 is kept: there plans are made one after the other).
+
+    Where nodes of one pool say different things of its size, how many fit depends on who comes first, and `capacity` knows no chance.
+    """
     of = asked(clusters("sqlite"), Random(seed))
-    if not of.guarded:
+    with of.cluster.db.read() as tx:
+        pooled = any(row.shared_disk for row in nodes.rows(tx))
+    if not of.guarded and not (pooled and of.by_chance):
         (told,) = capacity.of_flavors(of.cluster, capacity.AskCapacity(flavors=["small"], image="i"))
         assert len(of.batch(ANY, min_count=1, plain=True) or []) == told.fits
     of.cluster.close()
