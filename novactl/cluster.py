@@ -6,10 +6,12 @@ a Cluster, so that the same code runs under a virtual clock.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from novactl.config import Config
@@ -28,11 +30,29 @@ class Clock(Protocol):
 
     def sleep(self, seconds: float) -> None: ...
 
+    def every(self, seconds: float, act: Callable[[], bool]) -> contextlib.AbstractContextManager[None]:
+        """Calls `act` each so many seconds while the block runs, beside it, until it returns False."""
+
 
 class SystemClock:
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)
+
+    @contextlib.contextmanager
+    def every(self, seconds: float, act: Callable[[], bool]) -> Iterator[None]:
+        """In a thread, which a short block leaves idle."""
+        stop = threading.Event()
+
+        def tick() -> None:
+            while not stop.wait(seconds) and act():
+                pass
+
+        threading.Thread(target=tick, name="every", daemon=True).start()
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 class Ids(Protocol):
