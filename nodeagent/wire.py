@@ -147,6 +147,9 @@ class Request:
 
     `epoch` is the *operation's*: an agent refuses one older than the newest it has seen for that operation.
     `boot_id` and `valid_until_s` (the agent's CLOCK_BOOTTIME) bound a mutation's life: late, it does nothing.
+    `seq` is the operation's number in its database (0: none is told): one that another operation has had is refused, for
+    then two copies of the database are at work. An agent whose table of admins' keys is older than `admins_version`
+    refuses until it has been given the newer one.
     """
 
     id: str
@@ -158,6 +161,8 @@ class Request:
     epoch: int = 0
     boot_id: str = ""
     valid_until_s: float = 0.0
+    seq: int = 0
+    admins_version: int = 0
 
 
 PROGRESS, RESULT, ERROR = "progress", "result", "error"
@@ -182,6 +187,8 @@ class Code:
     NO_SPACE = "no_space"            # the pool is full
     NO_FIT = "no_fit"                # the agent's own sum says it does not fit
     BAD_IMAGE = "bad_image"          # what was sent does not have the promised SHA-256
+    DIVERGED = "diverged"            # another copy of the database has given this operation's number to another operation
+    OLD_KEYS = "old_keys"            # the agent's table of admins' keys is older than the request's: keys.write first
     BUSY = "busy"                    # queues are full: ask again later
     DRIVER = "driver"                # libvirt or QEMU refused; the message is theirs
     INTERNAL = "internal"            # a fault of the agent; its log has the trace

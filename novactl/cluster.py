@@ -75,13 +75,17 @@ class RandomIds:
 
 
 class Cluster:
-    """`db` and `agents` are opened with their first use, once, by whichever thread. `actor` is who asks: `user@host`."""
+    """`db` and `agents` are opened with their first use, once, by whichever thread.
+
+    `actor` is who asks (`user@host`), `key` the public key they use, `reason` what they said it is for.
+    """
 
     def __init__(self, config: Config, *, clock: Clock | None = None, ids: Ids | None = None, actor: str = "") -> None:
         self.config = config
         self.clock: Clock = clock or SystemClock()
         self.ids: Ids = ids or RandomIds()
         self._actor = actor
+        self.reason = ""
         self._opening = threading.Lock()
         self._db: Database | None = None
         self._agents: Agents | None = None
@@ -124,6 +128,17 @@ class Cluster:
         except KeyError:
             user = str(os.getuid())
         return f"{user}@{os.uname().nodename}"
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Z85; "" where there is none yet."""
+        from novactl.agents import keys
+        from novactl.errors import NovaError
+
+        try:
+            return keys.load(self.config.data_dir / "keys").public
+        except NovaError:
+            return ""
 
     def close(self) -> None:
         if self._agents is not None:

@@ -41,11 +41,12 @@ class Peer(Protocol):
 
 
 class Fence(NamedTuple):
-    """What a mutation carries: its request id, and the operation it belongs to with that operation's epoch."""
+    """What a mutation carries: its request id, and the operation it belongs to with that operation's epoch and number."""
 
     request_id: str
     operation: str
     epoch: int
+    seq: int = 0
 
 
 class Answer(NamedTuple):
@@ -123,7 +124,7 @@ class Agents:
         for number, (args, payload) in enumerate(items):
             if len(sent) >= window:
                 yield self._pipelined(link, peer, sent.popleft())
-            numbered = Fence(f"{fence.request_id}:{number}", fence.operation, fence.epoch)
+            numbered = fence._replace(request_id=f"{fence.request_id}:{number}")
             request = link.request(method, args, numbered, time.monotonic() + timeout_s)
             link.send(request, payload, time.monotonic() + timeout_s)
             sent.append(request)
@@ -200,7 +201,7 @@ class Link:
         boot_id, offset_s = self._boot or self._hello(deadline)
         return wire.Request(
             fence.request_id, method, plain, timeout_s, self._agents.actor, fence.operation, fence.epoch, boot_id,
-            deadline + offset_s,
+            deadline + offset_s, fence.seq,
         )
 
     def _hello(self, deadline: float) -> tuple[str, float]:

@@ -24,7 +24,7 @@ def note_of(cluster: Cluster, tx: Tx, op: Operation, event: str, detail: str = "
     """On behalf of an operation, about its object."""
     events.record(tx, EventRecord(
         at=cluster.clock.now(), object_kind=op.object_kind, object_id=op.object_id, object_name=op.object_name,
-        operation_id=op.id, event=str(event), actor=op.actor, detail=detail))
+        operation_id=op.id, event=str(event), actor=op.actor, detail=detail, reason=op.reason))
 
 
 def note_on(cluster: Cluster, tx: Tx, subject: Server | Node, event: str, detail: str = "") -> None:
@@ -32,4 +32,4 @@ def note_on(cluster: Cluster, tx: Tx, subject: Server | Node, event: str, detail
     kind = "server" if isinstance(subject, Server) else "node"
     events.record(tx, EventRecord(
         at=cluster.clock.now(), object_kind=kind, object_id=subject.id, object_name=subject.name,
-        operation_id="", event=str(event), actor=cluster.actor, detail=detail))
+        operation_id="", event=str(event), actor=cluster.actor, detail=detail, reason=cluster.reason))

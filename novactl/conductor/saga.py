@@ -96,7 +96,7 @@ class Run:
         from novactl.agents.client import Fence
 
         op = self.operation
-        return Fence(f"{op.id}:{self.step}:{op.attempt}:{self.direction}:{method}", op.id, op.epoch)
+        return Fence(f"{op.id}:{self.step}:{op.attempt}:{self.direction}:{method}", op.id, op.epoch, op.seq)
 
     def call(self, peer: Any, method: str, args: Any = None, payload: bytes | None = None, *, timeout_s: float | None = None) -> Any:
         """A call that carries this operation's fence when it changes something. Returns the result's record."""
@@ -118,12 +118,12 @@ def begin(cluster: Cluster, tx: Tx, saga: Saga[R], record: R, subject: tuple[str
     kind, id_, name = subject
     for other in operations.open_of(tx, id_):
         raise busy(cluster, other)
-    now = cluster.clock.now()
+    now, operation_id = cluster.clock.now(), cluster.ids.uuid()
     operation = Operation(
-        id=cluster.ids.uuid(), kind=saga.kind, object_kind=kind, object_id=id_, object_name=name,
+        id=operation_id, kind=saga.kind, object_kind=kind, object_id=id_, object_name=name,
         state=OperationState.RUNNING, epoch=1, attempt=0, owner="" if detached else owner.this_process(),
         lease_until=now + cluster.config["operation.lease_s"], actor=cluster.actor, record=wire.to_plain(record), error=None,
-        created_at=now, ended_at=None,
+        created_at=now, ended_at=None, reason=cluster.reason, actor_key=cluster.key, seq=operations.number(tx, operation_id),
     )
     operations.insert(tx, operation)
     return operation

@@ -102,11 +102,11 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                     'coalesce_5 FROM (SELECT claim.project_id AS project_id, claim.consumer_id AS consumer_id, '
                     'claim.resource_class AS resource_class, claim.amount AS amount FROM claim WHERE claim.consumer_kind = '
                     "'server') AS anon_1 WHERE anon_1.project_id = project.id AND anon_1.resource_class IN ('DISK_GB'))",
- 'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, object_name, operation_id, event, actor, detail) VALUES '
-                    '(:new_at, :new_object_kind, :new_object_id, :new_object_name, :new_operation_id, :new_event, :new_actor, '
-                    ':new_detail)',
+ 'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, object_name, operation_id, event, actor, detail, reason) '
+                    'VALUES (:new_at, :new_object_kind, :new_object_id, :new_object_name, :new_operation_id, :new_event, '
+                    ':new_actor, :new_detail, :new_reason)',
  'events.q_of': 'SELECT event.at, event.object_kind, event.object_id, event.object_name, event.operation_id, event.event, '
-                'event.actor, event.detail FROM event WHERE event.object_id = :by_object_id ORDER BY event.id',
+                'event.actor, event.detail, event.reason FROM event WHERE event.object_id = :by_object_id ORDER BY event.id',
  'flavors.all': 'SELECT flavor.id, flavor.name, flavor.vcpus, flavor.memory_mb, flavor.disk_gb, flavor.created_at, '
                 'flavor.specs, flavor.description FROM flavor WHERE flavor.name IS NOT NULL ORDER BY flavor.name',
  'flavors.by_id': 'SELECT flavor.id, flavor.name, flavor.vcpus, flavor.memory_mb, flavor.disk_gb, flavor.created_at, '
@@ -206,40 +206,50 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                      'node.memory_mb_used, node.disk_gb_used FROM node ORDER BY node.name',
  'nodes.all': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
               'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, node.created_at, '
-              'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.labels, node.traits, node.state, node.load_1m, '
-              'node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo FROM node LEFT OUTER JOIN node_file ON '
-              'node.id = node_file.node_id WHERE node.name IS NOT NULL ORDER BY node.name',
+              'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.state_since, node.state_by, node.boot_id, '
+              'node.admins_version, node.next_public_key, node.lease_until, node.fenced_at, node.labels, node.traits, '
+              'node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo, '
+              'node_file.fencing FROM node LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE node.name IS NOT '
+              'NULL ORDER BY node.name',
  'nodes.by_id': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
                 'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, node.created_at, '
-                'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.labels, node.traits, node.state, '
-                'node.load_1m, node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo FROM node LEFT OUTER '
-                'JOIN node_file ON node.id = node_file.node_id WHERE node.id = :by_id',
+                'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.state_since, node.state_by, node.boot_id, '
+                'node.admins_version, node.next_public_key, node.lease_until, node.fenced_at, node.labels, node.traits, '
+                'node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo, '
+                'node_file.fencing FROM node LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE node.id = :by_id',
  'nodes.by_id_prefix': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, '
                        'node.zone, node.architecture, node.agent_version, node.generation, node.reported_at, '
                        'node.silent_since, node.created_at, node.dedicated_cpus, node.shared_disk, node.failed_builds, '
-                       'node.labels, node.traits, node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, '
-                       'node_file.report, node_file.undo FROM node LEFT OUTER JOIN node_file ON node.id = node_file.node_id '
-                       'WHERE substr(node.id, 1, length(:by_prefix)) = :by_prefix AND node.name IS NOT NULL ORDER BY node.name',
+                       'node.state_since, node.state_by, node.boot_id, node.admins_version, node.next_public_key, '
+                       'node.lease_until, node.fenced_at, node.labels, node.traits, node.state, node.load_1m, '
+                       'node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo, node_file.fencing FROM node '
+                       'LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE substr(node.id, 1, length(:by_prefix)) '
+                       '= :by_prefix AND node.name IS NOT NULL ORDER BY node.name',
  'nodes.by_name': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
                   'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, '
-                  'node.created_at, node.dedicated_cpus, node.shared_disk, node.failed_builds, node.labels, node.traits, '
-                  'node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo FROM '
-                  'node LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE node.name = :by_name',
+                  'node.created_at, node.dedicated_cpus, node.shared_disk, node.failed_builds, node.state_since, '
+                  'node.state_by, node.boot_id, node.admins_version, node.next_public_key, node.lease_until, node.fenced_at, '
+                  'node.labels, node.traits, node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, '
+                  'node_file.report, node_file.undo, node_file.fencing FROM node LEFT OUTER JOIN node_file ON node.id = '
+                  'node_file.node_id WHERE node.name = :by_name',
  'nodes.delete': 'DELETE FROM node WHERE node.id = :by_id',
  'nodes.insert': 'INSERT INTO node (id, state, shape, generation, reported_at, silent_since, servers, failed_builds, '
                  'vcpu_capacity, vcpu_used, vcpu_max_unit, memory_mb_capacity, memory_mb_used, memory_mb_max_unit, '
                  'disk_gb_capacity, disk_gb_used, disk_gb_max_unit, odd, shared_disk, name, reason, address, public_key, ssh, '
                  'host_key, zone, architecture, agent_version, labels, traits, dedicated_cpus, load_1m, memory_used_mb, '
-                 'disk_used_gb, report_key, created_at) VALUES (:id, :state, :shape, :generation, :reported_at, :silent_since, '
-                 ':servers, :failed_builds, :vcpu_capacity, :vcpu_used, :vcpu_max_unit, :memory_mb_capacity, :memory_mb_used, '
+                 'disk_used_gb, report_key, created_at, state_since, state_by, boot_id, admins_version, next_public_key, '
+                 'lease_until, fenced_at) VALUES (:id, :state, :shape, :generation, :reported_at, :silent_since, :servers, '
+                 ':failed_builds, :vcpu_capacity, :vcpu_used, :vcpu_max_unit, :memory_mb_capacity, :memory_mb_used, '
                  ':memory_mb_max_unit, :disk_gb_capacity, :disk_gb_used, :disk_gb_max_unit, :odd, :shared_disk, :name, '
                  ':reason, :address, :public_key, :ssh, :host_key, :zone, :architecture, :agent_version, :labels, :traits, '
-                 ':dedicated_cpus, :load_1m, :memory_used_mb, :disk_used_gb, :report_key, :created_at)',
+                 ':dedicated_cpus, :load_1m, :memory_used_mb, :disk_used_gb, :report_key, :created_at, :state_since, '
+                 ':state_by, :boot_id, :admins_version, :next_public_key, :lease_until, :fenced_at)',
  'nodes.names': 'SELECT node.name FROM node WHERE substr(node.name, 1, length(:by_prefix)) = :by_prefix ORDER BY node.name '
                 'LIMIT 200 OFFSET 0',
  'nodes.q_build_failed': 'UPDATE node SET failed_builds=(node.failed_builds + 1) WHERE node.id = :by_id',
  'nodes.q_built': 'UPDATE node SET failed_builds=0 WHERE node.id = :by_id AND node.failed_builds != 0',
- 'nodes.q_file_insert': 'INSERT INTO node_file (node_id, report, undo, hardware) VALUES (:node_id, :report, :undo, :hardware)',
+ 'nodes.q_file_insert': 'INSERT INTO node_file (node_id, report, undo, hardware, fencing) VALUES (:node_id, :report, :undo, '
+                        ':hardware, :fencing)',
  'nodes.q_file_report': 'UPDATE node_file SET report=:new_report WHERE node_file.node_id = :by_id',
  'nodes.q_in_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
  'nodes.q_measured': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, load_1m=:new_load_1m, '
@@ -249,22 +259,25 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                    'agent_version=:new_agent_version, load_1m=:new_load_1m, memory_used_mb=:new_memory_used_mb, '
                    'disk_used_gb=:new_disk_used_gb, report_key=:new_report_key WHERE node.id = :by_id',
  'nodes.q_silent': 'UPDATE node SET silent_since=:new_silent_since WHERE node.id = :by_id AND node.silent_since IS NULL',
- 'nodes.q_undo': 'UPDATE node_file SET undo=:new_undo WHERE node_file.node_id = :by_id',
+ 'nodes.q_undo': 'UPDATE node_file SET undo=:new_undo, fencing=:new_fencing WHERE node_file.node_id = :by_id',
  'nodes.q_update': 'UPDATE node SET state=:new_state, generation=(node.generation + 1), shared_disk=:new_shared_disk, '
                    'reason=:new_reason, address=:new_address, public_key=:new_public_key, ssh=:new_ssh, '
                    'host_key=:new_host_key, zone=:new_zone, architecture=:new_architecture, agent_version=:new_agent_version, '
-                   "labels=:new_labels, traits=:new_traits, dedicated_cpus=:new_dedicated_cpus, report_key='' WHERE node.id = "
-                   ':by_id',
+                   "labels=:new_labels, traits=:new_traits, dedicated_cpus=:new_dedicated_cpus, report_key='', "
+                   'state_since=:new_state_since, state_by=:new_state_by, next_public_key=:new_next_public_key, '
+                   'fenced_at=:new_fenced_at WHERE node.id = :by_id',
  'operations.q_by_id': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                        'operation.open_object_id, operation.object_name, operation.state, operation.epoch, operation.attempt, '
                        'operation.owner, operation.lease_until, operation.actor, operation.record, operation.error, '
-                       'operation.decision, operation.created_at, operation.ended_at FROM operation WHERE operation.id = '
-                       ':by_id',
+                       'operation.decision, operation.created_at, operation.ended_at, operation.reason, operation.actor_key, '
+                       'operation.deadline, operation.progress, operation.seq FROM operation WHERE operation.id = :by_id',
  'operations.q_by_id_prefix': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                               'operation.open_object_id, operation.object_name, operation.state, operation.epoch, '
                               'operation.attempt, operation.owner, operation.lease_until, operation.actor, operation.record, '
-                              'operation.error, operation.decision, operation.created_at, operation.ended_at FROM operation '
-                              'WHERE substr(operation.id, 1, length(:by_prefix)) = :by_prefix ORDER BY operation.created_at',
+                              'operation.error, operation.decision, operation.created_at, operation.ended_at, '
+                              'operation.reason, operation.actor_key, operation.deadline, operation.progress, operation.seq '
+                              'FROM operation WHERE substr(operation.id, 1, length(:by_prefix)) = :by_prefix ORDER BY '
+                              'operation.created_at',
  'operations.q_decide': 'UPDATE operation SET decision=:new_decision WHERE operation.id = :by_id',
  'operations.q_decision_of': 'SELECT operation.id, operation.decision FROM operation WHERE operation.object_id = :by_object_id '
                              'AND operation.decision IS NOT NULL ORDER BY operation.created_at DESC LIMIT 1 OFFSET 0',
@@ -272,18 +285,21 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'operations.q_ids': 'SELECT operation.id FROM operation WHERE substr(operation.id, 1, length(:by_prefix)) = :by_prefix ORDER '
                      'BY operation.created_at DESC LIMIT 200 OFFSET 0',
  'operations.q_insert': 'INSERT INTO operation (id, kind, object_kind, object_id, open_object_id, object_name, state, epoch, '
-                        'attempt, owner, lease_until, actor, record, error, decision, created_at, ended_at) VALUES (:id, '
-                        ':kind, :object_kind, :object_id, :open_object_id, :object_name, :state, :epoch, :attempt, :owner, '
-                        ':lease_until, :actor, :record, :error, :decision, :created_at, :ended_at)',
+                        'attempt, owner, lease_until, actor, record, error, decision, created_at, ended_at, reason, actor_key, '
+                        'deadline, progress, seq) VALUES (:id, :kind, :object_kind, :object_id, :open_object_id, :object_name, '
+                        ':state, :epoch, :attempt, :owner, :lease_until, :actor, :record, :error, :decision, :created_at, '
+                        ':ended_at, :reason, :actor_key, :deadline, :progress, :seq)',
  'operations.q_open_of': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                          'operation.open_object_id, operation.object_name, operation.state, operation.epoch, '
                          'operation.attempt, operation.owner, operation.lease_until, operation.actor, operation.record, '
-                         'operation.error, operation.decision, operation.created_at, operation.ended_at FROM operation WHERE '
+                         'operation.error, operation.decision, operation.created_at, operation.ended_at, operation.reason, '
+                         'operation.actor_key, operation.deadline, operation.progress, operation.seq FROM operation WHERE '
                          'operation.object_id = :by_object_id AND operation.ended_at IS NULL',
  'operations.q_recent': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                         'operation.open_object_id, operation.object_name, operation.state, operation.epoch, operation.attempt, '
                         'operation.owner, operation.lease_until, operation.actor, operation.record, operation.error, '
-                        'operation.decision, operation.created_at, operation.ended_at FROM operation WHERE :with_ended = 1 OR '
+                        'operation.decision, operation.created_at, operation.ended_at, operation.reason, operation.actor_key, '
+                        'operation.deadline, operation.progress, operation.seq FROM operation WHERE :with_ended = 1 OR '
                         'operation.ended_at IS NULL ORDER BY operation.created_at DESC, operation.id LIMIT :limit OFFSET 0',
  'operations.q_renew': 'UPDATE operation SET lease_until=:new_lease_until WHERE operation.id = :by_id AND operation.epoch = '
                        ':by_epoch',
@@ -298,6 +314,8 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                        'operation_step.position',
  'operations.q_take': 'UPDATE operation SET state=:new_state, epoch=:new_epoch, owner=:new_owner, lease_until=:new_lease_until '
                       'WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
+ 'operations.q_ticket': 'INSERT INTO ticket (operation_id) VALUES (:new_operation_id)',
+ 'operations.q_ticket_of': 'SELECT ticket.id FROM ticket WHERE ticket.operation_id = :by_operation_id',
  'operations.q_write': 'UPDATE operation SET open_object_id=:new_open_object_id, state=:new_state, attempt=:new_attempt, '
                        'lease_until=:new_lease_until, record=:new_record, error=:new_error, ended_at=:new_ended_at WHERE '
                        'operation.id = :by_id AND operation.epoch = :by_epoch',
@@ -387,38 +405,39 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                 'server.disk_gb, server.image_id, server.image_name, server.image_sha256, server.architecture, '
                 'server.keypair_name, server.public_key, server.user_data, server.zone, server.mac, server.addresses, '
                 'server.fault, server.created_at, server.updated_at, server.launched_at, server.deleted_at, server.project_id, '
-                'server.group_id, server.wants, node.name AS node_name FROM server LEFT OUTER JOIN node ON node.id = '
-                'server.node_id WHERE server.live_name IS NOT NULL ORDER BY server.name',
+                'server.group_id, server.wants, server.ha, node.name AS node_name FROM server LEFT OUTER JOIN node ON node.id '
+                '= server.node_id WHERE server.live_name IS NOT NULL ORDER BY server.name',
  'servers.by_id': 'SELECT server.id, server.name, server.live_name, server.vm_state, server.task_state, server.power_state, '
                   'server.node_id, server.epoch, server.operation_id, server.flavor_name, server.vcpus, server.memory_mb, '
                   'server.disk_gb, server.image_id, server.image_name, server.image_sha256, server.architecture, '
                   'server.keypair_name, server.public_key, server.user_data, server.zone, server.mac, server.addresses, '
                   'server.fault, server.created_at, server.updated_at, server.launched_at, server.deleted_at, '
-                  'server.project_id, server.group_id, server.wants, node.name AS node_name FROM server LEFT OUTER JOIN node '
-                  'ON node.id = server.node_id WHERE server.id = :by_id',
+                  'server.project_id, server.group_id, server.wants, server.ha, node.name AS node_name FROM server LEFT OUTER '
+                  'JOIN node ON node.id = server.node_id WHERE server.id = :by_id',
  'servers.by_id_prefix': 'SELECT server.id, server.name, server.live_name, server.vm_state, server.task_state, '
                          'server.power_state, server.node_id, server.epoch, server.operation_id, server.flavor_name, '
                          'server.vcpus, server.memory_mb, server.disk_gb, server.image_id, server.image_name, '
                          'server.image_sha256, server.architecture, server.keypair_name, server.public_key, server.user_data, '
                          'server.zone, server.mac, server.addresses, server.fault, server.created_at, server.updated_at, '
-                         'server.launched_at, server.deleted_at, server.project_id, server.group_id, server.wants, node.name '
-                         'AS node_name FROM server LEFT OUTER JOIN node ON node.id = server.node_id WHERE substr(server.id, 1, '
-                         'length(:by_prefix)) = :by_prefix AND server.live_name IS NOT NULL ORDER BY server.name',
+                         'server.launched_at, server.deleted_at, server.project_id, server.group_id, server.wants, server.ha, '
+                         'node.name AS node_name FROM server LEFT OUTER JOIN node ON node.id = server.node_id WHERE '
+                         'substr(server.id, 1, length(:by_prefix)) = :by_prefix AND server.live_name IS NOT NULL ORDER BY '
+                         'server.name',
  'servers.by_name': 'SELECT server.id, server.name, server.live_name, server.vm_state, server.task_state, server.power_state, '
                     'server.node_id, server.epoch, server.operation_id, server.flavor_name, server.vcpus, server.memory_mb, '
                     'server.disk_gb, server.image_id, server.image_name, server.image_sha256, server.architecture, '
                     'server.keypair_name, server.public_key, server.user_data, server.zone, server.mac, server.addresses, '
                     'server.fault, server.created_at, server.updated_at, server.launched_at, server.deleted_at, '
-                    'server.project_id, server.group_id, server.wants, node.name AS node_name FROM server LEFT OUTER JOIN node '
-                    'ON node.id = server.node_id WHERE server.live_name = :by_name',
+                    'server.project_id, server.group_id, server.wants, server.ha, node.name AS node_name FROM server LEFT '
+                    'OUTER JOIN node ON node.id = server.node_id WHERE server.live_name = :by_name',
  'servers.delete': 'DELETE FROM server WHERE server.id = :by_id',
  'servers.insert': 'INSERT INTO server (id, name, live_name, vm_state, task_state, power_state, node_id, epoch, operation_id, '
                    'flavor_name, vcpus, memory_mb, disk_gb, image_id, image_name, image_sha256, architecture, keypair_name, '
                    'public_key, user_data, zone, mac, addresses, fault, created_at, updated_at, launched_at, deleted_at, '
-                   'project_id, group_id, wants) VALUES (:id, :name, :live_name, :vm_state, :task_state, :power_state, '
+                   'project_id, group_id, wants, ha) VALUES (:id, :name, :live_name, :vm_state, :task_state, :power_state, '
                    ':node_id, :epoch, :operation_id, :flavor_name, :vcpus, :memory_mb, :disk_gb, :image_id, :image_name, '
                    ':image_sha256, :architecture, :keypair_name, :public_key, :user_data, :zone, :mac, :addresses, :fault, '
-                   ':created_at, :updated_at, :launched_at, :deleted_at, :project_id, :group_id, :wants)',
+                   ':created_at, :updated_at, :launched_at, :deleted_at, :project_id, :group_id, :wants, :ha)',
  'servers.names': 'SELECT server.live_name FROM server WHERE substr(server.live_name, 1, length(:by_prefix)) = :by_prefix '
                   'ORDER BY server.live_name LIMIT 200 OFFSET 0',
  'servers.q_building_from': 'SELECT server.name FROM server WHERE server.image_id = :by_image_id AND server.vm_state = '
@@ -440,17 +459,17 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                       'server.vcpus, server.memory_mb, server.disk_gb, server.image_id, server.image_name, '
                       'server.image_sha256, server.architecture, server.keypair_name, server.public_key, server.user_data, '
                       'server.zone, server.mac, server.addresses, server.fault, server.created_at, server.updated_at, '
-                      'server.launched_at, server.deleted_at, server.project_id, server.group_id, server.wants, node.name AS '
-                      'node_name FROM server LEFT OUTER JOIN node ON node.id = server.node_id WHERE server.node_id = '
-                      ':by_node_id AND server.live_name IS NOT NULL ORDER BY server.name',
+                      'server.launched_at, server.deleted_at, server.project_id, server.group_id, server.wants, server.ha, '
+                      'node.name AS node_name FROM server LEFT OUTER JOIN node ON node.id = server.node_id WHERE '
+                      'server.node_id = :by_node_id AND server.live_name IS NOT NULL ORDER BY server.name',
  'servers.q_past': 'SELECT server.id, server.name, server.live_name, server.vm_state, server.task_state, server.power_state, '
                    'server.node_id, server.epoch, server.operation_id, server.flavor_name, server.vcpus, server.memory_mb, '
                    'server.disk_gb, server.image_id, server.image_name, server.image_sha256, server.architecture, '
                    'server.keypair_name, server.public_key, server.user_data, server.zone, server.mac, server.addresses, '
                    'server.fault, server.created_at, server.updated_at, server.launched_at, server.deleted_at, '
-                   'server.project_id, server.group_id, server.wants, node.name AS node_name FROM server LEFT OUTER JOIN node '
-                   'ON node.id = server.node_id WHERE server.name = :by_ref OR server.id = :by_ref ORDER BY server.created_at '
-                   'DESC LIMIT 1 OFFSET 0',
+                   'server.project_id, server.group_id, server.wants, server.ha, node.name AS node_name FROM server LEFT OUTER '
+                   'JOIN node ON node.id = server.node_id WHERE server.name = :by_ref OR server.id = :by_ref ORDER BY '
+                   'server.created_at DESC LIMIT 1 OFFSET 0',
  'servers.q_place': 'UPDATE server SET node_id=:new_node_id, epoch=:new_epoch, updated_at=:new_updated_at WHERE server.id = '
                     ':by_id',
  'servers.q_properties': 'SELECT server.node_id, server.id, server.wants FROM server WHERE server.node_id IS NOT NULL AND '

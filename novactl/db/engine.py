@@ -21,7 +21,7 @@ from novactl.db import meta
 from novactl.db.statements import Row, Statement, Tx
 from novactl.errors import Conflict, DatabaseFailed, NotInitialised, NovaError, SchemaNewer, SchemaOlder
 
-SCHEMA = 2
+SCHEMA = 3
 """The newest migration (novactl/db/migrations/versions)."""
 
 

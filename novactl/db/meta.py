@@ -9,6 +9,9 @@ from novactl.db.statements import Tx, statement
 N_PLUS_1 = "n_plus_1"
 """The key under which "1" says that no placement may leave the loss of one node without room."""
 
+SEQ_OFFSET = "seq_offset"
+"""The key under which stands what is added to the numbers of operations, since a database that fell behind was adopted."""
+
 
 @statement
 def q_value(sa: Any, t: Any) -> Any:

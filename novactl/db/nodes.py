@@ -22,7 +22,8 @@ __all__ = [
 
 _TIMES = ("taken_s", "age_s")
 _PLAIN = ("id", "name", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version", "generation",
-          "reported_at", "silent_since", "created_at", "dedicated_cpus", "shared_disk", "failed_builds")
+          "reported_at", "silent_since", "created_at", "dedicated_cpus", "shared_disk", "failed_builds", "state_since", "state_by", "boot_id",
+          "admins_version", "next_public_key", "lease_until", "fenced_at")
 _JSON = ("labels", "traits")
 
 
@@ -31,7 +32,8 @@ def _record(row: Row) -> Node:
     report, measured = from_json(row["report"]), {name: row[name] for name in METRICS if row[name] is not None}
     return Node(
         **plain, state=NodeState(row["state"]), labels=from_json(row["labels"]), traits=tuple(from_json(row["traits"])),
-        report=None if report is None else {**report, **measured}, undo=from_json(row["undo"]) or {})
+        report=None if report is None else {**report, **measured}, undo=from_json(row["undo"]) or {},
+        fencing=from_json(row["fencing"]) or {})
 
 
 def _row(node: Node) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def _row(node: Node) -> dict[str, Any]:
 
 def _select(sa: Any, t: Any) -> Any:
     columns = [t.node.c[name] for name in (*_PLAIN, *_JSON, "state", *METRICS)]
-    return sa.select(*columns, t.node_file.c.report, t.node_file.c.undo).select_from(t.node.outerjoin(t.node_file))
+    return sa.select(*columns, t.node_file.c.report, t.node_file.c.undo, t.node_file.c.fencing).select_from(t.node.outerjoin(t.node_file))
 
 
 nodes: Named[Node] = Named("node", _record, _row, select=_select)
@@ -63,13 +65,13 @@ def q_update(sa: Any, t: Any) -> Any:
     """A report key of '' lets the next report be taken in whole: what follows from it may be different now."""
     return updates(
         sa, t.node, "state", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version",
-        "labels", "traits", "dedicated_cpus", "shared_disk",
+        "labels", "traits", "dedicated_cpus", "shared_disk", "state_since", "state_by", "next_public_key", "fenced_at",
     ).values(generation=t.node.c.generation + 1, report_key="").where(t.node.c.id == sa.bindparam("by_id"))
 
 
 @statement
 def q_undo(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node_file, "undo").where(t.node_file.c.node_id == sa.bindparam("by_id"))
+    return updates(sa, t.node_file, "undo", "fencing").where(t.node_file.c.node_id == sa.bindparam("by_id"))
 
 
 @statement
@@ -80,21 +82,21 @@ def q_in_pool(sa: Any, t: Any) -> Any:
 def insert(tx: Tx, node: Node) -> None:
     nodes.insert(tx, node)
     tx.run(q_file_insert, node_id=node.id, report=None if node.report is None else to_json(node.report),
-           undo=to_json(dict(node.undo)), hardware=None)
+           undo=to_json(dict(node.undo)), hardware=None, fencing=to_json(dict(node.fencing)))
     reshape(tx, [node.id])
     _resum_pools(tx, node.shared_disk)
 
 
 def update(tx: Tx, node: Node) -> None:
-    """Write all of `node` but its name, its generation (which rises), its report and its birth."""
+    """Write all of `node` but its name, its generation (which rises), its report, its lease, and its birth."""
     old = lock(tx, node.id)
     if old is None:
         return
     row = _row(node)
     kept = ("generation", "name", "reported_at", "silent_since", "created_at", "failed_builds", "shape", "servers", "odd", "report_key",
-            *SUMS, *METRICS)
+            "boot_id", "admins_version", "lease_until", *SUMS, *METRICS)
     tx.run(q_update, by_id=row.pop("id"), **{f"new_{name}": value for name, value in row.items() if name not in kept})
-    tx.run(q_undo, by_id=node.id, new_undo=to_json(dict(node.undo)))
+    tx.run(q_undo, by_id=node.id, new_undo=to_json(dict(node.undo)), new_fencing=to_json(dict(node.fencing)))
     reshape(tx, [node.id])
     if old["shared_disk"] != node.shared_disk:
         resum(tx, node.id)

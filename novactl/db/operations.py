@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from novactl.db import meta
 from novactl.db.statements import Row, Tx, from_json, like_prefix, statement, to_json, updates
 from novactl.errors import Superseded
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
@@ -26,6 +27,16 @@ def _row(operation: Operation) -> dict[str, Any]:
     plain["decision"] = None
     plain["open_object_id"] = operation.object_id if operation.ended_at is None else None
     return plain
+
+
+@statement
+def q_ticket(sa: Any, t: Any) -> Any:
+    return sa.insert(t.ticket).values(operation_id=sa.bindparam("new_operation_id"))
+
+
+@statement
+def q_ticket_of(sa: Any, t: Any) -> Any:
+    return sa.select(t.ticket.c.id).where(t.ticket.c.operation_id == sa.bindparam("by_operation_id"))
 
 
 @statement
@@ -146,6 +157,13 @@ def recent(tx: Tx, *, ended: bool, limit: int = 1000) -> tuple[Operation, ...]:
 
 def open_of(tx: Tx, object_id: str) -> tuple[Operation, ...]:
     return tuple(_record(row) for row in tx.all(q_open_of, by_object_id=object_id))
+
+
+def number(tx: Tx, operation_id: str) -> int:
+    """The next number of an operation: larger than all before, except beside one that begins at the same moment."""
+    tx.run(q_ticket, new_operation_id=operation_id)
+    ((drawn,),) = tx.stream(q_ticket_of, by_operation_id=operation_id)
+    return drawn + int(meta.get(tx, meta.SEQ_OFFSET) or 0)
 
 
 def insert(tx: Tx, operation: Operation) -> None:

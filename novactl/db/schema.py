@@ -71,6 +71,13 @@ node = Table(
     Column("disk_used_gb", BigInteger),
     Column("report_key", String(40), nullable=False, server_default=""),
     Column("created_at", Double, nullable=False),
+    Column("state_since", Double),
+    Column("state_by", Text, nullable=False, server_default=""),
+    Column("boot_id", _ID, nullable=False, server_default=""),
+    _count("admins_version"),
+    Column("next_public_key", String(40), nullable=False, server_default=""),
+    Column("lease_until", Double),
+    Column("fenced_at", Double),
 )
 node_file = Table(
     "node_file", metadata,
@@ -78,6 +85,7 @@ node_file = Table(
     Column("report", Text),
     Column("undo", Text, nullable=False),
     Column("hardware", Text),
+    Column("fencing", Text, nullable=False, server_default="{}"),
 )
 shape = Table(
     "shape", metadata,
@@ -210,6 +218,7 @@ server = Table(
     Column("project_id", _ID, nullable=False, server_default=DEFAULT_PROJECT),
     Column("group_id", _ID, nullable=False, index=True, server_default=""),
     Column("wants", Text, nullable=False, server_default="{}"),
+    Column("ha", Integer, nullable=False, server_default="0"),
     Index("ix_server_live_created", "deleted_at", "created_at"),
 )
 operation = Table(
@@ -230,6 +239,33 @@ operation = Table(
     Column("decision", Text),
     Column("created_at", Double, nullable=False),
     Column("ended_at", Double, index=True),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("actor_key", String(40), nullable=False, server_default=""),
+    Column("deadline", Double),
+    Column("progress", Text, nullable=False, server_default=""),
+    _count("seq"),
+)
+ticket = Table(
+    "ticket", metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("operation_id", _ID, nullable=False, unique=True),
+    sqlite_autoincrement=True,
+)
+lease = Table(
+    "lease", metadata,
+    Column("name", _NAME, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+)
+admin_key = Table(
+    "admin_key", metadata, _id(),
+    Column("name", _NAME, nullable=False, unique=True),
+    Column("public_key", String(40), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("revoked_at", Double),
 )
 operation_step = Table(
     "operation_step", metadata,
@@ -252,4 +288,5 @@ event = Table(
     Column("event", _NAME, nullable=False),
     Column("actor", Text, nullable=False),
     Column("detail", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
 )

@@ -21,6 +21,7 @@ def _record(row: Row) -> Server:
     plain["node_id"], plain["node_name"] = plain["node_id"] or "", plain["node_name"] or ""
     plain["addresses"] = tuple(from_json(plain["addresses"]))
     plain["wants"] = NOTHING_SPECIAL if plain["wants"] == "{}" else Wants.from_plain(from_json(plain["wants"]))
+    plain["ha"] = bool(plain["ha"])
     return Server(**plain)
 
 
@@ -32,6 +33,7 @@ def _row(server: Server) -> dict[str, Any]:
     plain["node_id"] = server.node_id or None
     plain["addresses"] = to_json(list(server.addresses))
     plain["wants"] = to_json(server.wants.to_plain())
+    plain["ha"] = int(server.ha)
     return plain
 
 

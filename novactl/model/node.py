@@ -12,11 +12,13 @@ METRICS = ("load_1m", "memory_used_mb", "disk_used_gb")
 
 
 class NodeState(enum.StrEnum):
-    """ENROLLING: known, not yet checked end to end, takes no servers. REMOVING: on its way out."""
+    """ENROLLING: known, not yet checked end to end, takes no servers. REMOVING: on its way out. FENCED: made sure that nothing
+    of it runs; its servers may be started elsewhere."""
 
     ENROLLING = "enrolling"
     ENABLED = "enabled"
     DISABLED = "disabled"
+    FENCED = "fenced"
     REMOVING = "removing"
 
 
@@ -55,6 +57,21 @@ class Node:
     shared_disk: str = ""
     failed_builds: int = 0
     """Creations that failed on it since the last that did not."""
+    state_since: float | None = None
+    state_by: str = ""
+    """When `state` was last changed, and by whom (as an operation's actor)."""
+    boot_id: str = ""
+    """The boot of its host whose guests have been looked after: another one means that the host has started anew since."""
+    admins_version: int = 0
+    """The newest table of admins' keys that its agent has."""
+    next_public_key: str = ""
+    """The key its agent is about to change to, "" for none."""
+    lease_until: float | None = None
+    """Until then at most its agent may run guests without hearing from us; None where it does not fence itself."""
+    fenced_at: float | None = None
+    """When it was made sure that nothing of it runs any more; None: it was not, or it has come back since."""
+    fencing: Mapping[str, Any] = field(default_factory=dict)
+    """How it is fenced: `method` and what that method needs (never a secret: a file's name)."""
 
     @property
     def enroll_again(self) -> str:

@@ -33,7 +33,10 @@ class Operation:
     """One journalled, resumable change. `record` is the saga's record after the last finished step.
 
     `epoch` is raised by whoever takes it over, aborts it or turns it back; `owner` drives it until `lease_until`.
-    `attempt` counts the nodes tried, from 0.
+    `attempt` counts the nodes tried, from 0. `reason` is what the actor said, `actor_key` the public key they used. After
+    `deadline` it is taken over even from an owner that lives (None: never). `progress` is what its step last told (JSON of a
+    Progress, "" for nothing). `seq` numbers the operations of this database: agents refuse a number that another
+    operation has had, because then there are two copies of the database.
     """
 
     id: str
@@ -51,6 +54,11 @@ class Operation:
     error: Mapping[str, Any] | None
     created_at: float
     ended_at: float | None
+    reason: str = ""
+    actor_key: str = ""
+    deadline: float | None = None
+    progress: str = ""
+    seq: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,3 +84,4 @@ class EventRecord:
     event: str
     actor: str
     detail: str
+    reason: str = ""

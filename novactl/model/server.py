@@ -47,6 +47,8 @@ class Server:
     project_id: str = DEFAULT_PROJECT
     group_id: str = ""
     wants: Wants = NOTHING_SPECIAL
+    ha: bool = False
+    """Started elsewhere when its node has been fenced."""
 
     @property
     def state(self) -> ServerState:
