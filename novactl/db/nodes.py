@@ -21,9 +21,10 @@ __all__ = [
 ]
 
 _TIMES = ("taken_s", "age_s")
-_PLAIN = ("id", "name", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version", "generation",
-          "reported_at", "silent_since", "created_at", "dedicated_cpus", "shared_disk", "failed_builds", "state_since", "state_by", "boot_id",
-          "admins_version", "next_public_key", "lease_until", "fenced_at")
+_PLAIN = (
+    "id", "name", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version", "generation",
+    "reported_at", "silent_since", "created_at", "dedicated_cpus", "shared_disk", "failed_builds", "state_since", "state_by", "boot_id",
+    "admins_version", "next_public_key", "lease_until", "fenced_at")
 _JSON = ("labels", "traits")
 
 
