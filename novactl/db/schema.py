@@ -73,7 +73,7 @@ node = Table(
     Column("created_at", Double, nullable=False),
     Column("state_since", Double),
     Column("state_by", Text, nullable=False, server_default=""),
-    Column("boot_id", _ID, nullable=False, server_default=""),
+    Column("boot_id", _NAME, nullable=False, server_default=""),
     _count("admins_version"),
     Column("next_public_key", String(40), nullable=False, server_default=""),
     Column("lease_until", Double),

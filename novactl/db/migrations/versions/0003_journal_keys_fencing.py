@@ -39,7 +39,7 @@ def upgrade() -> None:
         'node': (
             sa.Column('state_since', sa.Double(), nullable=True),
             sa.Column('state_by', sa.Text(), server_default='', nullable=False),
-            sa.Column('boot_id', sa.String(length=36), server_default='', nullable=False),
+            sa.Column('boot_id', sa.String(length=64), server_default='', nullable=False),
             sa.Column('admins_version', sa.BigInteger(), server_default='0', nullable=False),
             sa.Column('next_public_key', sa.String(length=40), server_default='', nullable=False),
             sa.Column('lease_until', sa.Double(), nullable=True),
