@@ -188,6 +188,24 @@ class DatabaseFailed(NovaError):
     code = "database"
 
 
+class DatabaseUnavailable(DatabaseFailed):
+    """It takes nothing now: another process holds it, its disk is full, it is gone. The transaction changed nothing."""
+
+    code = "database.unavailable"
+
+
+class DatabaseLost(DatabaseUnavailable):
+    """Its server cannot be reached, or ended the connection: it may be back in a moment."""
+
+    code = "database.lost"
+
+
+class Uncertain(DatabaseLost):
+    """The connection was lost while a commit was waited for: the transaction changed all it was to change, or nothing."""
+
+    code = "database.uncertain"
+
+
 class NoValidHost(NovaError):
     """No node can take the server. `reasons` has one line a node; `details["rejected"]` the numbers."""
 
