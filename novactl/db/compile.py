@@ -18,7 +18,7 @@ from novactl.db import schema
 from novactl.db.statements import REGISTRY, Statement
 
 NOUNS = (
-    "aggregates", "claims", "derived", "events", "flavors", "groups", "hardware", "images", "inventories", "keypairs", "meta",
+    "aggregates", "claims", "derived", "events", "flavors", "groups", "hardware", "images", "inventories", "keypairs", "leases", "meta",
     "node_rows", "nodes", "operations", "placement", "projects", "quotas", "servers",
 )
 TARGET = Path(__file__).with_name("compiled.py")

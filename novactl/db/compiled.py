@@ -31,6 +31,8 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'claims.q_fitting_delete': 'DELETE FROM fitting WHERE fitting.consumer_id = :by_consumer_id AND fitting.node_id = :by_node_id',
  'claims.q_fitting_insert': 'INSERT INTO fitting (consumer_id, node_id, body) VALUES (:consumer_id, :node_id, :body)',
  'claims.q_fitting_of': 'SELECT fitting.body FROM fitting WHERE fitting.consumer_id = :by_consumer_id',
+ 'claims.q_fitting_rename': 'UPDATE fitting SET consumer_id=:new_consumer_id WHERE fitting.consumer_id = :by_consumer_id AND '
+                            'fitting.node_id = :by_node_id',
  'claims.q_fittings': 'SELECT fitting.node_id, fitting.body FROM fitting ORDER BY fitting.node_id, fitting.consumer_id',
  'claims.q_fittings_on': 'SELECT fitting.body FROM fitting WHERE fitting.node_id = :by_node_id',
  'claims.q_held': 'SELECT claim.consumer_kind, claim.project_id, claim.resource_class, claim.amount FROM claim WHERE '
@@ -42,6 +44,8 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                         "anon_4, anon_5.name, anon_5.amount FROM (SELECT 'VCPU' AS name, :new_vcpu AS amount UNION ALL SELECT "
                         "'MEMORY_MB' AS name, :new_memory_mb AS amount UNION ALL SELECT 'DISK_GB' AS name, :new_disk_gb AS "
                         'amount) AS anon_5 WHERE anon_5.amount > 0',
+ 'claims.q_rename': 'UPDATE claim SET consumer_id=:new_consumer_id, consumer_kind=:new_consumer_kind WHERE claim.consumer_id = '
+                    ':by_consumer_id AND claim.node_id = :by_node_id',
  'claims.q_used': 'SELECT node.id, node.vcpu_used, node.memory_mb_used, node.disk_gb_used FROM node WHERE node.vcpu_used > 0 '
                   'OR node.memory_mb_used > 0 OR node.disk_gb_used > 0',
  'claims.q_used_other': 'SELECT claim.node_id, claim.resource_class, sum(claim.amount) AS sum_1 FROM claim WHERE '
@@ -184,6 +188,20 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                     ':name, :key_type, :public_key, :fingerprint, :created_at, :project_id)',
  'keypairs.names': 'SELECT keypair.name FROM keypair WHERE substr(keypair.name, 1, length(:by_prefix)) = :by_prefix ORDER BY '
                    'keypair.name LIMIT 200 OFFSET 0',
+ 'leases.q_beginning': 'SELECT lease.name, lease.owner, lease.until, lease.epoch FROM lease WHERE substr(lease.name, 1, '
+                       'length(:by_prefix)) = :by_prefix ORDER BY lease.name',
+ 'leases.q_delete': 'DELETE FROM lease WHERE lease.name = :by_name AND lease.until < :by_until',
+ 'leases.q_fenced': 'SELECT lease.epoch FROM lease WHERE lease.name = :by_name AND lease.epoch = :by_epoch AND lease.owner = '
+                    ':by_owner',
+ 'leases.q_insert': 'INSERT INTO lease (name, owner, until, epoch) VALUES (:name, :owner, :until, :epoch)',
+ 'leases.q_now': 'SELECT :by_now AS server_time_1',
+ 'leases.q_of': 'SELECT lease.name, lease.owner, lease.until, lease.epoch FROM lease WHERE lease.name = :by_name',
+ 'leases.q_release': "UPDATE lease SET owner='', until=0 WHERE lease.name = :by_name AND lease.epoch = :by_epoch AND "
+                     'lease.owner = :by_owner',
+ 'leases.q_renew': 'UPDATE lease SET until=:new_until WHERE lease.name = :by_name AND lease.epoch = :by_epoch AND lease.owner '
+                   '= :by_owner',
+ 'leases.q_take': 'UPDATE lease SET owner=:new_owner, until=:new_until, epoch=:new_epoch WHERE lease.name = :by_name AND '
+                  'lease.epoch = :by_epoch',
  'meta.q_insert': 'INSERT INTO meta ("key", value) VALUES (:key, :value)',
  'meta.q_unfinished': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
  'meta.q_update': 'UPDATE meta SET value=:new_value WHERE meta."key" = :by_key',
@@ -251,6 +269,8 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'nodes.q_file_insert': 'INSERT INTO node_file (node_id, report, undo, hardware, fencing) VALUES (:node_id, :report, :undo, '
                         ':hardware, :fencing)',
  'nodes.q_file_report': 'UPDATE node_file SET report=:new_report WHERE node_file.node_id = :by_id',
+ 'nodes.q_grant': "UPDATE node SET lease_until=:new_lease_until WHERE node.id = :by_id AND node.state IN ('enabled', "
+                  "'disabled')",
  'nodes.q_in_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
  'nodes.q_measured': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, load_1m=:new_load_1m, '
                      'memory_used_mb=:new_memory_used_mb, disk_used_gb=:new_disk_used_gb WHERE node.id = :by_id AND '
@@ -289,6 +309,13 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                         'deadline, progress, seq) VALUES (:id, :kind, :object_kind, :object_id, :open_object_id, :object_name, '
                         ':state, :epoch, :attempt, :owner, :lease_until, :actor, :record, :error, :decision, :created_at, '
                         ':ended_at, :reason, :actor_key, :deadline, :progress, :seq)',
+ 'operations.q_last_of': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
+                         'operation.open_object_id, operation.object_name, operation.state, operation.epoch, '
+                         'operation.attempt, operation.owner, operation.lease_until, operation.actor, operation.record, '
+                         'operation.error, operation.decision, operation.created_at, operation.ended_at, operation.reason, '
+                         'operation.actor_key, operation.deadline, operation.progress, operation.seq FROM operation WHERE '
+                         'operation.object_id = :by_object_id AND operation.kind = :by_kind ORDER BY operation.created_at DESC '
+                         'LIMIT 1 OFFSET 0',
  'operations.q_open_of': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                          'operation.open_object_id, operation.object_name, operation.state, operation.epoch, '
                          'operation.attempt, operation.owner, operation.lease_until, operation.actor, operation.record, '
@@ -314,11 +341,12 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                        'operation_step.position',
  'operations.q_take': 'UPDATE operation SET state=:new_state, epoch=:new_epoch, owner=:new_owner, lease_until=:new_lease_until '
                       'WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
+ 'operations.q_tell': 'UPDATE operation SET progress=:new_progress WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
  'operations.q_ticket': 'INSERT INTO ticket (operation_id) VALUES (:new_operation_id)',
  'operations.q_ticket_of': 'SELECT ticket.id FROM ticket WHERE ticket.operation_id = :by_operation_id',
  'operations.q_write': 'UPDATE operation SET open_object_id=:new_open_object_id, state=:new_state, attempt=:new_attempt, '
-                       'lease_until=:new_lease_until, record=:new_record, error=:new_error, ended_at=:new_ended_at WHERE '
-                       'operation.id = :by_id AND operation.epoch = :by_epoch',
+                       'lease_until=:new_lease_until, record=:new_record, error=:new_error, ended_at=:new_ended_at, '
+                       'deadline=:new_deadline WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
  'placement.q_beside': 'UPDATE node SET generation=(node.generation + 1), disk_gb_used=(node.disk_gb_used + :new_disk_gb) '
                        'WHERE node.shared_disk = :by_pool AND node.id != :by_id',
  'placement.q_generation': 'SELECT node.generation FROM node WHERE node.id = :by_id',
