@@ -73,6 +73,7 @@ class Agent:
         """Connect the driver and make active again what `node.prepare` made."""
         if self.prepared.network:
             self.driver.activate(self.prepared.network)
+        self.ledger.of_cluster(self.config.cluster_id)
         self.driver.start(self.changes.notify)
 
     def close(self) -> None:
@@ -94,6 +95,7 @@ class Agent:
     def hello(self, role: str) -> wire.Hello:
         return wire.Hello(
             agent_version=__version__,
+        seq, operation = self.ledger.highest()
             speaks=_SPEAKS,
             node_id=self.config.node_id,
             cluster_id=self.config.cluster_id,
@@ -105,6 +107,8 @@ class Agent:
             driver=self.driver.name,
         )
 
+            seq=seq,
+            seq_operation=operation,
     def report(self, max_age_s: float) -> wire.Report:
         """What the node is and has, at most `max_age_s` old when it was asked for.
 

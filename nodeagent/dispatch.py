@@ -17,7 +17,7 @@ from nodeagent import wire
 from nodeagent.agent import Agent
 from nodeagent.handlers import HANDLERS
 from nodeagent.journal import log
-from nodeagent.ledger import Given
+from nodeagent.ledger import Given, Numbered
 from nodeagent.refusal import Refused, of_the_disk
 from nodeagent.wire import METHODS, Code, Failure, Method, Reply, Request
 from nodeagent.workers import Pool
@@ -90,6 +90,7 @@ class Dispatcher:
         self._streams: Dict[Tuple[bytes, str], StreamCall] = {}
         self._streams_lock = threading.Lock()
         self._reporting = threading.Lock()
+        self._under_way: Dict[str, float] = {}
         self._next_report_s = self._next_prune_s = 0.0
         agent.changes.hook = self._report_soon
 
@@ -120,6 +121,11 @@ class Dispatcher:
                 if len(text) > wire.ID_CHARS or not text.isprintable():
                     wire.check_id(text, "id, operation, actor or boot_id")
             args = wire.from_plain(method.args, request.args)
+            known = getattr(self.agent.admins, "version", 0)
+            if request.admins_version > known and not (method.inline or request.method == "keys.write"):
+                raise Refused(
+                    Code.OLD_KEYS, f"this agent's table of admins' keys is version {known}, the request's is {request.admins_version}",
+                    hint="keys.write first", retryable=True)
             if method.inline:
                 return self._answer(Call(self.agent, request, role, key, peer), method, args, payload)
             kept = dataclasses.replace(request, args={})
@@ -143,6 +149,10 @@ class Dispatcher:
         size = len(payload) if payload else 0
         if isinstance(call, StreamCall):
             self._add_stream(call, method.timeout_s)
+        began = self._under_way.get(call.request.id) if method.mutates else None
+        if began is not None:                                 # it waits for the first to end, and gets what that was answered
+            told = {"under_way_s": round(time.monotonic() - began, 1)}
+            self._send(call.peer, wire.encode(Reply(call.request.id, wire.PROGRESS, told)))
         if not pool.submit(key, lambda: self._work(call, method, args, payload), size, call.caller):
             self._forget(call)
             raise Refused(Code.BUSY, "the agent has as many calls waiting as it takes, of all or of this key", hint="try again in a second")
@@ -157,6 +167,7 @@ class Dispatcher:
         began = time.monotonic()
         try:
             if method.mutates:
+                self._under_way.setdefault(call.request.id, began)
                 kind, body, answered = self._mutate(call, method, args, payload)
             else:
                 result, answered = HANDLERS[call.request.method](call, args, payload)
@@ -174,6 +185,8 @@ class Dispatcher:
                 refused = Refused(Code.INTERNAL, f"{call.request.method}: {type(fault).__name__}: {fault}"[:500])
             kind, body = wire.ERROR, wire.to_plain(refused.failure)
             reply = wire.encode(Reply(call.request.id, kind, body))
+        if method.mutates:
+            self._under_way.pop(call.request.id, None)
         if method.mutates and call.request.method != "image.chunk":
             _log_mutation(call, args, kind, body, time.monotonic() - began)
         if method.streams:
@@ -204,7 +217,7 @@ class Dispatcher:
         return kind, body, answered
 
     def _fence(self, request: Request, args: Any) -> None:
-        """Raises Refused(STALE) for what is late, of another boot, or overtaken."""
+        """Raises Refused: STALE for what is late, of another boot, or overtaken; DIVERGED for a number that is not the operation's."""
         if not request.id or not request.operation or request.epoch < 1:
             raise Refused(Code.BAD_REQUEST, "a mutation carries an id, its operation and that operation's epoch (1 or more)")
         clock, ledger = self.agent.clock, self.agent.ledger
@@ -224,7 +237,10 @@ class Dispatcher:
         if server and server_epoch < (known or 0):
             raise Refused(Code.STALE, f"server {server} is at epoch {known}, the request at {server_epoch}")
         if request.epoch > seen or (server and (stored is None or server_epoch > stored)):
-            ledger.raise_epochs(request.operation, request.epoch, server, server_epoch, time.time())
+            try:
+                ledger.raise_epochs(request.operation, request.epoch, server, server_epoch, time.time(), request.seq)
+            except Numbered as taken:
+                raise _diverged(request, taken.other) from None
 
     # ------------------------------------------------------------ streams
 
@@ -305,6 +321,13 @@ class Dispatcher:
 
 def _failed(request_id: str, failure: Failure) -> List[bytes]:
     return wire.encode(Reply(request_id[:wire.ID_CHARS], wire.ERROR, wire.to_plain(failure)))
+def _diverged(request: Request, other: str) -> Refused:
+    had = f"was operation {other}'s here" if other else "is older than all that this agent remembers"
+    return Refused(
+        Code.DIVERGED, f"number {request.seq} of operation {request.operation} {had}: two copies of the database are at work, or an old"
+        " one was restored", hint="see to it that one of them is used no more; then, with the other: novactl cluster adopt")
+
+
 
 
 def _id_of(frames: Sequence[bytes]) -> str:

@@ -271,3 +271,44 @@ def test_nothing_a_peer_sends_ends_the_loop(fake: Node, data: st.DataObject) -> 
     header = json.dumps(plain, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass")
     fake.send_frames([wire.PROTOCOL, header], role=data.draw(st.sampled_from(wire.ROLES)))
     assert fake.ask(fake.request("agent.ping"))[0].kind == wire.RESULT
+
+
+def test_two_copies_of_the_database_are_told_apart(fake: Node) -> None:
+    """A number that comes with another operation is refused as diverged, before and after a restart, and changes nothing;
+    hello tells the highest."""
+    fake.ok("seed.write", DomainRef(SERVER, 1), ISO, seq=41)
+    for _ in range(2):
+        failure = fake.refusal("seed.delete", DomainRef(SERVER, 1), operation=str(uuid.uuid4()), seq=41)
+        assert failure.code == Code.DIVERGED and "number 41" in failure.message and "novactl cluster adopt" in failure.hint
+        assert not failure.retryable and not failure.elsewhere
+        fake.restart()
+    assert (fake.pool / f"seed-{SERVER}.iso").exists()
+    hello = fake.ok("agent.hello")
+    assert (hello.seq, hello.seq_operation) == (41, fake.operation)
+    fake.ok("seed.delete", DomainRef(SERVER, 1), operation=str(uuid.uuid4()), seq=40)
+
+
+def test_newer_keys_come_first(fake: Node) -> None:
+    """Of a request made with a newer table of admins' keys than the agent's nothing is done but asking who it is."""
+    failure = fake.refusal("inventory.read", wire.InventoryRead(), admins_version=1)
+    assert failure.code == Code.OLD_KEYS and failure.retryable
+    fake.ok("agent.hello", admins_version=1)
+    fake.agent.admins.version = 1
+    fake.ok("inventory.read", wire.InventoryRead(), admins_version=1)
+
+
+def test_asking_again_while_it_is_under_way_tells_so(tmp_path: Path) -> None:
+    """A repeated request whose first is still running gets progress at once, and then the answer the first gets; it is done once."""
+    node = Node(tmp_path, fake={"start_delay_s": 0.3})
+    node.prepare()
+    spec = node.define(node.put_image())
+    start = node.request("domain.start", DomainRef(spec.server, 1))
+    node.send(start)
+    until(lambda: start.id in node.dispatcher._under_way)
+    node.send(start, peer=b"again")
+    heard = [node.replies.get(timeout=10)[:2] for _ in range(3)]
+    assert [(peer, reply.kind) for peer, reply in heard] == [
+        (b"again", wire.PROGRESS), (b"peer", wire.RESULT), (b"again", wire.RESULT)]
+    assert heard[0][1].body["under_way_s"] >= 0 and heard[1][1].body == heard[2][1].body
+    assert node.agent.driver.run_id(spec.server) == "1" and not node.dispatcher._under_way
+    node.down()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent import ledger as ledger_file
-from nodeagent.ledger import KEEP_S, BadLedger, Given, Ledger
+from nodeagent.ledger import _CREATE, KEEP_S, BadLedger, Given, Ledger, Numbered, Wanted
 
 
 @pytest.fixture
@@ -80,3 +80,80 @@ def test_a_file_that_cannot_be_used_is_named(path: str) -> None:
     sqlite3.connect(path).execute("PRAGMA user_version = 99").connection.close()
     with pytest.raises(BadLedger, match="schema 99"):
         Ledger(path).answer("r")
+
+
+def test_a_number_is_one_operations(path: str) -> None:
+    """A number comes with one operation and an operation with one number, across restarts; what is refused leaves no epoch."""
+    ledger = Ledger(path)
+    ledger.raise_epochs("o", 1, "s", 3, 1.0, seq=7)
+    ledger.raise_epochs("late", 1, "s", 3, 1.0, seq=5)
+    for operation, seq in (("p", 7), ("o", 8)):
+        with pytest.raises(Numbered) as refused:
+            ledger.raise_epochs(operation, 2, "t", 9, 2.0, seq=seq)
+        assert refused.value.other == "o"
+    ledger.raise_epochs("o", 2, "s", 3, 2.0, seq=7)
+    assert ledger.highest() == (7, "o")
+    ledger.close()
+    second = Ledger(path)
+    assert second.highest() == (7, "o")
+    assert second.epochs("p", "t") == (0, None) and second.epochs("o", "s") == (2, 3)
+    with pytest.raises(Numbered):
+        second.raise_epochs("p", 1, "s", 3, 3.0, seq=5)
+
+
+def test_below_what_is_remembered_nothing_is_taken(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers are kept by count, not by age; one below the highest that was dropped is refused, a known one is not."""
+    monkeypatch.setattr(ledger_file, "KEEP_ROWS", 2)
+    ledger = Ledger(path)
+    for seq in (1, 2, 3, 4):
+        ledger.raise_epochs(f"o{seq}", 1, "", 0, 0.0, seq=seq)
+    ledger.prune(KEEP_S * 9)
+    with pytest.raises(Numbered) as refused:
+        ledger.raise_epochs("new", 1, "", 0, 1.0, seq=2)
+    assert refused.value.other == ""
+    ledger.raise_epochs("o3", 2, "", 0, 1.0, seq=3)
+    ledger.raise_epochs("o5", 1, "", 0, 1.0, seq=5)
+
+
+def test_numbers_are_of_one_cluster(path: str) -> None:
+    """In a file that served another cluster, that one's numbers are forgotten; its epochs are not."""
+    ledger = Ledger(path)
+    ledger.of_cluster("one")
+    ledger.raise_epochs("o", 1, "s", 4, 1.0, seq=9)
+    ledger.of_cluster("one")
+    assert ledger.highest() == (9, "o")
+    ledger.of_cluster("two")
+    assert ledger.highest() == (0, "") and ledger.epochs("o", "s") == (1, 4)
+    ledger.raise_epochs("p", 1, "s", 4, 1.0, seq=9)
+
+
+def test_what_should_run_is_remembered(path: str) -> None:
+    """Per server, with the run that we started, across restarts; what is gone keeps its epoch alone, and no epoch is made up."""
+    ledger = Ledger(path)
+    ledger.raise_epochs("o", 1, "a", 2, 1.0)
+    ledger.should_run("a", True, "boot:1")
+    ledger.should_run("b", True)
+    ledger.should_run("a", True)
+    ledger.set_boot("boot")
+    ledger.close()
+    second = Ledger(path)
+    assert second.wanted() == {"a": Wanted(True, "boot:1"), "b": Wanted(True, "")} and second.boot() == "boot"
+    assert second.epochs("o", "b") == (1, None)
+    second.should_run("b", False)
+    second.forget_runs(["a"])
+    assert second.wanted() == {} and second.epochs("", "a") == (0, 2)
+
+
+def test_an_older_file_is_brought_up_to_date(path: str) -> None:
+    """A ledger of schema 1 keeps its answers and epochs, and takes numbers."""
+    old = sqlite3.connect(path)
+    old.executescript(f"BEGIN; {_CREATE} PRAGMA user_version = 1; COMMIT;")
+    old.execute("INSERT INTO operation VALUES ('o', 4, 1.0)")
+    old.execute("INSERT INTO server VALUES ('s', 6, 1.0)")
+    old.execute("INSERT INTO answer VALUES ('r', 'h', 'result', '{}', 1.0)")
+    old.commit()
+    old.close()
+    ledger = Ledger(path)
+    assert ledger.epochs("o", "s") == (4, 6) and ledger.answer("r") == Given("h", "result", {})
+    ledger.raise_epochs("o", 5, "s", 6, 2.0, seq=3)
+    assert ledger.highest() == (3, "o")
