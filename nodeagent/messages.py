@@ -78,6 +78,9 @@ class Hello:
     python_version: str
     zmq_version: str
     driver: str
+    seq: int = 0
+    seq_operation: str = ""
+    """The highest number of an operation that it has seen, and that operation."""
 
 
 @dataclass(frozen=True)
