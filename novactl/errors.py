@@ -46,12 +46,13 @@ class NovaError(Exception):
     """A refusal or a failure that a user can act on.
 
     `reasons` are further lines (one per node, per field …); `hint` says what to do, `command` is a command to copy.
-    `operation` is the id of the operation that failed, where there is one. `elsewhere`: another node may succeed where
-    this one failed.
+    `operation` is the id of the operation that failed, where there is one. `retryable`: the same may succeed in a moment.
+    `elsewhere`: another node may succeed where this one failed.
     """
 
     code = "failed"
     exit_status = ExitStatus.FAILED
+    retryable = False
     elsewhere = False
 
     def __init__(
@@ -154,6 +155,18 @@ class Superseded(Conflict):
     code = "superseded"
 
 
+class Cancelled(Conflict):
+    """Somebody has turned the operation back with `operation cancel`; the message names them."""
+
+    code = "cancelled"
+
+
+class Overdue(NovaError):
+    """An operation's time (a `timeout.` setting) is over: it is turned back."""
+
+    code = "overdue"
+
+
 class InUse(Conflict):
     code = "in_use"
 
@@ -235,7 +248,13 @@ class AgentRefused(NovaError):
             f"{method} on node {node}: {failure.get('message', '')}", hint=failure.get("hint", ""),
             details={"code": failure.get("code", ""), "node": node, "method": method},
         )
-        self.elsewhere = bool(failure.get("elsewhere"))
+        self.retryable, self.elsewhere = bool(failure.get("retryable")), bool(failure.get("elsewhere"))
+
+
+class FencingFailed(NovaError):
+    """It could not be made sure that a node is off: nothing of it is started elsewhere."""
+
+    code = "fencing"
 
 
 class Denied(NovaError):

@@ -13,7 +13,6 @@ from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import create_server as saga
 from novactl.conductor import fleet
-from novactl.conductor.history import note_of
 from novactl.conductor.placing import MANY, Asked, Known, Placer, explained, refusal, request_of
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import begin
@@ -163,11 +162,11 @@ def _wants(tx: Tx, flavor: Flavor, image: Image, hints: Hints) -> tuple[Wants, d
 def _begin(
     cluster: Cluster, tx: Tx, server: Server, record: saga.CreateServer, decision: Decision | None = None, *, detached: bool,
 ) -> Operation:
-    operation = begin(cluster, tx, saga.CREATE, record, ("server", server.id, server.name), detached=detached)
+    detail = f"flavor {server.flavor_name}, image {server.image_name}"
+    operation = begin(cluster, tx, saga.CREATE, record, ("server", server.id, server.name), detached=detached, detail=detail)
     servers.insert(tx, dataclasses.replace(server, operation_id=operation.id))
     if decision:
         operations.decide(tx, operation.id, shortened(decision, TOLD).to_plain())
-    note_of(cluster, tx, operation, "create", f"flavor {server.flavor_name}, image {server.image_name}")
     return operation
 
 

@@ -11,7 +11,6 @@ from novactl.cluster import Cluster
 from novactl.conductor import delete_server as deletion
 from novactl.conductor import power
 from novactl.conductor.create_server import CREATE
-from novactl.conductor.history import note_of
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import Saga, begin, busy
 from novactl.db import nodes, operations, servers
@@ -134,7 +133,6 @@ def _change(
             return fresh
         operation = begin(cluster, tx, saga, record, ("server", fresh.id, fresh.name), detached=not wait)
         servers.move_state(tx, fresh, state, operation_id=operation.id, at=cluster.clock.now())
-        note_of(cluster, tx, operation, event)
     try:
         run_all(cluster, [Begun(saga, operation)], watch, wait=wait, timeout_s=timeout_s)
     except NovaError as error:

@@ -56,6 +56,13 @@ class CreateServer:
 
     extra: Mapping[str, int] = field(default_factory=dict)
     """Amounts of resource classes beyond the server's size; 0 takes one of the size away (VCPU of a pinned server)."""
+    source: str = ""
+    """The node it leaves; "" for a new server."""
+
+    @property
+    def excluded(self) -> Mapping[str, str]:
+        """Node id -> why it is not asked."""
+        return {node: f"was tried and failed: {what}" for node, what in self.failed.items()}
 
 
 PLACE_TRIES = 10
@@ -84,15 +91,17 @@ def _decided(run: Run, record: CreateServer, *, best: bool) -> tuple[Decision, C
     placer = Placer(cluster)
     with run.tx() as tx:
         server = server_in(tx, record.server)
-        if server.node_id:
+        if server.node_id and server.node_id != record.source:
             decided = operations.decision_of(tx, record.server)
             if decided is not None:
                 return Decision.from_plain(decided[1]), dataclasses.replace(record, node=server.node_id, epoch=server.epoch)
-        asked = Asked(server=server, extra=record.extra, only_node=record.only_node, exclude=record.failed)
+        asked = Asked(server=server, extra=record.extra, only_node=record.only_node, exclude=record.excluded)
         decision = placer.decide(tx, request_of(cluster, tx, asked))
         operations.decide(tx, run.operation.id, shortened(decision, TOLD).to_plain())
         if decision.chosen is not None:
             record = dataclasses.replace(record, node=decision.chosen.node, epoch=server.epoch + 1)
+            if record.source:
+                placement.lend(tx, server.id, record.source, run.operation.id)
             placer.claim(tx, asked, decision, best=best)
             servers.place(tx, record.server, record.node, record.epoch, cluster.clock.now())
     return decision, record
@@ -182,5 +191,6 @@ CREATE: Saga[CreateServer] = Saga(
     finish=built,
     fail=not_built,
     next_attempt=another_node,
+    timeout="timeout.build_s",
 )
 SAGAS = {CREATE.kind: CREATE}

@@ -93,5 +93,6 @@ DELETE: Saga[DeleteServer] = Saga(
     fail=kept,
     point_of_no_return="destroy",
     resumes=True,
+    timeout="timeout.delete_s",
 )
 SAGAS = {DELETE.kind: DELETE}

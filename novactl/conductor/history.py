@@ -27,6 +27,13 @@ def note_of(cluster: Cluster, tx: Tx, op: Operation, event: str, detail: str = "
         operation_id=op.id, event=str(event), actor=op.actor, detail=detail, reason=op.reason))
 
 
+def note_taken(cluster: Cluster, tx: Tx, op: Operation, detail: str) -> None:
+    """That this process's user has taken an operation over."""
+    events.record(tx, EventRecord(
+        at=cluster.clock.now(), object_kind=op.object_kind, object_id=op.object_id, object_name=op.object_name,
+        operation_id=op.id, event=op.kind, actor=cluster.actor, detail=detail, reason=cluster.reason))
+
+
 def note_on(cluster: Cluster, tx: Tx, subject: Server | Node, event: str, detail: str = "") -> None:
     """About a server or a node, where no operation is behind it."""
     kind = "server" if isinstance(subject, Server) else "node"

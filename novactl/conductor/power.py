@@ -72,7 +72,8 @@ def aborted(run: Run, tx: Tx, record: Power, error: NovaError) -> None:
 
 
 def _saga(kind: str, step: Step[Power], ends: Event) -> Saga[Power]:
-    return Saga(kind=kind, record=Power, steps=(step,), finish=_finish(ends), fail=aborted, resumes=True)
+    return Saga(kind=kind, record=Power, steps=(step,), finish=_finish(ends), fail=aborted, resumes=True,
+        timeout=f"timeout.{kind.removeprefix('server.')}_s")
 
 
 START = _saga("server.start", Step("start", do=start, undo=power_off), Event.STARTED)

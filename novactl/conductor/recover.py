@@ -10,8 +10,9 @@ from typing import Any
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor.background import let_go
+from novactl.conductor.history import note_taken
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, Run, Saga, busy, owned_by_the_living, taken
+from novactl.conductor.saga import Driver, Run, Saga, busy, deadline_of, late, overdue, owned_by_the_living, taken
 from novactl.conductor.sagas import SAGAS
 from novactl.db import nodes, operations
 from novactl.errors import Conflict, NotFound, NovaError, Superseded, WaitTimeout
@@ -76,8 +77,10 @@ def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
 
 
 def _ended(cluster: Cluster, operation: Operation) -> Operation:
-    """Drive an abandoned operation the way its saga says. Raises when it cannot be ended now; being undone is an end."""
-    driver = take_over(cluster, operation, forward=SAGAS[operation.kind].resumes or None)
+    """Drive an abandoned operation the way its saga says, or back when its time is over. Raises when it cannot be ended now;
+    being undone is an end."""
+    goes_on = SAGAS[operation.kind].resumes and not overdue(operation, cluster.clock.now())
+    driver = take_over(cluster, operation, forward=goes_on or None)
     try:
         driver.drive()
     except NovaError:
@@ -109,10 +112,12 @@ def find(cluster: Cluster, operation_id: str) -> Operation:
 
 def take_over(
     cluster: Cluster, operation: Operation, *, forward: bool | None, watch: Watch = unwatched, extras: Mapping[str, Any] | None = None,
+    because: NovaError | None = None,
 ) -> Driver[Any]:
     """Become the owner, to go on (`forward`), to undo (False), or (None) to undo where that is possible and else go on.
 
-    Raises Busy while its owner lives, Conflict when it has ended or can only go forward, Superseded in a lost race.
+    With `because`, which it then ends with, it is taken from an owner that lives, too; else that raises Busy, until the
+    operation's time is over. Raises Conflict when it has ended or can only go forward, Superseded in a lost race.
     """
     saga = SAGAS[operation.kind]
     with cluster.db.write() as tx:
@@ -120,13 +125,18 @@ def take_over(
         short = fresh.id[:8]
         if fresh.state.ended:
             raise Conflict(f"operation {short} has ended: {fresh.state.value}", command=f"novactl operation show {short}")
-        if owned_by_the_living(fresh, cluster.clock.now()) and fresh.owner:
+        now = cluster.clock.now()
+        if because is None and fresh.owner and owned_by_the_living(fresh, now):
             raise busy(cluster, fresh)
         state, attempt = _direction(saga, fresh, operations.steps(tx, fresh.id), forward)
-        took = dataclasses.replace(taken(cluster, tx, fresh, state), attempt=attempt)
-        if state is OperationState.UNWINDING and took.error is None:
-            took = dataclasses.replace(took, error=ABANDONED.as_dict())
+        deadline = deadline_of(cluster, saga, wire.from_plain(saga.record, dict(fresh.record)))
+        took = dataclasses.replace(taken(cluster, tx, fresh, state), attempt=attempt, deadline=deadline)
+        if state is OperationState.UNWINDING and (because or took.error is None):
+            why = because or (late(cluster, saga, fresh) if overdue(fresh, now) else ABANDONED)
+            took = dataclasses.replace(took, error=why.as_dict())
         operations.write(tx, took)
+        if fresh.owner:
+            note_taken(cluster, tx, took, "taken over: " + ("goes on" if state is OperationState.RUNNING else "is turned back"))
     return Driver(cluster, saga, took, watch, extras)
 
 

@@ -7,6 +7,9 @@ and repeated.
 A step's `STARTED` is durable before its effect, so `STARTED` without `DONE` means "may have happened" and is undone
 too. Taking over, turning back and trying the next node each raise the operation's epoch; every later write and message
 carries it, and stale ones change nothing (`Superseded`).
+
+An error is tried again here, on another node, or ends the operation (`faults.verdict`). An operation whose time is over
+is turned back: by its driver before the next step, or, where that hangs, by whoever finds it.
 """
 
 from __future__ import annotations
@@ -19,17 +22,21 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor import owner
+from novactl.conductor import faults, owner
+from novactl.conductor.faults import Verdict
+from novactl.conductor.history import note_of
 from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
 from novactl.db.refusals import Crossed
 from novactl.db.statements import Tx
-from novactl.errors import Busy, NovaError, Stuck, Superseded
+from novactl.errors import Busy, Cancelled, DatabaseFailed, NovaError, Overdue, Stuck, Superseded
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 R = TypeVar("R")
 CROSSED_TRIES = 10
+KEEP_EVERY_S = 1.0
+"""So often at most the journal is told what a step tells."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ def _give_up(run: Run, record: Any, error: NovaError) -> None:
 class Saga(Generic[R]):
     """`finish` and `fail` run in the transaction that ends the operation. `next_attempt` gives the record of another try
     after unwinding, or None. From `point_of_no_return` on there is only forward. `resumes`: what a takeover does with
-    an operation whose owner died (True: goes on; False: turns back)."""
+    an operation whose owner died (True: goes on; False: turns back). `timeout` is the setting that says how long one may take."""
 
     kind: str
     record: type[R]
@@ -68,6 +75,7 @@ class Saga(Generic[R]):
     next_attempt: Callable[[Run, R, NovaError], R | None] = _give_up
     point_of_no_return: str = ""
     resumes: bool = False
+    timeout: str = "timeout.default_s"
 
     def no_way_back(self, position: int) -> bool:
         names = [step.name for step in self.steps]
@@ -84,13 +92,18 @@ class Run:
         self.cluster, self.operation, self.watch = cluster, operation, watch
         self.extras = dict(extras or {})
         self.step, self.direction = "", "do"
+        self._writing, self._kept_at = False, cluster.clock.monotonic()
 
     @contextlib.contextmanager
     def tx(self) -> Iterator[Tx]:
         """A write transaction on the operation's behalf. Raises Superseded when it was taken over."""
         with self.cluster.db.write() as tx:
             operations.fence(tx, self.operation)
-            yield tx
+            self._writing = True
+            try:
+                yield tx
+            finally:
+                self._writing = False
 
     def fence(self, method: str) -> Any:
         from novactl.agents.client import Fence
@@ -104,16 +117,31 @@ class Run:
         return self.cluster.agents.call(peer, method, args, payload, fence=fence, timeout_s=timeout_s).body
 
     def progress(self, done: int = 0, total: int = 0, detail: str = "", *, state: str = "running") -> None:
+        """Tell whoever watches. Raises Superseded when the operation was taken over."""
+        told = Progress(self.operation.id, self.operation.object_name, self.step, state, done, total, detail)
+        self._keep(told)
         try:
-            self.watch(Progress(self.operation.id, self.operation.object_name, self.step, state, done, total, detail))
+            self.watch(told)
         except Exception:  # noqa: BLE001 - whoever watches, and breaks, must not break what is watched
             self.watch = unwatched
 
 
-def begin(cluster: Cluster, tx: Tx, saga: Saga[R], record: R, subject: tuple[str, str, str], *, detached: bool = False) -> Operation:
+    def _keep(self, told: Progress) -> None:
+        """For other processes, beside what they read of the steps themselves."""
+        now = self.cluster.clock.monotonic()
+        if self._writing or told.state != "running" or now - self._kept_at < KEEP_EVERY_S:
+            return
+        self._kept_at = now
+        with contextlib.suppress(DatabaseFailed), self.cluster.db.write() as tx:
+            operations.tell(tx, self.operation, told.to_text())
+
+
+def begin(
+    cluster: Cluster, tx: Tx, saga: Saga[R], record: R, subject: tuple[str, str, str], *, detached: bool = False, detail: str = "",
+) -> Operation:
     """Write a new operation on `subject` (kind, id, name), held by this process, or by nobody yet when `detached`.
 
-    Raises Busy when another operation on the object has not ended.
+    `detail` is what its first event says. Raises Busy when another operation on the object has not ended.
     """
     kind, id_, name = subject
     for other in operations.open_of(tx, id_):
@@ -124,9 +152,22 @@ def begin(cluster: Cluster, tx: Tx, saga: Saga[R], record: R, subject: tuple[str
         state=OperationState.RUNNING, epoch=1, attempt=0, owner="" if detached else owner.this_process(),
         lease_until=now + cluster.config["operation.lease_s"], actor=cluster.actor, record=wire.to_plain(record), error=None,
         created_at=now, ended_at=None, reason=cluster.reason, actor_key=cluster.key, seq=operations.number(tx, operation_id),
+        deadline=deadline_of(cluster, saga, record),
     )
     operations.insert(tx, operation)
+    note_of(cluster, tx, operation, saga.kind, f"begun: {detail}" if detail else "begun")
     return operation
+
+
+def deadline_of(cluster: Cluster, saga: Saga[Any], record: Any) -> float | None:
+    """When an operation that sets out now is turned back; None: never. What a guest is given to shut down comes on top."""
+    limit_s = cluster.config[saga.timeout]
+    return cluster.clock.now() + limit_s + getattr(record, "grace_s", 0.0) if limit_s else None
+
+
+def overdue(operation: Operation, now: float) -> bool:
+    """Whether it should have ended by now: then nobody waits for its owner any more, living or not."""
+    return operation.deadline is not None and now >= operation.deadline and operation.state is not OperationState.STUCK
 
 
 def busy(cluster: Cluster, operation: Operation) -> Busy:
@@ -135,14 +176,15 @@ def busy(cluster: Cluster, operation: Operation) -> Busy:
     stuck = operation.state is OperationState.STUCK
     return Busy(
         f"{operation.object_kind} {operation.object_name} is busy: operation {short} ({operation.kind},"
-        f" {'stuck' if stuck else operation.state.value} for {age_s:.0f} s, {owner.shown(operation.owner)}, by {operation.actor})",
-        command=f"novactl operation {'resume' if stuck else 'show'} {short}", operation=operation.id,
+        f" {'stuck' if stuck else operation.state.value} for {age_s:.0f} s, {owner.shown(operation.owner)}, by {operation.actor}"
+        + (f": {operation.reason})" if operation.reason else ")"),
+        command=f"novactl operation {'resume' if stuck else 'watch'} {short}", operation=operation.id,
     )
 
 
 def owned_by_the_living(operation: Operation, now: float) -> bool:
-    """Whether some process may still be driving it: exact on this machine, by its lease elsewhere."""
-    if operation.state is OperationState.STUCK:
+    """Whether some process may still be driving it, and in time: exact on this machine, by its lease elsewhere."""
+    if operation.state is OperationState.STUCK or overdue(operation, now):
         return False
     alive = owner.is_alive(operation.owner)
     return operation.lease_until > now if alive is None else alive
@@ -162,22 +204,28 @@ class Driver(Generic[R]):
 
     def drive(self) -> R:
         """Forward to the end and return the record; or back, and raise what went wrong. Raises Stuck, Superseded."""
-        with keeping(self.cluster, [self.run.operation.id]):
-            while True:
-                if self.run.operation.state is OperationState.UNWINDING:
-                    self._unwind()
-                    self._ended_by(NovaError.from_dict(self.run.operation.error or {}))
-                try:
-                    self._forward()
-                    return self.record
-                except (Superseded, Stuck):
+        try:
+            with keeping(self.cluster, [self.run.operation.id]):
+                return self._drive()
+        except Superseded as lost:
+            raise self._overtaken(lost) from lost
+
+    def _drive(self) -> R:
+        while True:
+            if self.run.operation.state is OperationState.UNWINDING:
+                self._unwind()
+                self._ended_by(NovaError.from_dict(self.run.operation.error or {}))
+            try:
+                self._forward()
+                return self.record
+            except (Superseded, Stuck):
+                raise
+            except NovaError as error:
+                if not self._turn(error):
                     raise
-                except NovaError as error:
-                    if not self._turn(error):
-                        raise
-                except Exception as crash:
-                    if not self._turn(_as_error(crash)):
-                        raise
+            except Exception as crash:
+                if not self._turn(_as_error(crash)):
+                    raise
 
     # ---- forward
 
@@ -186,20 +234,28 @@ class Driver(Generic[R]):
         for position, step in enumerate(self.saga.steps):
             if self._state(position) is StepState.DONE:
                 continue
-            with self.run.tx() as tx:
-                if finished is not None:
-                    self._mark(tx, finished, StepState.DONE)
-                    self._write(tx)
-                self._mark(tx, position, StepState.STARTED)
+            if overdue(self.run.operation, self.cluster.clock.now()):
+                raise late(self.cluster, self.saga, self.run.operation)
+            self._again("journal", lambda done=finished, next_=position: self._begin_step(done, next_))
             self._enter(step.name, "do", "started")
             try:
-                self.record = _again(lambda step=step: step.do(self.run, self.record))
+                self.record = self._again(step.name, lambda step=step: step.do(self.run, self.record))
             except NovaError as error:
                 self.run.progress(state="failed", detail=error.message)
                 raise
             self.run.progress(state="done")
             finished = position
-        _again(lambda: self._finish(finished))
+        self._end(lambda: self._finish(finished))
+
+    def _begin_step(self, finished: int | None, position: int) -> None:
+        """One transaction: the step before is done, and this one is started."""
+        step = self.saga.steps[position].name
+        with self.run.tx() as tx:
+            if finished is not None:
+                self._mark(tx, finished, StepState.DONE)
+                self._write(tx)
+            self._mark(tx, position, StepState.STARTED)
+            operations.tell(tx, self.run.operation, Progress("", "", step, "started").to_text())
 
     def _finish(self, last: int | None) -> None:
         with self.run.tx() as tx:
@@ -207,22 +263,56 @@ class Driver(Generic[R]):
                 self._mark(tx, last, StepState.DONE)
             self.saga.finish(self.run, tx, self.record)
             self._write(tx, state=OperationState.OK, ended_at=self.cluster.clock.now(), error=None)
+            note_of(self.cluster, tx, self.run.operation, self.saga.kind, "ok")
 
     def _turn(self, error: NovaError) -> bool:
         """After `error`: unwind, and go on with the next attempt (True), or end (False). Raises Stuck."""
-        position = self._newest()
-        if self.saga.no_way_back(position):
+        if self.saga.no_way_back(self._newest()):
             raise self._stuck(error, "can only go forward from here")
-        self._raise_epoch(OperationState.UNWINDING, error)
+        until = self.run.operation.deadline
+        self._raise_epoch(OperationState.UNWINDING, error, deadline=deadline_of(self.cluster, self.saga, self.record))
         self._unwind()
-        following = self.saga.next_attempt(self.run, self.record, error)
+        following = None if faults.verdict(error) is Verdict.STOP else self.saga.next_attempt(self.run, self.record, error)
         if following is None:
             self._fail(error)
             error.operation = self.run.operation.id
             return False
         self.record = following
-        self._raise_epoch(OperationState.RUNNING, None, attempt=self.run.operation.attempt + 1)
+        self._raise_epoch(OperationState.RUNNING, None, attempt=self.run.operation.attempt + 1, deadline=until)
         return True
+
+    # ---- again
+
+    def _again(self, what: str, act: Callable[[], R]) -> R:
+        """What `act` returns, which may be done twice: tried again after a wait where the same may succeed in a moment."""
+        op = self.run.operation
+        waits = faults.waits(self.cluster, f"{op.id}:{op.attempt}:{what}:{self.run.direction}")
+        while True:
+            try:
+                return _uncrossed(act)
+            except NovaError as error:
+                wait_s = next(waits, None) if faults.verdict(error) is Verdict.HERE else None
+                if wait_s is None or overdue(op, self.cluster.clock.now() + wait_s):
+                    raise
+                self.run.progress(detail=f"waiting {wait_s:.1f} s to try again: {error.message}")
+                self.cluster.clock.sleep(wait_s)
+
+    def _end(self, write: Callable[[], None]) -> None:
+        """`write` ends the operation. Where its transaction failed on the way, the journal is asked whether it is written."""
+        tried = False
+
+        def once() -> None:
+            nonlocal tried
+            if tried:
+                with self.cluster.db.read() as tx:
+                    found = operations.by_id(tx, self.run.operation.id)
+                if found is not None and found.state.ended and found.epoch == self.run.operation.epoch:
+                    self.run.operation = found
+                    return
+            tried = True
+            write()
+
+        self._again("end", once)
 
     # ---- back
 
@@ -232,15 +322,20 @@ class Driver(Generic[R]):
                 continue
             step = self.saga.steps[position]
             self._enter(step.name, "undo", "running")
+            if overdue(self.run.operation, self.cluster.clock.now()):
+                raise self._stuck(late(self.cluster, self.saga, self.run.operation), "was not undone in time")
             try:
-                _again(lambda step=step: step.undo(self.run, self.record))
+                self._again(step.name, lambda step=step: step.undo(self.run, self.record))
             except (Superseded, Stuck):
                 raise
             except Exception as failed:
                 raise self._stuck(_as_error(failed), "could not be undone") from failed
-            with self.run.tx() as tx:
-                self._mark(tx, position, StepState.UNDONE)
+            self._again("journal", lambda position=position: self._undone(position))
             self.run.progress(state="undone")
+
+    def _undone(self, position: int) -> None:
+        with self.run.tx() as tx:
+            self._mark(tx, position, StepState.UNDONE)
 
     def _ended_by(self, error: NovaError) -> NoReturn:
         self._fail(error)
@@ -248,12 +343,13 @@ class Driver(Generic[R]):
         raise error
 
     def _fail(self, error: NovaError) -> None:
-        _again(lambda: self._failed(error))
+        self._end(lambda: self._failed(error))
 
     def _failed(self, error: NovaError) -> None:
         with self.run.tx() as tx:
             self.saga.fail(self.run, tx, self.record, error)
-            self._write(tx, state=OperationState.FAILED, ended_at=self.cluster.clock.now(), error=error.as_dict())
+            self._write(tx, state=OperationState.FAILED, ended_at=self.cluster.clock.now(), error=self._kept(error))
+            note_of(self.cluster, tx, self.run.operation, self.saga.kind, f"failed: {error.message}")
 
     # ---- the journal
 
@@ -284,22 +380,65 @@ class Driver(Generic[R]):
         operations.write(tx, changed)
         self.run.operation = changed
 
-    def _raise_epoch(self, state: OperationState, error: NovaError | None, attempt: int | None = None) -> None:
-        with self.cluster.db.write() as tx:
-            self.run.operation = taken(self.cluster, tx, self.run.operation, state)
-            self._write(tx, error=error.as_dict() if error else None,
-                        attempt=self.run.operation.attempt if attempt is None else attempt)
+    def _raise_epoch(
+        self, state: OperationState, error: NovaError | None, *, attempt: int | None = None, deadline: float | None = None,
+    ) -> None:
+        before, tried = self.run.operation, False
+
+        def once() -> None:
+            nonlocal tried
+            with self.cluster.db.write() as tx:
+                fresh = operations.by_id(tx, before.id) if tried else None
+                if fresh is not None and (fresh.epoch, fresh.owner, fresh.state) == (before.epoch + 1, owner.this_process(), state):
+                    self.run.operation = fresh                # the transaction that failed on the way was written all the same
+                    return
+                tried = True
+                self.run.operation = taken(self.cluster, tx, before, state)
+                self._write(tx, error=self._kept(error) if error else None, deadline=deadline,
+                            attempt=before.attempt if attempt is None else attempt)
+
+        self._again("journal", once)
+
+    def _kept(self, error: NovaError) -> dict[str, Any]:
+        """The error with its trace: its own, or, of one that was read from the journal, the one that stands there."""
+        return {**error.as_dict(), "trace": faults.trace_of(error) or (self.run.operation.error or {}).get("trace", "")}
 
     def _stuck(self, error: NovaError, why: str) -> Stuck:
         op = self.run.operation
         with self.run.tx() as tx:
-            self._write(tx, state=OperationState.STUCK, error=error.as_dict())
+            self._write(tx, state=OperationState.STUCK, error=self._kept(error))
+            note_of(self.cluster, tx, self.run.operation, self.saga.kind, f"stuck in {self.run.step}: {error.message}")
         short = op.id[:8]
         stuck = Stuck(
             f"operation {short} ({op.kind} {op.object_name}), step {self.run.step}, {why}: {error.message}",
             hint=error.hint, reasons=error.reasons, command=f"novactl operation resume {short}", operation=op.id)
         stuck.exit_status = error.exit_status
         return stuck
+
+    def _overtaken(self, lost: Superseded) -> Superseded:
+        """Who has the operation now, where that can be read."""
+        op = self.run.operation
+        try:
+            with self.cluster.db.read() as tx:
+                found = operations.by_id(tx, op.id)
+        except DatabaseFailed:
+            return lost
+        if found is None:
+            return lost
+        why = found.error or {}
+        command = f"novactl operation {'show' if found.state.ended else 'watch'} {op.id[:8]}"
+        if why.get("code") == Cancelled.code:
+            return Superseded(why["message"], command=command, operation=op.id)
+        return Superseded(
+            f"operation {op.id[:8]} ({op.kind} {op.object_name}) was taken over from this process by {owner.shown(found.owner)}"
+            + (f": {why['message']}" if why.get("message") else ""), command=command, operation=op.id)
+
+
+def late(cluster: Cluster, saga: Saga[Any], operation: Operation) -> Overdue:
+    """The error of an operation whose time is over."""
+    return Overdue(
+        f"operation {operation.id[:8]} ({operation.kind} {operation.object_name}) has taken longer than {saga.timeout} allows"
+        f" ({cluster.config[saga.timeout]:g} s)", hint=f"{saga.timeout} in the configuration; 0: as long as it takes")
 
 
 def taken(cluster: Cluster, tx: Tx, operation: Operation, state: OperationState) -> Operation:
@@ -310,7 +449,7 @@ def taken(cluster: Cluster, tx: Tx, operation: Operation, state: OperationState)
     return dataclasses.replace(operation, state=state, owner=me, lease_until=until, epoch=operation.epoch + 1)
 
 
-def _again(act: Callable[[], R]) -> R:
+def _uncrossed(act: Callable[[], R]) -> R:
     """What `act` returns, which may be done twice: begun anew when the database ended it for another that waited for it."""
     for _ in range(CROSSED_TRIES - 1):
         try:

@@ -65,6 +65,13 @@ def q_open_of(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_last_of(sa: Any, t: Any) -> Any:
+    o = t.operation.c
+    return sa.select(t.operation).where(
+        o.object_id == sa.bindparam("by_object_id"), o.kind == sa.bindparam("by_kind")).order_by(o.created_at.desc()).limit(1)
+
+
+@statement
 def q_insert(sa: Any, t: Any) -> Any:
     return sa.insert(t.operation)
 
@@ -73,7 +80,7 @@ def q_insert(sa: Any, t: Any) -> Any:
 def q_write(sa: Any, t: Any) -> Any:
     o = t.operation.c
     return updates(
-        sa, t.operation, "state", "attempt", "record", "error", "ended_at", "lease_until", "open_object_id").where(
+        sa, t.operation, "state", "attempt", "record", "error", "ended_at", "lease_until", "deadline", "open_object_id").where(
         o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"))
 
 
@@ -88,6 +95,12 @@ def q_take(sa: Any, t: Any) -> Any:
 def q_renew(sa: Any, t: Any) -> Any:
     o = t.operation.c
     return updates(sa, t.operation, "lease_until").where(o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"))
+
+
+@statement
+def q_tell(sa: Any, t: Any) -> Any:
+    o = t.operation.c
+    return updates(sa, t.operation, "progress").where(o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"))
 
 
 @statement
@@ -175,7 +188,7 @@ def write(tx: Tx, operation: Operation) -> None:
     changed = tx.run(
         q_write, by_id=operation.id, by_epoch=operation.epoch, new_state=operation.state.value, new_attempt=operation.attempt,
         new_record=to_json(operation.record), new_error=None if operation.error is None else to_json(operation.error),
-        new_ended_at=operation.ended_at, new_lease_until=operation.lease_until,
+        new_ended_at=operation.ended_at, new_lease_until=operation.lease_until, new_deadline=operation.deadline,
         new_open_object_id=operation.object_id if operation.ended_at is None else None,
     )
     if changed != 1:
@@ -194,6 +207,12 @@ def renew(tx: Tx, operation: Operation, until: float) -> bool:
     return tx.run(q_renew, by_id=operation.id, by_epoch=operation.epoch, new_lease_until=until) == 1
 
 
+def tell(tx: Tx, operation: Operation, progress: str) -> None:
+    """Write what its step tells, for whoever watches from another process. Raises Superseded."""
+    if tx.run(q_tell, by_id=operation.id, by_epoch=operation.epoch, new_progress=progress) != 1:
+        raise superseded(operation)
+
+
 def fence(tx: Tx, operation: Operation) -> None:
     """Raises Superseded unless the operation still has its epoch: the first line of every write on its behalf."""
     if tx.one(q_fenced, by_id=operation.id, by_epoch=operation.epoch) is None:
@@ -205,6 +224,12 @@ def superseded(operation: Operation) -> Superseded:
         f"operation {operation.id[:8]} ({operation.kind} {operation.object_name}) was taken over by another process",
         command=f"novactl operation show {operation.id[:8]}",
     )
+
+
+def last_of(tx: Tx, object_id: str, kind: str) -> Operation | None:
+    """The newest operation of that kind on an object, ended or not."""
+    row = tx.one(q_last_of, by_object_id=object_id, by_kind=kind)
+    return None if row is None else _record(row)
 
 
 def decide(tx: Tx, operation_id: str, decision: Mapping[str, Any]) -> None:

@@ -42,8 +42,8 @@ def test_a_server_is_created_shown_stopped_started_and_deleted(prompt: Prompt) -
         "web1: reaching its node", "web1: powering off", "web1: removing the domain", "web1: deleting the disk"]
     assert "DELETED" in gone.out
     assert prompt.run("server", "list", "-o", "json").json == {"schema_version": 1, "items": []}
-    said = [event["event"] for event in prompt.run("server", "events", "web1", "-o", "json").json["items"]]
-    assert said[0] == "create" and said[-1] == "deleted"
+    said = [(event["event"], event["detail"]) for event in prompt.run("server", "events", "web1", "-o", "json").json["items"]]
+    assert said[0] == ("server.create", "begun: flavor small, image guest") and said[-1] == ("server.delete", "ok")
 
 
 def test_several_at_once(prompt: Prompt) -> None:
