@@ -15,6 +15,7 @@ from nodeagent.consoles import Consoles
 from nodeagent.drivers.base import Driver
 from nodeagent.images import ImageStore
 from nodeagent.ledger import Ledger
+from nodeagent.selffence import SelfFence
 
 _PYTHON = sys.version.split()[0]
 _SPEAKS = tuple(protocol.decode() for protocol in wire.SPEAKS)
@@ -62,6 +63,7 @@ class Agent:
         self.images = ImageStore(config.pool_dir)
         self.consoles = Consoles()
         self.changes = Changes()
+        self.self_fence = SelfFence(os.path.join(config.state_dir, "lease.json"), clock)
         self.define_lock = threading.Lock()
         self.zmq_version = ""
         self._report: Optional[wire.Report] = None
@@ -71,9 +73,9 @@ class Agent:
 
     def start(self) -> None:
         """Connect the driver and make active again what `node.prepare` made."""
+        self.ledger.of_cluster(self.config.cluster_id)
         if self.prepared.network:
             self.driver.activate(self.prepared.network)
-        self.ledger.of_cluster(self.config.cluster_id)
         self.driver.start(self.changes.notify)
 
     def close(self) -> None:
@@ -93,9 +95,9 @@ class Agent:
         self.prepared = prepared
 
     def hello(self, role: str) -> wire.Hello:
+        seq, operation = self.ledger.highest()
         return wire.Hello(
             agent_version=__version__,
-        seq, operation = self.ledger.highest()
             speaks=_SPEAKS,
             node_id=self.config.node_id,
             cluster_id=self.config.cluster_id,
@@ -105,10 +107,10 @@ class Agent:
             python_version=_PYTHON,
             zmq_version=self.zmq_version,
             driver=self.driver.name,
-        )
-
             seq=seq,
             seq_operation=operation,
+        )
+
     def report(self, max_age_s: float) -> wire.Report:
         """What the node is and has, at most `max_age_s` old when it was asked for.
 
@@ -151,6 +153,7 @@ class Agent:
             domains=domains,
             images=tuple(self.images.list()),
             foreign_domains=foreign,
+            fencings=self.self_fence.count,
             **dict(vars(host), versions={**host.versions, "agent": __version__, "python": _PYTHON}),
         )
 

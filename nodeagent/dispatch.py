@@ -278,6 +278,8 @@ class Dispatcher:
             streams = list(self._streams.values())
         for call in streams:
             self._check_stream(call, now)
+        if self.agent.self_fence.is_due():
+            self._writes.submit("self-fence", lambda: self.agent.self_fence.fire(self.agent.driver))
         if now >= self._next_report_s:
             self._next_report_s = now + self.agent.config.report_interval_s
             self._report_soon()
@@ -319,8 +321,6 @@ class Dispatcher:
             call.emit(body)
 
 
-def _failed(request_id: str, failure: Failure) -> List[bytes]:
-    return wire.encode(Reply(request_id[:wire.ID_CHARS], wire.ERROR, wire.to_plain(failure)))
 def _diverged(request: Request, other: str) -> Refused:
     had = f"was operation {other}'s here" if other else "is older than all that this agent remembers"
     return Refused(
@@ -328,6 +328,8 @@ def _diverged(request: Request, other: str) -> Refused:
         " one was restored", hint="see to it that one of them is used no more; then, with the other: novactl cluster adopt")
 
 
+def _failed(request_id: str, failure: Failure) -> List[bytes]:
+    return wire.encode(Reply(request_id[:wire.ID_CHARS], wire.ERROR, wire.to_plain(failure)))
 
 
 def _id_of(frames: Sequence[bytes]) -> str:

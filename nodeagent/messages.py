@@ -84,6 +84,20 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class Renewal:
+    """Until `until_s` (the agent's CLOCK_BOOTTIME in the boot `boot_id`) the node may run its servers without hearing from a
+    conductor; `self_fence_s` after that it stops them. 0: it never does so any more."""
+
+    boot_id: str
+    until_s: float
+    self_fence_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.self_fence_s <= 3600:
+            raise BadMessage(f"self_fence_s must be 0 to 3600, not {self.self_fence_s}")
+
+
+@dataclass(frozen=True)
 class DomainRef:
     """A server on this node. `epoch` is the server's; 0 for reads that need none."""
 
@@ -317,6 +331,8 @@ class Report:
     pci: Tuple[PciDevice, ...] = ()
     machines: Tuple[str, ...] = ()
     """Machine types that `virt_type` offers for the host's architecture."""
+    fencings: int = 0
+    """How often, in this boot, it has stopped all servers because nobody renewed its lease."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from nodeagent.messages import (
     Nothing,
     Prepare,
     Reboot,
+    Renewal,
     Report,
     Stop,
     check_id,
@@ -57,7 +58,7 @@ __all__ = [
     "ConsoleLog", "ConsoleLogRead", "ConsoleRef", "DISK_FORMATS", "DiskSpec", "DomainCell", "DomainRef", "DomainSpec", "DomainState",
     "DomainStates", "ERROR", "Failure", "Hello", "ID_CHARS", "IMAGE_WINDOW", "ImageChunk", "ImageOffer", "ImageProgress", "ImageRef",
     "InventoryRead", "MAX_HEADER_BYTES", "MAX_INT", "MAX_MESSAGE_BYTES", "METHODS", "Method", "Nothing", "NumaCell", "OPERATOR", "PORT",
-    "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES", "Reboot", "Reply", "Report", "Request",
+    "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES", "Reboot", "Renewal", "Reply", "Report", "Request",
     "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key", "check_name", "check_sha256", "check_uuid", "decode", "encode",
     "from_plain", "shown", "to_plain",
 ]
@@ -109,6 +110,7 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "agent.ping":      Method(Nothing,        Nothing,       READER,   False, 2, inline=True),
     "agent.hello":     Method(Nothing,        Hello,         READER,   False, 5, inline=True),
+    "lease.renew":     Method(Renewal,        Nothing,       OPERATOR, False, 5, inline=True),
     "node.prepare":    Method(Prepare,        Nothing,       ADMIN,    True,  60, once=False),
     "node.unprepare":  Method(Nothing,        Nothing,       ADMIN,    True,  60, once=False),
     "inventory.read":  Method(InventoryRead,  Report,        READER,   False, 5),

@@ -29,6 +29,7 @@ class TaskState(enum.StrEnum):
     REBOOTING = "reboot_started"
     REBOOTING_HARD = "reboot_started_hard"
     DELETING = "deleting"
+    REBUILDING = "rebuilding"
 
 
 class PowerState(enum.StrEnum):
@@ -56,6 +57,9 @@ class Event(enum.StrEnum):
     REBOOTED = "rebooted"
     BEGIN_DELETE = "delete"
     DELETED = "deleted"
+    BEGIN_EVACUATE = "evacuate"
+    EVACUATED = "evacuated"
+    EVACUATED_OFF = "evacuated_off"
     ABORTED = "aborted"
     """A begun change was undone: the server is again what it was."""
     FOUND_OFF = "found_off"
@@ -84,6 +88,9 @@ _STATUS: Mapping[VmState, str] = {
 }
 _BUSY_STATUS: Mapping[tuple[VmState, TaskState], str] = {
     (VmState.ACTIVE, TaskState.REBOOTING): "REBOOT",
+    (VmState.ACTIVE, TaskState.REBUILDING): "REBUILD",
+    (VmState.STOPPED, TaskState.REBUILDING): "REBUILD",
+    (VmState.ERROR, TaskState.REBUILDING): "REBUILD",
     (VmState.ACTIVE, TaskState.REBOOTING_HARD): "HARD_REBOOT",
     (VmState.STOPPED, TaskState.REBOOTING_HARD): "HARD_REBOOT",
     (VmState.ERROR, TaskState.REBOOTING_HARD): "HARD_REBOOT",
@@ -128,6 +135,12 @@ TRANSITIONS: Mapping[Event, Transition] = {
     Event.BEGIN_DELETE: Transition(_ANY_VM, _IDLE, None, TaskState.DELETING),
     Event.DELETED: Transition(
         _ANY_VM, _ANY_TASK, VmState.DELETED, TaskState.NONE, PowerState.NOSTATE),
+    Event.BEGIN_EVACUATE: Transition(
+        frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}), _IDLE, None, TaskState.REBUILDING),
+    Event.EVACUATED: Transition(
+        frozenset({VmState.ACTIVE, VmState.ERROR}), frozenset({TaskState.REBUILDING}), VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
+    Event.EVACUATED_OFF: Transition(
+        frozenset({VmState.STOPPED}), frozenset({TaskState.REBUILDING}), None, TaskState.NONE, PowerState.SHUTDOWN),
     Event.ABORTED: Transition(_ANY_VM, _ANY_TASK - _IDLE, None, TaskState.NONE),
     Event.FOUND_OFF: Transition(frozenset({VmState.ACTIVE}), _IDLE, VmState.STOPPED, None, PowerState.SHUTDOWN),
     Event.FOUND_GONE: Transition(

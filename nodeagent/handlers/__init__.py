@@ -6,13 +6,14 @@ node; a mutation's fence and ledger are done with before the handler runs. A str
 
 from typing import Any, Callable, Mapping, Optional, Tuple
 
-from nodeagent.handlers import agent, console, disk, domain, image, inventory, node, seed
+from nodeagent.handlers import agent, console, disk, domain, image, inventory, lease, node, seed
 
 Handler = Callable[[Any, Any, Optional[bytes]], Tuple[Any, Optional[bytes]]]
 
 HANDLERS: Mapping[str, Handler] = {
     "agent.ping": agent.ping,
     "agent.hello": agent.hello,
+    "lease.renew": lease.renew,
     "node.prepare": node.prepare,
     "node.unprepare": node.unprepare,
     "inventory.read": inventory.read,

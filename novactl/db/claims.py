@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from novactl.db.derived import COLUMN_OF, q_claimed
-from novactl.db.statements import Tx, from_json, statement, to_json
+from novactl.db.statements import Tx, from_json, statement, to_json, updates
 from novactl.model.topology import Fitting
 
 _SUMS = tuple(f"{name}_used" for name in COLUMN_OF.values())
@@ -82,6 +82,20 @@ def q_insert_hot(sa: Any, t: Any) -> Any:
 def q_delete(sa: Any, t: Any) -> Any:
     c = t.claim.c
     return sa.delete(t.claim).where(c.consumer_id == sa.bindparam("by_consumer_id"), c.node_id == sa.bindparam("by_node_id"))
+
+
+@statement
+def q_rename(sa: Any, t: Any) -> Any:
+    c = t.claim.c
+    return updates(sa, t.claim, "consumer_id", "consumer_kind").where(
+        c.consumer_id == sa.bindparam("by_consumer_id"), c.node_id == sa.bindparam("by_node_id"))
+
+
+@statement
+def q_fitting_rename(sa: Any, t: Any) -> Any:
+    f = t.fitting.c
+    return updates(sa, t.fitting, "consumer_id").where(
+        f.consumer_id == sa.bindparam("by_consumer_id"), f.node_id == sa.bindparam("by_node_id"))
 
 
 @statement
@@ -175,6 +189,13 @@ def write(tx: Tx, consumer_id: str, node_id: str, holding: Held, fitting: Fittin
         tx.run_many(q_insert, [key | {"resource_class": name, "amount": holding.amounts[name]} for name in sorted(others)])
     if fitting is not None:
         tx.run(q_fitting_insert, consumer_id=consumer_id, node_id=node_id, body=to_json(fitting.to_plain()))
+
+
+def rename(tx: Tx, consumer_id: str, node_id: str, new_id: str, new_kind: str) -> None:
+    """The rows go to another consumer, and nothing that follows from them."""
+    key = {"by_consumer_id": consumer_id, "by_node_id": node_id, "new_consumer_id": new_id}
+    tx.run(q_fitting_rename, **key)
+    tx.run(q_rename, **key, new_consumer_kind=new_kind)
 
 
 def remove(tx: Tx, consumer_id: str, node_id: str) -> int:

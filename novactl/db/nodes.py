@@ -15,8 +15,8 @@ from novactl.model.node import METRICS, Node, NodeState
 
 __all__ = [
     "AgentRow", "NodeRow", "agent_rows", "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete",
-    "ensure_inventory", "facts_of", "hardware", "hardware_of", "insert", "inventories", "inventories_of", "lean_rows", "lock",
-    "name_of", "names", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent",
+    "ensure_inventory", "facts_of", "grant_lease", "hardware", "hardware_of", "insert", "inventories", "inventories_of", "lean_rows",
+    "lock", "name_of", "names", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent",
     "take_report", "update",
 ]
 
@@ -135,6 +135,12 @@ def q_silent(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_grant(sa: Any, t: Any) -> Any:
+    return updates(sa, t.node, "lease_until").where(t.node.c.id == sa.bindparam("by_id"), t.node.c.state.in_(
+        [sa.literal_column("'enabled'"), sa.literal_column("'disabled'")]))
+
+
+@statement
 def q_built(sa: Any, t: Any) -> Any:
     return sa.update(t.node).values(failed_builds=0).where(t.node.c.id == sa.bindparam("by_id"), t.node.c.failed_builds != 0)
 
@@ -164,9 +170,14 @@ def take_report(tx: Tx, node_id: str, report: Mapping[str, Any], at: float) -> b
     return True
 
 
-def silent(tx: Tx, node_id: str, at: float) -> None:
-    """Note that a call got no answer, if that is news."""
-    tx.run(q_silent, by_id=node_id, new_silent_since=at)
+def silent(tx: Tx, node_id: str, at: float) -> bool:
+    """Note that a call got no answer. False where that is no news."""
+    return tx.run(q_silent, by_id=node_id, new_silent_since=at) == 1
+
+
+def grant_lease(tx: Tx, node_id: str, until: float) -> bool:
+    """Note that its agent may hear of a lease that ends at `until` at the latest. False where it is to get none any more."""
+    return tx.run(q_grant, by_id=node_id, new_lease_until=until) == 1
 
 
 def built(tx: Tx, node_id: str) -> None:

@@ -30,9 +30,9 @@ from novactl.model.topology import Fitting
 
 __all__ = [
     "Claim", "ClaimRow", "GroupPolicy", "Moved", "OverCapacity", "all_", "claim", "consumers", "fitting_of", "fittings", "fittings_on",
-    "release", "used", "used_on", "used_other",
+    "give_back", "lend", "release", "used", "used_on", "used_other",
 ]
-SERVER = "server"
+SERVER, MOVE = "server", "move"
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,30 @@ def release(tx: Tx, consumer_id: str, node_id: str) -> None:
         pool = _locked_pool(tx, node_id)                      # its disk came to another pool at this moment
     if pool:
         tx.run(q_beside, by_pool=pool, by_id=node_id, new_disk_gb=-there.amounts.get(DISK_GB, 0))
+
+
+def lend(tx: Tx, server_id: str, node_id: str, operation_id: str) -> None:
+    """What a server holds on a node is its operation's: the room stays taken while the server claims its place elsewhere, and the
+    server counts for its project once. Repeating it, or nothing held, changes nothing."""
+    there = claims.held(tx, server_id, node_id)
+    if there is not None:
+        quotas.refund(tx, there.project_id, there.amounts)
+        claims.rename(tx, server_id, node_id, operation_id, MOVE)
+        _count(tx, node_id, -1)
+
+
+def give_back(tx: Tx, server_id: str, node_id: str, operation_id: str) -> None:
+    """The way back from `lend`: nothing can refuse it, for the room has been held all the time."""
+    there = claims.held(tx, operation_id, node_id)
+    if there is not None:
+        quotas.recharge(tx, there.project_id, there.amounts)
+        claims.rename(tx, operation_id, node_id, server_id, SERVER)
+        _count(tx, node_id, 1)
+
+
+def _count(tx: Tx, node_id: str, more: int) -> None:
+    """So many more servers on the node; its sums stay."""
+    tx.run(q_take, by_id=node_id, **{**_sums({}, False), "new_servers": more})
 
 
 def _sums(amounts: Amounts, counts: bool) -> Mapping[str, int]:

@@ -146,6 +146,11 @@ def refund(tx: Tx, project_id: str, amounts: Amounts) -> None:
     tx.run(q_refund, by_id=project_id, **counted(amounts))
 
 
+def recharge(tx: Tx, project_id: str, amounts: Amounts) -> None:
+    """Count one server again that was refunded, whatever the limits are by now."""
+    tx.run(q_refund, by_id=project_id, **{name: -amount for name, amount in counted(amounts).items()})
+
+
 def refuse(tx: Tx, project_id: str, amounts: Amounts) -> None:
     """Raises QuotaExceeded naming what keeps the project from having so much more; returns where by now nothing does."""
     project = projects.by_id(tx, project_id)

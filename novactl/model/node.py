@@ -12,12 +12,13 @@ METRICS = ("load_1m", "memory_used_mb", "disk_used_gb")
 
 
 class NodeState(enum.StrEnum):
-    """ENROLLING: known, not yet checked end to end, takes no servers. REMOVING: on its way out. FENCED: made sure that nothing
-    of it runs; its servers may be started elsewhere."""
+    """ENROLLING: known, not yet checked end to end, takes no servers. REMOVING: on its way out. FENCING: it is being
+    switched off. FENCED: made sure that nothing of it runs; its servers may be started elsewhere."""
 
     ENROLLING = "enrolling"
     ENABLED = "enabled"
     DISABLED = "disabled"
+    FENCING = "fencing"
     FENCED = "fenced"
     REMOVING = "removing"
 

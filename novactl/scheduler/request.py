@@ -86,7 +86,7 @@ class Request:
     """One server that needs a node.
 
     `server` is its name, for sentences. `zone` "" means any. `node` is the id of the only node that will do, ""
-    means any; `exclude` maps ids of nodes that failed this operation before to how. `now` is seconds since the epoch; a
+    means any; `exclude` maps ids of nodes that are left out to why. `now` is seconds since the epoch; a
     report older than `fresh_s` is not believed. `seed` is all the chance there is. `flavor` and `image` are names.
     `peers` are the servers that `wants.same_host` and `wants.different_host` name.
     """

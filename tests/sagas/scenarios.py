@@ -9,10 +9,10 @@ from typing import Any
 
 from novactl.api import creation, power
 from novactl.api import servers as api
-from novactl.conductor import create_server, delete_server
+from novactl.conductor import create_server, delete_server, evacuate_server, fence_node, ha
 from novactl.conductor import power as power_sagas
-from novactl.conductor.saga import Saga, begin
-from novactl.db import servers
+from novactl.conductor.saga import Driver, Saga, begin
+from novactl.db import nodes, servers
 from novactl.model.operation import Operation
 from novactl.model.server import Server
 from novactl.states import Event, advance
@@ -38,6 +38,8 @@ def slate(world: World) -> Mapping[str, Any]:
         return {
             "servers": sorted((s.name, s.vm_state, s.task_state, s.node_id != "", s.operation_id) for s in servers.all_(tx)),
             "claims": sorted((living.get(c.consumer_id, "?"), c.resource_class, c.amount) for c in placement.all_(tx)),
+            "nodes": sorted((node.state, node.reason) for node in nodes.all_(tx)),
+            "sums": sorted((row.servers, sorted(row.used.items())) for row in nodes.rows(tx)),
             "open": [o.kind for o in operations.recent(tx, ended=False)],
             "domains": sorted((living.get(id_, "?"), state) for id_, state in world.domains().items()),
             "files": sorted(name.replace(id_, living[id_]) for name in world.disks() for id_ in living if id_ in name)
@@ -86,11 +88,48 @@ def _hard(server: Server) -> power_sagas.Power:
     return dataclasses.replace(power._power(server), hard=True)
 
 
+def _lost(world: World) -> Server:
+    """A running server whose node has been fenced, and has lost what it had."""
+    server = _running(world)
+    agent = world.agents[server.node_name]
+    agent.driver.destroy(server.id)
+    agent.driver.undefine(server.id)
+    agent.driver.delete_disk(server.id)
+    for left in (world.folder / server.node_name / "pool").glob(f"*{server.id}*"):
+        left.unlink()
+    fence(world, server.node_name)
+    with world.cluster.db.read() as tx:
+        return servers.by_id(tx, server.id) or server
+
+
+def fence(world: World, name: str) -> None:
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, name)
+        assert node is not None
+        operation = ha.begin_fencing(world.cluster, tx, node, {}, detached=False)
+    Driver(world.cluster, fence_node.FENCE, operation).drive()
+
+
+def _begin_evacuation(world: World, server: Server | None) -> Operation:
+    assert server is not None
+    with world.cluster.db.write() as tx:
+        return ha.begin_evacuation(world.cluster, tx, server, detached=False)
+
+
+def _begin_fencing(world: World, _: Server | None) -> Operation:
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None
+        return ha.begin_fencing(world.cluster, tx, node, {"method": "command", "command": "/bin/true"}, detached=False)
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     "server.create": Scenario(create_server.CREATE, _nobody, _begin_create),
     "server.delete": Scenario(delete_server.DELETE, _running, _begin(delete_server.DELETE, Event.BEGIN_DELETE, _deletion)),
     "server.stop": Scenario(power_sagas.STOP, _running, _begin(power_sagas.STOP, Event.BEGIN_STOP, power._power)),
     "server.start": Scenario(power_sagas.START, _stopped, _begin(power_sagas.START, Event.BEGIN_START, power._power)),
+    "server.evacuate": Scenario(evacuate_server.EVACUATE, _lost, _begin_evacuation),
+    "node.fence": Scenario(fence_node.FENCE, _nobody, _begin_fencing),
     "server.reboot": Scenario(power_sagas.REBOOT, _running, _begin(power_sagas.REBOOT, Event.BEGIN_REBOOT_HARD, _hard)),
 }
 """Enrolment and removal change a machine over SSH: their laws run on a test host (tests/integration)."""

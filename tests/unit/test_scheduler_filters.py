@@ -42,7 +42,7 @@ def test_a_good_node_passes_every_filter(check: filters.Filter) -> None:
 TABLE = [
     ("requested", request(node="b"), NODE, "another node was asked for"),
     ("requested", request(node="a"), NODE, None),
-    ("requested", request(exclude={"a": "start: no"}), NODE, "was tried and failed: start: no"),
+    ("requested", request(exclude={"a": "was tried and failed: start: no"}), NODE, "was tried and failed: start: no"),
     ("requested", request(exclude={"b": "no"}), NODE, None),
     ("enabled", REQUEST, node(state=NodeState.DISABLED), "state: disabled"),
     ("enabled", REQUEST, node(state=NodeState.DISABLED, reason="new fans"), 'state: disabled ("new fans")'),

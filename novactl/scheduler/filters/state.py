@@ -23,7 +23,7 @@ class Requested:
         if request.node and node.id != request.node:
             return Reject(self.name, "another node was asked for")
         if node.id in request.exclude:
-            return Reject(self.name, f"was tried and failed: {request.exclude[node.id]}")
+            return Reject(self.name, request.exclude[node.id])
         return None
 
     def applies(self, request: Request) -> bool:

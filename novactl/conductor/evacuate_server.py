@@ -1,0 +1,145 @@
+"""server.evacuate: a server of a fenced node is built again on another, under the next epoch.
+
+What it holds on the lost node stays held, by the operation, until it runs elsewhere: the way back is a rename. Its disk
+lay on the lost node and is made anew from its image, except where both nodes have the same pool of disks: then the disk stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from novactl.conductor import create_server as create
+from novactl.conductor.domain import delete_disk, delete_seed, node_of, power_off, server_in, undefine
+from novactl.conductor.history import note
+from novactl.conductor.saga import Run, Saga, Step, nothing
+from novactl.db import nodes, placement, servers
+from novactl.db.statements import Tx
+from novactl.errors import Conflict, NovaError, NoValidHost
+from novactl.model.node import NodeState
+from novactl.model.server import Server
+from novactl.states import Event, VmState, advance
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvacuateServer(create.CreateServer):
+    """`source_epoch` is the server's on the node it leaves (`source`); `pool` the shared disks it is on, "" for the node's own; `runs`:
+    it is started when it is there."""
+
+    source_epoch: int
+    pool: str = ""
+    runs: bool = True
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    """Node id -> why the server's disk is not there."""
+
+    @property
+    def excluded(self) -> Mapping[str, str]:
+        return {**self.elsewhere, **super().excluded}
+
+
+def of_server(server: Server, extra: Mapping[str, int], image_format: str, sizes: tuple[int, int], pool: str) -> EvacuateServer:
+    """The record. `extra` is what it holds where it is, by resource class; `sizes` are its image's, of the file and the disk, in bytes."""
+    return EvacuateServer(
+        server=server.id, name=server.name, vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb,
+        image_sha256=server.image_sha256, image_format=image_format, image_size_bytes=sizes[0], image_virtual_size_bytes=sizes[1],
+        architecture=server.architecture, zone=server.zone, only_node="", source=server.node_id, source_epoch=server.epoch, pool=pool, extra=extra,
+        runs=server.vm_state is not VmState.STOPPED)
+
+
+def fenced(run: Run, record: EvacuateServer) -> EvacuateServer:
+    """Nothing of it runs on the node it leaves: that was made sure of. Nodes without its disk are left out."""
+    with run.cluster.db.read() as tx:
+        source = nodes.by_id(tx, record.source)
+        others = [node for node in nodes.all_(tx) if record.pool and node.shared_disk != record.pool]
+    if source is None or source.state is not NodeState.FENCED:
+        raise unfenced(source.name if source else record.source, record.name)
+    return dataclasses.replace(
+        record, elsewhere={node.id: f"does not have the disks {record.pool}, where the server's is" for node in others})
+
+
+def unfenced(node: str, server: str) -> Conflict:
+    return Conflict(
+        f"node {node} is not fenced: server {server} may still run there, and its disk must not be opened twice",
+        hint="nothing is started elsewhere until it is made sure that the node is off", command=f"novactl node fence {node}")
+
+
+def place(run: Run, record: EvacuateServer) -> EvacuateServer:
+    placed = create.place_and_claim(run, record)
+    assert isinstance(placed, EvacuateServer)
+    return placed
+
+
+def stay(run: Run, record: EvacuateServer) -> None:
+    """The server is again where it was, with the epoch that its domain has there."""
+    with run.tx() as tx:
+        server = server_in(tx, record.server)
+        if server.node_id and server.node_id != record.source:
+            placement.release(tx, server.id, server.node_id)
+        placement.give_back(tx, server.id, record.source, run.operation.id)
+        servers.place(tx, server.id, record.source, record.source_epoch, run.cluster.clock.now())
+
+
+def make_disk(run: Run, record: EvacuateServer) -> EvacuateServer:
+    return record if record.pool else _same(create.create_disk(run, record))
+
+
+def drop_disk(run: Run, record: EvacuateServer) -> None:
+    if not record.pool:
+        delete_disk(run, record)
+
+
+def start(run: Run, record: EvacuateServer) -> EvacuateServer:
+    return _same(create.start(run, record)) if record.runs else record
+
+
+def _same(record: create.CreateServer) -> EvacuateServer:
+    assert isinstance(record, EvacuateServer)
+    return record
+
+
+def evacuated(run: Run, tx: Tx, record: EvacuateServer) -> None:
+    placement.release(tx, run.operation.id, record.source)
+    server, now = server_in(tx, record.server), run.cluster.clock.now()
+    event = Event.EVACUATED if record.runs else Event.EVACUATED_OFF
+    servers.move_state(tx, server, advance(server.state, event, server.name), operation_id="", at=now, fault="")
+    source = nodes.by_id(tx, record.source)
+    disk = f"its disk in {record.pool} is the same" if record.pool else "its disk is new, made from its image"
+    note(run, tx, event, f"from {source.name if source else record.source} to {node_of(run, record.node).name}; {disk}")
+
+
+def kept(run: Run, tx: Tx, record: EvacuateServer, error: NovaError) -> None:
+    server = server_in(tx, record.server)
+    if server.operation_id == run.operation.id:
+        servers.move_state(
+            tx, server, advance(server.state, Event.ABORTED, server.name), operation_id="", at=run.cluster.clock.now(),
+            fault=f"could not be started elsewhere: {error.message}")
+        note(run, tx, Event.ABORTED, error.message)
+
+
+def another_node(run: Run, record: EvacuateServer, error: NovaError) -> EvacuateServer | None:
+    """As for a new server: the next node, where the fault was the node's."""
+    if not error.elsewhere or isinstance(error, NoValidHost):
+        return None
+    following = create.another_node(run, record, error)
+    return None if following is None else _same(following)
+
+
+EVACUATE: Saga[EvacuateServer] = Saga(
+    kind="server.evacuate",
+    record=EvacuateServer,
+    steps=(
+        Step("fenced", do=fenced, undo=nothing("nothing has been done yet")),
+        Step("place", do=place, undo=stay),
+        Step("image", do=lambda run, record: _same(create.bring_image(run, record)),
+             undo=nothing("base images are shared and content-addressed")),
+        Step("disk", do=make_disk, undo=drop_disk),
+        Step("seed", do=lambda run, record: _same(create.write_seed(run, record)), undo=delete_seed),
+        Step("define", do=lambda run, record: _same(create.define(run, record)), undo=undefine),
+        Step("start", do=start, undo=power_off),
+    ),
+    finish=evacuated,
+    fail=kept,
+    next_attempt=another_node,
+)
+SAGAS = {EVACUATE.kind: EVACUATE}

@@ -1,0 +1,224 @@
+"""Ways of making sure that a host runs nothing any more.
+
+Each gets a node and its options (`node set --fence`), and ends with evidence, a sentence, or raises FencingFailed. Power switches are
+worked by the fence agents that Pacemaker uses (package fence-agents; FenceAgentAPI: options as lines on standard input, status 0 is on
+and 2 is off), so that every switch they know is known here. Secrets are read from files and never are arguments.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from novactl.cluster import Cluster
+from novactl.errors import FencingFailed, NovaError, UsageError
+from novactl.model.node import Node
+
+TOOL_S = 120.0
+"""How long a power switch may take."""
+POLL_S = 2.0
+SELF_FENCE_S, NODE_LEASE_S, MARGIN_S = 60.0, 30.0, 10.0
+_OFF = 2
+
+_AGENT = re.compile(r"fence_[a-z0-9_]+\Z")
+
+
+@dataclass(frozen=True)
+class Method:
+    """`needs` and `takes` name its options; `power_off` may take minutes, can be repeated, and returns the evidence."""
+
+    name: str
+    help: str
+    power_off: Callable[[Cluster, Node, Mapping[str, str]], str]
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
+def checked(method: str, options: Mapping[str, str]) -> dict[str, str]:
+    """What a node's `fencing` is to be. Raises UsageError naming what is missing or unknown."""
+    known = METHODS.get(method)
+    if known is None:
+        raise UsageError(f"{method!r} is not a way of fencing", hint=f"one of {', '.join(METHODS)}")
+    missing = [name for name in known.needs if not options.get(name)]
+    if missing:
+        raise UsageError(f"fencing by {method} needs {' and '.join(missing)}", hint=f"--fence-option {missing[0]}=…")
+    if known.name not in _OPEN:
+        unknown = sorted(set(options) - {*known.needs, *known.takes})
+        if unknown:
+            raise UsageError(
+                f"fencing by {method} knows no option {unknown[0]!r}", hint=f"it knows {', '.join((*known.needs, *known.takes)) or 'none'}")
+    for name in options:
+        if name in ("password", "passwd"):
+            raise UsageError("a password is not stored in the database", hint="put it into a file of mode 0600: password_file=PATH")
+    if "program" in options and not _AGENT.match(options["program"]):
+        raise UsageError(f"{options['program']!r} is not the name of a fence agent", hint="one of fence-agents' programs: fence_apc, …")
+    for name in ("command", "password_file"):
+        if name in options and not options[name].startswith("/"):
+            raise UsageError(f"{name} must be an absolute path, not {options[name]!r}")
+    if "self_fence_s" in options:
+        try:
+            if not 5 <= float(options["self_fence_s"]) <= 3600:
+                raise ValueError
+        except ValueError:
+            raise UsageError(f"self_fence_s must be 5 to 3600 seconds, not {options['self_fence_s']!r}") from None
+    return {"method": method, **options}
+
+
+def power_off(cluster: Cluster, node: Node, fencing: Mapping[str, str]) -> str:
+    """Do it, and return the evidence. Raises FencingFailed."""
+    options = {name: value for name, value in fencing.items() if name != "method"}
+    return METHODS[fencing["method"]].power_off(cluster, node, options)
+
+
+# ---------------------------------------------------------------- power switches
+
+def _switch(program: str, **fixed: str) -> Callable[[Cluster, Node, Mapping[str, str]], str]:
+    def off(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
+        return _by_agent(cluster, node, options.get("program", program), {**fixed, **options})
+
+    return off
+
+
+def _by_agent(cluster: Cluster, node: Node, program: str, options: Mapping[str, str]) -> str:
+    """Off, then asked until it says so."""
+    path = shutil.which(program)
+    if path is None:
+        raise _failed(node, f"{program} is not installed on this machine", hint="Debian and Ubuntu: apt install fence-agents")
+    named = {name: value for name, value in options.items() if name not in ("program", "password_file")}
+    if "password_file" in options:
+        named["passwd"] = _secret(node, options["password_file"])
+    named.setdefault("plug", node.name)
+    done = _run(node, [path], _lines({**named, "action": "off"}))
+    if done.returncode not in (0, _OFF):
+        raise _failed(node, f"{program} could not switch it off (status {done.returncode}): {_last(done)}")
+    deadline = cluster.clock.monotonic() + TOOL_S
+    while True:
+        status = _run(node, [path], _lines({**named, "action": "status"}))
+        if status.returncode == _OFF:
+            return f"{program} says that it is off"
+        if cluster.clock.monotonic() >= deadline:
+            raise _failed(node, f"{program} switched it off, but does not say that it is off (status {status.returncode}): {_last(status)}")
+        cluster.clock.sleep(POLL_S)
+
+
+def _lines(options: Mapping[str, str]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in sorted(options.items()) if "\n" not in value)
+
+
+def _secret(node: Node, path: str) -> str:
+    file = Path(path)
+    try:
+        mode, text = file.stat().st_mode, file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as bad:
+        raise _failed(node, f"its password cannot be read: {bad}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise _failed(node, f"its password in {path} can be read by others", command=f"chmod 600 {path}")
+    return text
+
+
+def _command(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
+    """`COMMAND off NODE`, then `COMMAND status NODE`: its success says that the node is off."""
+    path = options["command"]
+    for action, wrong in (("off", "could not switch it off"), ("status", "does not say that it is off")):
+        done = _run(node, [path, action, node.name], "")
+        if done.returncode:
+            raise _failed(node, f"{path} {wrong} (status {done.returncode}): {_last(done)}")
+    return f"{path} says that it is off"
+
+
+def _run(node: Node, argv: list[str], lines: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            argv, input=lines, capture_output=True, text=True, errors="replace", timeout=TOOL_S, check=False, start_new_session=True)
+    except subprocess.TimeoutExpired:
+        raise _failed(node, f"{argv[0]} did not end within {TOOL_S:g} s") from None
+    except OSError as bad:
+        raise _failed(node, f"{argv[0]} cannot be run: {bad.strerror}") from None
+
+
+def _last(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "it said nothing"
+
+
+# ---------------------------------------------------------------- by SSH
+
+_STOP = """
+for unit in nodeagent libvirtd virtqemud; do systemctl stop "$unit" 2>/dev/null; done
+pkill -KILL -f '[q]emu-system' ; sleep 1
+if pgrep -f '[q]emu-system' >/dev/null; then echo still; exit 1; fi
+echo none
+"""
+
+
+def _ssh(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
+    """Every QEMU killed, none seen any more, and the machine told to power off."""
+    from novactl.agents import wire
+    from novactl.enroll.access import Access, Trust, open_shell
+
+    stored = node.undo.get("access")
+    if not stored:
+        raise _failed(node, "how to reach it by SSH is not known", command=node.enroll_again)
+    try:
+        shell = open_shell(wire.from_plain(Access, stored), Trust())
+        try:
+            said = shell.run(_STOP)
+            if "none" not in said.stdout.split():
+                raise _failed(node, f"guests still run there: {said.stdout.strip() or said.stderr.strip()}")
+            shell.run("(sleep 1; systemctl poweroff --force || poweroff -f) >/dev/null 2>&1 &")
+        finally:
+            shell.close()
+    except FencingFailed:
+        raise
+    except NovaError as error:
+        raise _failed(node, f"SSH: {error.message}", hint="where SSH does not answer, only a power switch can tell") from error
+    return "over SSH: no QEMU was left running there, and it was told to power off"
+
+
+# ---------------------------------------------------------------- by itself, and by hand
+
+def self_fence_s(options: Mapping[str, str]) -> float:
+    return float(options.get("self_fence_s", SELF_FENCE_S))
+
+
+def _self(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
+    """Its lease is not renewed any more (its state sees to that), so that by now its agent has stopped all servers.
+
+    Measured on this process's own clock, from now on: no two clocks are compared.
+    """
+    if node.lease_until is None:
+        raise _failed(
+            node, "its agent has never been given a lease, and so fences nothing", hint="leases come from the conductor service",
+            command="novactl conductor run")
+    wait_s = NODE_LEASE_S + self_fence_s(options) + MARGIN_S
+    cluster.clock.sleep(wait_s)
+    return f"its agent has had no lease for {wait_s:g} s, and stops all servers after {self_fence_s(options):g} s without one"
+
+
+def by_hand(actor: str) -> str:
+    return f"{actor} says that it has been powered off"
+
+
+def _failed(node: Node, what: str, *, hint: str = "", command: str = "") -> FencingFailed:
+    return FencingFailed(
+        f"node {node.name} could not be fenced: {what}", hint=hint or "nothing of it is started elsewhere",
+        command=command or f"novactl node fence {node.name} --i-have-powered-it-off")
+
+
+_AT = ("ip", "username", "password_file")
+_OPEN = ("agent",)
+METHODS: Mapping[str, Method] = {method.name: method for method in (
+    Method("ipmi", "its management controller, by fence_ipmilan", _switch("fence_ipmilan", lanplus="1"), ("ip",),
+           (*_AT, "ipport", "cipher", "privlvl", "lanplus", "timeout")),
+    Method("redfish", "its management controller, by fence_redfish", _switch("fence_redfish"), ("ip",),
+           (*_AT, "ipport", "ssl_insecure", "systems_uri")),
+    Method("agent", "any fence agent of Pacemaker's: program=fence_…, and its options", _switch(""), ("program",)),
+    Method("command", "a command of yours: COMMAND off NODE, then COMMAND status NODE", _command, ("command",)),
+    Method("ssh", "over SSH: kill every QEMU, see that none is left, power off", _ssh),
+    Method("self", "its agent stops all servers when the conductor has not renewed its lease", _self, (), ("self_fence_s",)),
+)}

@@ -1,0 +1,138 @@
+"""High availability: servers that asked for it are started elsewhere once their node has been fenced, and not before.
+
+The leader of the conductors calls `look_after` every few seconds: it renews the leases of nodes that fence themselves, fences nodes
+that have been silent for `ha.fence_after_s` and have such servers, and evacuates those of fenced nodes. Without a way of
+fencing nothing is done, and it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from novactl.agents import wire
+from novactl.cluster import Cluster
+from novactl.conductor import evacuate_server, fence_node, fences
+from novactl.conductor.history import note_of
+from novactl.conductor.saga import begin
+from novactl.db import claims, images, nodes, operations, servers
+from novactl.db.statements import Tx
+from novactl.errors import Conflict, NovaError
+from novactl.model.node import Node, NodeState
+from novactl.model.operation import Operation
+from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
+from novactl.model.server import Server
+from novactl.states import Event, VmState, advance
+
+RETRY_S = 300.0
+"""A server that could not be evacuated, or a node that could not be fenced, is tried again after so long."""
+
+
+def begin_fencing(cluster: Cluster, tx: Tx, node: Node, fencing: dict[str, str], *, detached: bool) -> Operation:
+    """`fencing` empty: somebody has powered it off by hand."""
+    operation = begin(
+        cluster, tx, fence_node.FENCE, fence_node.of_node(node, fencing), ("node", node.id, node.name), detached=detached)
+    note_of(cluster, tx, operation, "fence", fencing.get("method", "by hand"))
+    return operation
+
+
+def begin_evacuation(cluster: Cluster, tx: Tx, server: Server, *, detached: bool) -> Operation:
+    """Raises Conflict while its node is not fenced, or where its disk could not be made anew."""
+    source = nodes.by_id(tx, server.node_id)
+    if source is None:
+        raise Conflict(f"server {server.name} is on no node", command=f"novactl server show {server.name}")
+    if source.state is not NodeState.FENCED:
+        raise evacuate_server.unfenced(source.name, server.name)
+    image = next((image for image in images.all_(tx) if image.sha256 == server.image_sha256), None)
+    if image is None:
+        raise Conflict(
+            f"image {server.image_name} is not known any more: the disk of server {server.name} cannot be made anew",
+            hint="take the same image in again", command="novactl image create")
+    held = claims.held(tx, server.id, server.node_id)
+    extra = {**dict.fromkeys((VCPU, MEMORY_MB, DISK_GB), 0), **(held.amounts if held else {})}
+    record = evacuate_server.of_server(
+        server, extra, image.disk_format, (image.size_bytes, image.virtual_size_bytes), source.shared_disk)
+    state = advance(server.state, Event.BEGIN_EVACUATE, server.name)
+    operation = begin(cluster, tx, evacuate_server.EVACUATE, record, ("server", server.id, server.name), detached=detached)
+    servers.move_state(tx, server, state, operation_id=operation.id, at=cluster.clock.now())
+    note_of(cluster, tx, operation, Event.BEGIN_EVACUATE, f"from node {source.name}")
+    return operation
+
+
+# ---------------------------------------------------------------- by itself
+
+def look_after(cluster: Cluster) -> tuple[list[str], list[str]]:
+    """(ids of operations begun, which nobody drives yet; what is to be said to an admin)."""
+    renew_leases(cluster)
+    begun, said = fence_the_silent(cluster)
+    return [*begun, *evacuate_the_fenced(cluster)], said
+
+
+def renew_leases(cluster: Cluster) -> None:
+    """Nodes that fence themselves may run their servers for another while. A node that is being fenced gets none."""
+    with cluster.db.read() as tx:
+        peers = [node for node in nodes.all_(tx) if node.fencing.get("method") == "self" and node.address
+                 and node.state in (NodeState.ENABLED, NodeState.DISABLED)]
+    if not peers:
+        return
+    hellos = cluster.agents.fan_out(peers, "agent.hello", timeout_s=2.0)
+    now = cluster.clock.now()
+    with cluster.db.write() as tx:                            # after the hello: what it said bounds the lease, however late it is sent
+        granted = [node for node in peers if nodes.grant_lease(tx, node.id, now + fences.NODE_LEASE_S)]
+    for node in granted:
+        hello = hellos[node.id]
+        if isinstance(hello, NovaError):
+            continue
+        until_s = hello.body.boottime_s + fences.NODE_LEASE_S
+        renewal = wire.Renewal(hello.body.boot_id, until_s, fences.self_fence_s(node.fencing))
+        cluster.agents.fan_out([node], "lease.renew", renewal, timeout_s=2.0)
+
+
+def fence_the_silent(cluster: Cluster) -> tuple[list[str], list[str]]:
+    after_s, now = cluster.config["ha.fence_after_s"], cluster.clock.now()
+    if not after_s:
+        return [], []
+    with cluster.db.read() as tx:
+        everyone = [node for node in nodes.all_(tx) if node.address]
+        silent = [node for node in everyone if node.silent_since is not None and now - node.silent_since >= after_s]
+        due = [node for node in silent if node.state in (NodeState.ENABLED, NodeState.DISABLED)
+               and any(server.ha and server.vm_state is VmState.ACTIVE for server in servers.on_node(tx, node.id))
+               and not _lately(tx, node.id, fence_node.FENCE.kind, now)]
+    if not due:
+        return [], []
+    if len(silent) > 1 and len(silent) * 2 > len(everyone):
+        return [], [f"{len(silent)} of {len(everyone)} nodes are silent: rather this machine is cut off, and none is fenced"]
+    begun, said = [], []
+    for node in due:
+        if not node.fencing:
+            said.append(
+                f"node {node.name} is silent and has servers with --ha, but no way of being fenced: nothing is started elsewhere;"
+                f" once you have powered it off: novactl node fence {node.name} --i-have-powered-it-off")
+            continue
+        with cluster.db.write() as tx:
+            fresh = nodes.by_id(tx, node.id)
+            if fresh is not None and fresh.silent_since is not None and fresh.state is node.state and not operations.open_of(tx, node.id):
+                begun.append(begin_fencing(cluster, tx, fresh, dict(fresh.fencing), detached=True).id)
+    return begun, said
+
+
+def evacuate_the_fenced(cluster: Cluster, *, only: Sequence[str] | None = None) -> list[str]:
+    """Begin the evacuation of every running server with `ha` on fenced nodes (or `only` these): ids of the operations."""
+    now = cluster.clock.now()
+    with cluster.db.read() as tx:
+        lost = [node for node in nodes.all_(tx) if node.state is NodeState.FENCED and (only is None or node.id in only)]
+        due = [server for node in lost for server in servers.on_node(tx, node.id)
+               if server.ha and server.vm_state is VmState.ACTIVE and not server.operation_id
+               and (only is not None or not _lately(tx, server.id, evacuate_server.EVACUATE.kind, now))]
+    begun = []
+    for server in due:
+        with cluster.db.write() as tx:
+            fresh = servers.by_id(tx, server.id)
+            if fresh is not None and fresh.node_id == server.node_id and not operations.open_of(tx, server.id):
+                begun.append(begin_evacuation(cluster, tx, fresh, detached=True).id)
+    return begun
+
+
+def _lately(tx: Tx, object_id: str, kind: str, now: float) -> bool:
+    """Whether such an operation failed a short while ago."""
+    last = operations.last_of(tx, object_id, kind)
+    return last is not None and last.ended_at is not None and now - last.ended_at < RETRY_S
