@@ -121,7 +121,8 @@ class FakeDriver:
 
     def delete_disk(self, server: str) -> None:
         self._may("delete_disk")
-        _unlink(self._disk_path(server))
+        for path in (self._disk_path(server), self._disk_path(server) + ".part"):
+            _unlink(path)
 
     # ------------------------------------------------------------ domains
 
