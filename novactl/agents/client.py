@@ -59,7 +59,7 @@ class Agents:
     """The agents, as seen by one admin. `close()` drops every connection."""
 
     def __init__(self, keys: Callable[[], KeyPair], *, actor: str, connect_s: float) -> None:
-        self._keys, self.actor, self.connect_s = keys, actor, connect_s
+        self.keys, self.actor, self.connect_s = keys, actor, connect_s
         self._context: zmq.Context | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -105,7 +105,7 @@ class Agents:
 
     def stream(self, peer: Peer, method: str, args: Any = None) -> Stream:
         """Open a stream on a connection of its own. Raises as `call` does."""
-        link = Link(self.context(), self._keys(), peer, self)
+        link = Link(self.context(), self.keys(), peer, self)
         deadline = time.monotonic() + self.connect_s + 2
         try:
             request = link.request(method, args, None, deadline)
@@ -169,14 +169,14 @@ class Agents:
             self._local.context = self.context()
         found = links.get((peer.address, peer.public_key))
         if found is None or found.socket.closed:
-            found = links[peer.address, peer.public_key] = Link(self.context(), self._keys(), peer, self)
+            found = links[peer.address, peer.public_key] = Link(self.context(), self.keys(), peer, self)
         return found
 
     def next_id(self) -> str:
         return f"{self._prefix}{next(self._numbers)}"
 
     def diagnose(self, peer: Peer) -> NovaError:
-        return why_silent(self.context(), self._keys(), peer, within_s=min(1.0, self.connect_s))
+        return why_silent(self.context(), self.keys(), peer, within_s=min(1.0, self.connect_s))
 
 
 class Link:
