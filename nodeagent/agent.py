@@ -1,14 +1,16 @@
 """The agent without its socket: what handlers work with."""
 
+import dataclasses
 import json
 import os
 import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from nodeagent import __version__, wire
+from nodeagent.autostart import Autostart, going_down
 from nodeagent.clock import Clock
 from nodeagent.config import Config
 from nodeagent.consoles import Consoles
@@ -16,6 +18,7 @@ from nodeagent.drivers.base import Driver
 from nodeagent.images import ImageStore
 from nodeagent.ledger import Ledger
 from nodeagent.selffence import SelfFence
+from nodeagent.strays import strays
 
 _PYTHON = sys.version.split()[0]
 _SPEAKS = tuple(protocol.decode() for protocol in wire.SPEAKS)
@@ -63,9 +66,11 @@ class Agent:
         self.images = ImageStore(config.pool_dir)
         self.consoles = Consoles()
         self.changes = Changes()
+        self.autostart = Autostart(self)
         self.self_fence = SelfFence(os.path.join(config.state_dir, "lease.json"), clock)
         self.define_lock = threading.Lock()
         self.zmq_version = ""
+        self.own_keys: Any = None
         self._report: Optional[wire.Report] = None
         self._reports, self._is_reporting = threading.Condition(), False
         self._prepared_path = os.path.join(config.state_dir, "node.json")
@@ -76,6 +81,7 @@ class Agent:
         self.ledger.of_cluster(self.config.cluster_id)
         if self.prepared.network:
             self.driver.activate(self.prepared.network)
+        self.autostart.begin()
         self.driver.start(self.changes.notify)
 
     def close(self) -> None:
@@ -109,6 +115,7 @@ class Agent:
             driver=self.driver.name,
             seq=seq,
             seq_operation=operation,
+            admins_version=self.admins.version,
         )
 
     def report(self, max_age_s: float) -> wire.Report:
@@ -127,7 +134,8 @@ class Agent:
             self._is_reporting = self._is_reporting or report is None
         if report is None:
             report = self._next_report()
-        values: Dict[str, object] = dict(vars(report), age_s=max(0.0, self.clock.boottime_s() - report.taken_s))
+        values: Dict[str, object] = dict(
+            vars(report), age_s=max(0.0, self.clock.boottime_s() - report.taken_s), admins_version=self.admins.version)
         return wire.Report(**values)  # type: ignore[arg-type]
 
     def _next_report(self) -> wire.Report:
@@ -142,20 +150,46 @@ class Agent:
                 self._reports.notify_all()
 
     def _take_report(self, now_s: float) -> wire.Report:
-        host = self.driver.host()
-        domains, foreign = self.driver.states()
-        return wire.Report(
+        host, found, (seq, operation) = self.driver.host(), self.driver.states(), self.ledger.highest()
+        report = wire.Report(
             node_id=self.config.node_id,
             agent_version=__version__,
             boot_id=self.clock.boot_id,
             taken_s=now_s,
             age_s=0.0,
-            domains=domains,
+            domains=(),
             images=tuple(self.images.list()),
-            foreign_domains=foreign,
+            foreign_domains=found.foreign,
+            wild=found.wild,
+            files=strays(self.config.pool_dir, {state.server for state in found.domains}),
+            going_down=going_down(),
+            seq=seq,
+            seq_operation=operation,
             fencings=self.self_fence.count,
             **dict(vars(host), versions={**host.versions, "agent": __version__, "python": _PYTHON}),
         )
+        domains = self._with_runs(found.domains)
+        count = wire.fitting(domains, wire.MAX_BODY_BYTES - len(json.dumps(wire.to_plain(report), ensure_ascii=False).encode()))
+        return dataclasses.replace(report, domains=domains[:count], domains_left=len(domains) - count)
+
+    def states(self) -> Tuple[wire.DomainState, ...]:
+        """All servers here, in the order of ids."""
+        return self._with_runs(self.driver.states().domains)
+
+    def has_started(self, server: str) -> wire.DomainState:
+        """The server's state, after this agent has started it."""
+        state = self.driver.state(server)
+        self.ledger.should_run(server, True, self._run_of(state))
+        return dataclasses.replace(state, started_by_us=True)
+
+    def _run_of(self, state: wire.DomainState) -> str:
+        return f"{self.clock.boot_id}:{state.run}" if state.run else ""
+
+    def _with_runs(self, states: Tuple[wire.DomainState, ...]) -> Tuple[wire.DomainState, ...]:
+        ours = {server: wanted.run for server, wanted in self.ledger.wanted().items()}
+        return tuple(
+            dataclasses.replace(state, started_by_us=True) if state.run and ours.get(state.server) == self._run_of(state) else state
+            for state in states)
 
 
 def _private(path: str, flags: int) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Mapping
 
 from nodeagent import wire
 
+AUTOSTART = ("confirmed", "local")
 DRIVERS = ("libvirt", "fake")
 VIRT_TYPES = ("auto", "kvm", "qemu")
 
@@ -32,6 +33,8 @@ class Config:
     libvirt_uri: str = "qemu:///system"
     virt_type: str = "auto"
     report_interval_s: float = 10.0
+    autostart: str = "confirmed"
+    """After a boot of the host: 'confirmed' servers start when a conductor says so, 'local' at once (see autostart.py)."""
     fake: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,6 +46,8 @@ class Config:
             raise wire.BadMessage(f"driver {self.driver!r} is not one of {', '.join(DRIVERS)}")
         if self.virt_type not in VIRT_TYPES:
             raise wire.BadMessage(f"virt_type {self.virt_type!r} is not one of {', '.join(VIRT_TYPES)}")
+        if self.autostart not in AUTOSTART:
+            raise wire.BadMessage(f"autostart {self.autostart!r} is not one of {', '.join(AUTOSTART)}")
         if not 0 < self.report_interval_s <= 3600:
             raise wire.BadMessage("report_interval_s must be more than 0 and at most 3600")
         for what in ("keys_dir", "admins_file", "state_dir", "pool_dir"):

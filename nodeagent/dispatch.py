@@ -61,10 +61,14 @@ class StreamCall(Call):
         self._send, self.probed_s = send, time.monotonic()
         self.ends_s = self.probed_s + lasts_s
 
+    def may(self) -> bool:
+        """Whether its key still has the role that it was opened with, or one that allows as much."""
+        return METHODS[self.request.method].role in _ALLOWED.get(self.agent.admins.role(self.caller), ())
+
     def emit(self, body: Any, payload: Optional[bytes] = None) -> None:
-        """One `progress` reply; nothing after the end."""
+        """One `progress` reply; nothing after the end, nor to a key that may no longer hear it."""
         with self._lock:
-            if self.is_open:
+            if self.is_open and self.may():
                 self._send(self.peer, wire.encode(Reply(self.request.id, wire.PROGRESS, wire.to_plain(body)), payload))
 
     def finish(self, kind: str, body: Any) -> None:
@@ -92,7 +96,8 @@ class Dispatcher:
         self._reporting = threading.Lock()
         self._under_way: Dict[str, float] = {}
         self._next_report_s = self._next_prune_s = 0.0
-        agent.changes.hook = self._report_soon
+        self._changed = True
+        agent.changes.hook = self._on_change
 
     def close(self) -> None:
         self._reads.close()
@@ -280,6 +285,10 @@ class Dispatcher:
             self._check_stream(call, now)
         if self.agent.self_fence.is_due():
             self._writes.submit("self-fence", lambda: self.agent.self_fence.fire(self.agent.driver))
+        for server in self.agent.autostart.due(now):
+            self._writes.submit(f"server:{server}", lambda server=server: self.agent.autostart.start(server))
+        if self._changed and self._reads.submit("follow", self._follow):
+            self._changed = False
         if now >= self._next_report_s:
             self._next_report_s = now + self.agent.config.report_interval_s
             self._report_soon()
@@ -291,8 +300,8 @@ class Dispatcher:
     def _check_stream(self, call: StreamCall, now: float) -> None:
         if not call.is_open:
             self._forget(call)
-        elif not self.agent.admins.role(call.caller):
-            call.finish(wire.ERROR, Failure(Code.DENIED, "this key is no longer enrolled here"))
+        elif not call.may():
+            call.finish(wire.ERROR, Failure(Code.DENIED, "this key is no longer enrolled here, or no longer as what it was"))
             self._drop(call)
         elif now >= call.ends_s:
             call.finish(wire.ERROR, Failure(Code.STALE, "the stream reached its time limit", retryable=True))
@@ -300,6 +309,17 @@ class Dispatcher:
         elif now - call.probed_s >= STREAM_PROBE_S and call.request.method == "console.open":
             call.probed_s = now
             call.emit({}, b"")
+
+    def _on_change(self) -> None:
+        self._changed = True
+        self._report_soon()
+
+    def _follow(self) -> None:
+        try:
+            self.agent.autostart.follow()
+        except Refused as refused:
+            self._changed = True
+            log(f"what runs is not known: {refused.failure.message}")
 
     def _report_soon(self) -> None:
         """Send a fresh report to all who watch; one at a time."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Mapping, Tuple
 
 from nodeagent.codec import MAX_INT, BadMessage, shown
+from nodeagent.domains import WildDomain
 from nodeagent.pieces import DomainCell, NumaCell, PciDevice, check_pieces
 
 CHUNK_BYTES = 1 << 20
@@ -81,6 +82,8 @@ class Hello:
     seq: int = 0
     seq_operation: str = ""
     """The highest number of an operation that it has seen, and that operation."""
+    admins_version: int = 0
+    """Of its table of the admins' keys."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,13 @@ class DomainState:
     memory_mb: int
     addresses: Tuple[str, ...] = ()
     operation: str = ""
+    reason: str = ""
+    """Why it is off or paused, in libvirt's words ('shutdown' the guest did it itself, 'destroyed', 'crashed', 'failed',
+    'ioerror' …); '' where it runs, or has not run since its host or libvirt started."""
+    run: str = ""
+    """Names the present run of the guest, '' while it is off."""
+    started_by_us: bool = False
+    """The agent started this run, not somebody else or the guest's own reboot by hand."""
 
 
 POWER_STATES = ("NOSTATE", "RUNNING", "PAUSED", "SHUTDOWN", "CRASHED", "SUSPENDED", "ABSENT")
@@ -199,7 +209,10 @@ POWER_STATES = ("NOSTATE", "RUNNING", "PAUSED", "SHUTDOWN", "CRASHED", "SUSPENDE
 
 @dataclass(frozen=True)
 class DomainStates:
+    """`next` is what to ask for the page after this one with, '' when there is none."""
+
     domains: Tuple[DomainState, ...]
+    next: str = ""
 
 
 @dataclass(frozen=True)
@@ -331,8 +344,19 @@ class Report:
     pci: Tuple[PciDevice, ...] = ()
     machines: Tuple[str, ...] = ()
     """Machine types that `virt_type` offers for the host's architecture."""
+    domains_left: int = 0
+    """So many more domains did not go into the message: domain.list, after the last one, has them."""
+    wild: Tuple[WildDomain, ...] = ()
+    """The first of `foreign_domains` by name, with their particulars."""
+    files: Tuple[str, ...] = ()
+    """Servers whose disk, seed or log lies in the pool without a domain here."""
+    going_down: bool = False
+    """The host is shutting down: guests that go off now do so with it."""
+    seq: int = 0
+    seq_operation: str = ""
     fencings: int = 0
     """How often, in this boot, it has stopped all servers because nobody renewed its lease."""
+    admins_version: int = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Tuple, Type
 
 from nodeagent.codec import MAX_INT, BadMessage, T, dumps, from_plain, loads, shown, to_plain
+from nodeagent.domains import Page, WildDomain, fitting
 from nodeagent.messages import (
     CHUNK_BYTES,
     DISK_FORMATS,
@@ -61,6 +62,7 @@ __all__ = [
     "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES", "Reboot", "Renewal", "Reply", "Report", "Request",
     "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key", "check_name", "check_sha256", "check_uuid", "decode", "encode",
     "from_plain", "shown", "to_plain",
+    "Page", "WildDomain", "fitting",
 ]
 
 PROTOCOL = b"NV1"
@@ -69,6 +71,8 @@ PORT = 7766
 
 ZAP_DOMAIN = "novactl"
 MAX_HEADER_BYTES = 256 << 10
+MAX_BODY_BYTES = MAX_HEADER_BYTES - 2048
+"""What a reply's body may be long beside its envelope."""
 MAX_MESSAGE_BYTES = CHUNK_BYTES + MAX_HEADER_BYTES
 """A frame larger than this closes the sender's connection (ZMQ_MAXMSGSIZE)."""
 IMAGE_WINDOW = 8
@@ -131,7 +135,7 @@ METHODS: Mapping[str, Method] = {
     "domain.destroy":  Method(DomainRef,      DomainState,   OPERATOR, True,  60, key="server"),
     "domain.reboot":   Method(Reboot,         DomainState,   OPERATOR, True,  180, key="server"),
     "domain.state":    Method(DomainRef,      DomainState,   READER,   False, 5),
-    "domain.list":     Method(Nothing,        DomainStates,  READER,   False, 10),
+    "domain.list":     Method(Page,           DomainStates,  READER,   False, 10),
     "console.log":     Method(ConsoleLogRead, ConsoleLog,    READER,   False, 10),
     "console.open":    Method(DomainRef,      ConsoleClosed, OPERATOR, False, 86400, streams=True),
     "console.input":   Method(ConsoleRef,     Nothing,       OPERATOR, False, 10, key="console"),

@@ -5,9 +5,9 @@ A driver raises `Refused` and nothing else; it may be called from several thread
 """
 
 from dataclasses import dataclass
-from typing import Callable, List, Mapping, MutableMapping, Optional, Protocol, Tuple
+from typing import Callable, List, Mapping, MutableMapping, NamedTuple, Optional, Protocol, Tuple
 
-from nodeagent.wire import DiskSpec, DomainSpec, DomainState, ImageOffer, NumaCell, PciDevice
+from nodeagent.wire import DiskSpec, DomainSpec, DomainState, ImageOffer, NumaCell, PciDevice, WildDomain
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,14 @@ class Host:
     cells: Tuple[NumaCell, ...] = ()
     pci: Tuple[PciDevice, ...] = ()
     machines: Tuple[str, ...] = ()
+
+
+class Found(NamedTuple):
+    """All servers of this node in the order of ids; the first of the domains that are not ours by name; how many these are."""
+
+    domains: Tuple[DomainState, ...]
+    wild: Tuple[WildDomain, ...]
+    foreign: int
 
 
 @dataclass(frozen=True)
@@ -128,8 +136,8 @@ class Driver(Protocol):
     def state(self, server: str) -> DomainState:
         """ABSENT as power_state where there is none. Never waits for a guest."""
 
-    def states(self) -> Tuple[Tuple[DomainState, ...], int]:
-        """(all servers here, count of domains that are not ours). Never waits for a guest."""
+    def states(self) -> Found:
+        """Never waits for a guest."""
 
     def console_log(self, server: str, offset: int, max_bytes: int) -> Tuple[int, int, bytes]:
         """(offset, size, bytes from offset): see wire.ConsoleLogRead. No log yet: (0, 0, b'')."""

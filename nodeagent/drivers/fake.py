@@ -2,8 +2,9 @@
 
 Domains live in `state_dir`/fake.json and so survive the agent; disks are small files in the pool. Configuration
 `fake` may give: vcpus, memory_mb, disk_gb, architecture (what the node has), cpu_features, virt_types, machines; cells
-and pci (lists of what wire.NumaCell and wire.PciDevice hold); start_delay_s; ignore_acpi (guests that do not go down by
-themselves); fail ({"start_domain": "message"}: that verb is refused with it).
+and pci (lists of what wire.NumaCell and wire.PciDevice hold); wild (what wire.WildDomain holds: others' domains);
+start_delay_s; ignore_acpi (guests that do not go down by themselves); fail ({"start_domain": "message"}: that verb is
+refused with it).
 """
 
 import json
@@ -13,19 +14,21 @@ from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional,
 
 from nodeagent import domainxml, wire
 from nodeagent.config import Config
-from nodeagent.drivers.base import Console, Host, Mark, Sink, window
+from nodeagent.domains import WILD_AT_MOST
+from nodeagent.drivers.base import Console, Found, Host, Mark, Sink, window
 from nodeagent.images import base_name
 from nodeagent.refusal import Refused
-from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer, NumaCell, PciDevice
+from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer, NumaCell, PciDevice, WildDomain
 
 _LOG_BYTES = 64 << 10
 
 
 class _Guest:
-    """One domain. `runs` counts its starts; `log` is what its console said in this run."""
+    """One domain. `runs` counts its starts; `log` is what its console said in this run; `reason` is why it is off."""
 
-    def __init__(self, spec: DomainSpec, mark: Mark, power: str = "SHUTDOWN", runs: int = 0, log: str = "") -> None:
+    def __init__(self, spec: DomainSpec, mark: Mark, power: str = "SHUTDOWN", runs: int = 0, log: str = "", reason: str = "") -> None:
         self.spec, self.mark, self.power, self.runs, self.log = spec, mark, power, runs, bytearray(log.encode())
+        self.reason = reason
         self.consoles: List["FakeConsole"] = []
 
     def plain(self) -> Dict[str, Any]:
@@ -34,6 +37,7 @@ class _Guest:
             "operation": self.mark.operation,
             "request": self.mark.request,
             "power": self.power,
+            "reason": self.reason,
             "runs": self.runs,
             "log": self.log.decode(errors="replace"),
         }
@@ -164,22 +168,30 @@ class FakeDriver:
         if delay_s:
             self._closing.wait(delay_s)
         with self._lock:
-            guest.power, guest.runs = "RUNNING", guest.runs + 1
+            guest.power, guest.runs, guest.reason = "RUNNING", guest.runs + 1, ""
             guest.log[:] = f"fake guest {guest.spec.name} ready\n".encode()
             self._save()
         self._changed()
 
     def shut_down(self, server: str) -> None:
         if not self._fake.get("ignore_acpi"):
-            self._off(server, "SHUTDOWN")
+            self._off(server, "SHUTDOWN", "shutdown")
 
     def destroy(self, server: str) -> None:
         self._may("destroy")
-        self._off(server, "SHUTDOWN")
+        self._off(server, "SHUTDOWN", "destroyed")
 
     def crash(self, server: str) -> None:
         """For tests: the guest dies as a killed QEMU does."""
-        self._off(server, "CRASHED")
+        self._off(server, "CRASHED", "crashed")
+
+    def lose_power(self) -> None:
+        """For tests: the host goes off and comes back; nothing runs, and nobody knows why."""
+        for server in list(self._guests):
+            self._off(server, "SHUTDOWN", "")
+        for guest in self._guests.values():
+            guest.power, guest.reason = "SHUTDOWN", ""
+        self._save()
 
     def run_id(self, server: str) -> str:
         guest = self._guests.get(server)
@@ -191,9 +203,11 @@ class FakeDriver:
             return DomainState(server, "", "ABSENT", 0, 0, 0)
         return _state_of(guest)
 
-    def states(self) -> Tuple[Tuple[DomainState, ...], int]:
+    def states(self) -> Found:
+        wild = sorted(self._fake.get("wild", ()), key=lambda one: one["name"])
         with self._lock:
-            return tuple(_state_of(guest) for _, guest in sorted(self._guests.items())), 0
+            states = tuple(_state_of(guest) for _, guest in sorted(self._guests.items()))
+        return Found(states, tuple(wire.from_plain(WildDomain, one) for one in wild[:WILD_AT_MOST]), len(wild))
 
     # ------------------------------------------------------------ consoles
 
@@ -223,12 +237,12 @@ class FakeDriver:
             raise Refused(Code.DRIVER, f"no domain of server {server}", retryable=False, elsewhere=True)
         return guest
 
-    def _off(self, server: str, power: str) -> None:
+    def _off(self, server: str, power: str, reason: str) -> None:
         with self._lock:
             guest = self._guests.get(server)
             if guest is None or guest.power != "RUNNING":
                 return
-            guest.power = power
+            guest.power, guest.reason = power, reason
             consoles, guest.consoles = guest.consoles, []
             self._save()
         for console in consoles:
@@ -253,7 +267,8 @@ class FakeDriver:
             return
         for server, one in plain.items():
             mark = Mark(one["operation"], one["request"])
-            self._guests[server] = _Guest(wire.from_plain(DomainSpec, one["spec"]), mark, one["power"], one["runs"], one["log"])
+            spec = wire.from_plain(DomainSpec, one["spec"])
+            self._guests[server] = _Guest(spec, mark, one["power"], one["runs"], one["log"], one["reason"])
 
     def _save(self) -> None:
         with self._lock, open(self._path + ".part", "w", encoding="utf-8") as file:
@@ -306,7 +321,9 @@ class FakeConsole:
 def _state_of(guest: _Guest) -> DomainState:
     spec, operation = guest.spec, guest.mark.operation
     addresses = (f"192.168.122.{2 + int(spec.mac[-2:], 16) % 253}",) if guest.power == "RUNNING" else ()
-    return DomainState(spec.server, spec.name, guest.power, spec.epoch, spec.vcpus, spec.memory_mb, addresses, operation)
+    return DomainState(
+        spec.server, spec.name, guest.power, spec.epoch, spec.vcpus, spec.memory_mb, addresses, operation, guest.reason,
+        str(guest.runs) if guest.power == "RUNNING" else "")
 
 
 def _unlink(path: str) -> None:

@@ -6,13 +6,14 @@ consoles come through it.
 
 import os
 import threading
-from typing import Callable, Dict, List, Mapping, MutableMapping, Optional, Set, Tuple
+from typing import Callable, Dict, List, Mapping, MutableMapping, NamedTuple, Optional, Set, Tuple
 
 import libvirt
 
 from nodeagent import domainxml
 from nodeagent.config import Config
-from nodeagent.drivers.base import Console, Host, Mark, Sink
+from nodeagent.domains import WILD_AT_MOST, printable
+from nodeagent.drivers.base import Console, Found, Host, Mark, Sink
 from nodeagent.drivers.consolelog import ConsoleLogs
 from nodeagent.drivers.facts import Facts
 from nodeagent.drivers.link import LACKING, Link
@@ -21,7 +22,7 @@ from nodeagent.drivers.storage import Storage
 from nodeagent.drivers.stream import StreamConsole
 from nodeagent.journal import log
 from nodeagent.refusal import Refused, not_pinned
-from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer
+from nodeagent.wire import Code, DiskSpec, DomainSpec, DomainState, ImageOffer, WildDomain
 
 START_TRIES, START_WAIT_S = 5, 0.1
 NO_AFFINITY = "cpu affinity is not supported"
@@ -37,6 +38,27 @@ _POWER = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: "SUSPENDED",
 }
 """VIR_DOMAIN_SHUTDOWN means on its way down: QEMU still has the disk open."""
+_REASONS = {
+    libvirt.VIR_DOMAIN_SHUTOFF: {
+        libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "shutdown",
+        libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: "destroyed",
+        libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
+        libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED: "migrated",
+        libvirt.VIR_DOMAIN_SHUTOFF_SAVED: "saved",
+        libvirt.VIR_DOMAIN_SHUTOFF_FAILED: "failed",
+        libvirt.VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT: "from_snapshot",
+        libvirt.VIR_DOMAIN_SHUTOFF_DAEMON: "daemon",
+    },
+    libvirt.VIR_DOMAIN_PAUSED: {
+        libvirt.VIR_DOMAIN_PAUSED_USER: "user",
+        libvirt.VIR_DOMAIN_PAUSED_MIGRATION: "migration",
+        libvirt.VIR_DOMAIN_PAUSED_IOERROR: "ioerror",
+        libvirt.VIR_DOMAIN_PAUSED_WATCHDOG: "watchdog",
+        libvirt.VIR_DOMAIN_PAUSED_CRASHED: "crashed",
+    },
+    libvirt.VIR_DOMAIN_CRASHED: {libvirt.VIR_DOMAIN_CRASHED_PANICKED: "panicked"},
+}
+_DIED = (libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED, libvirt.VIR_DOMAIN_SHUTOFF_DAEMON)
 
 
 class LibvirtDriver:
@@ -226,23 +248,25 @@ class LibvirtDriver:
             known = self._known(server, lambda: domain)
             if domain is None or known is None:
                 return DomainState(server, "", "ABSENT", 0, 0, 0)
-            state, reason = domain.state()
-        power = _power(state, reason)
-        leases = self._networks.addresses(known[0].network) if power == "RUNNING" else {}
-        return _state_of(known, power, leases)
+            seen = _seen(domain, *domain.state())
+        leases = self._networks.addresses(known[0].network) if seen.power == "RUNNING" else {}
+        return _state_of(known, seen, leases)
 
-    def states(self) -> Tuple[Tuple[DomainState, ...], int]:
+    def states(self) -> Found:
         with self.link.acting("read the state of all servers") as conn:
             flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
             stats = conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, flags)
-            found = [(self._known(_server_of(domain), lambda it=domain: it), values) for domain, values in stats]
-        ours = [(known, _power(values.get("state.state", 0), values.get("state.reason", 0))) for known, values in found if known]
-        networks = {known[0].network for known, power in ours if power == "RUNNING"}
+            found = [(self._known(_server_of(domain), lambda it=domain: it), domain, values) for domain, values in stats]
+            wild = sorted((domain for known, domain, _ in found if known is None), key=lambda domain: domain.name())
+            told = tuple(_wild(domain) for domain in wild[:WILD_AT_MOST])
+        ours = [(known, _seen(domain, values.get("state.state", 0), values.get("state.reason", 0)))
+                for known, domain, values in found if known]
+        networks = {known[0].network for known, seen in ours if seen.power == "RUNNING"}
         leases: Dict[str, Tuple[str, ...]] = {}
         for network in networks:
             leases.update(self._networks.addresses(network))
-        states = sorted((_state_of(known, power, leases) for known, power in ours), key=lambda state: state.server)
-        return tuple(states), len(found) - len(ours)
+        states = sorted((_state_of(known, seen, leases) for known, seen in ours), key=lambda state: state.server)
+        return Found(tuple(states), told, len(wild))
 
     # ------------------------------------------------------------ consoles
 
@@ -284,16 +308,37 @@ def _server_of(domain) -> str:
     return name[len(domainxml.PREFIX) :] if name.startswith(domainxml.PREFIX) else ""
 
 
+class _Seen(NamedTuple):
+    power: str
+    reason: str
+    run: str
+
+
+def _seen(domain, state: int, reason: int) -> _Seen:
+    run = str(domain.ID()) if domain.ID() >= 0 else ""
+    return _Seen(_power(state, reason), _REASONS.get(state, {}).get(reason, ""), run)
+
+
 def _power(state: int, reason: int) -> str:
-    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason in (libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED):
+    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason in _DIED:
         return "CRASHED"
     return _POWER.get(state, "NOSTATE")
 
 
-def _state_of(known: Tuple[DomainSpec, Mark], power: str, leases: Mapping[str, Tuple[str, ...]]) -> DomainState:
+def _state_of(known: Tuple[DomainSpec, Mark], seen: _Seen, leases: Mapping[str, Tuple[str, ...]]) -> DomainState:
     spec, mark = known
-    addresses = leases.get(spec.mac, ()) if power == "RUNNING" else ()
-    return DomainState(spec.server, spec.name, power, spec.epoch, spec.vcpus, spec.memory_mb, addresses, mark.operation)
+    addresses = leases.get(spec.mac, ()) if seen.power == "RUNNING" else ()
+    return DomainState(
+        spec.server, spec.name, seen.power, spec.epoch, spec.vcpus, spec.memory_mb, addresses, mark.operation, seen.reason, seen.run)
+
+
+def _wild(domain) -> WildDomain:
+    """A domain that may go away while it is looked at."""
+    try:
+        state, memory_kib, _, vcpus, _ = domain.info()
+    except libvirt.libvirtError:
+        state, memory_kib, vcpus = libvirt.VIR_DOMAIN_NOSTATE, 0, 0
+    return WildDomain(printable(domain.name()), domain.UUIDString(), _power(state, 0), vcpus, memory_kib >> 10)
 
 
 _EVENTS = threading.Lock()

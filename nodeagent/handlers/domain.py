@@ -5,7 +5,7 @@ import time
 from nodeagent import pieces
 from nodeagent.drivers.base import Mark
 from nodeagent.refusal import Refused, not_found
-from nodeagent.wire import Code, DomainStates, Nothing
+from nodeagent.wire import MAX_BODY_BYTES, Code, DomainStates, Nothing, fitting
 
 _OFF = ("SHUTDOWN", "CRASHED", "ABSENT", "NOSTATE")
 GUARDED = {"VCPU": lambda spec: spec.vcpus, "MEMORY_MB": lambda spec: spec.memory_mb}
@@ -28,6 +28,7 @@ def define(call, args, payload):
 
 def undefine(call, args, payload):
     call.agent.driver.undefine(args.server)
+    call.agent.ledger.forget_runs([args.server])
     return Nothing(), None
 
 
@@ -35,18 +36,20 @@ def start(call, args, payload):
     """Running when this returns; was it so before, that is success."""
     _known(call, args.server)
     call.agent.driver.start_domain(args.server)
-    return call.agent.driver.state(args.server), None
+    return call.agent.has_started(args.server), None
 
 
 def stop(call, args, payload):
     """Off when this returns: by itself within `grace_s`, else powered off."""
     _known(call, args.server)
     _power_off(call, args.server, args.grace_s)
+    call.agent.ledger.should_run(args.server, False)
     return call.agent.driver.state(args.server), None
 
 
 def destroy(call, args, payload):
     call.agent.driver.destroy(args.server)
+    call.agent.ledger.should_run(args.server, False)
     return call.agent.driver.state(args.server), None
 
 
@@ -58,7 +61,7 @@ def reboot(call, args, payload):
     if driver.run_id(args.server) in (before, ""):
         _power_off(call, args.server, 0.0 if args.hard else args.grace_s)
         driver.start_domain(args.server)
-    return driver.state(args.server), None
+    return agent.has_started(args.server), None
 
 
 def state(call, args, payload):
@@ -66,7 +69,10 @@ def state(call, args, payload):
 
 
 def list_all(call, args, payload):
-    return DomainStates(call.agent.driver.states()[0]), None
+    """In the order of ids, as many as fit into a message, or as were asked for."""
+    after = [state for state in call.agent.states() if state.server > args.after]
+    count = min(fitting(after, MAX_BODY_BYTES), args.limit or len(after))
+    return DomainStates(tuple(after[:count]), after[count - 1].server if 0 < count < len(after) else ""), None
 
 
 def _known(call, server: str) -> None:

@@ -1,5 +1,6 @@
 """A node without a socket: frames in, frames out, on whichever driver."""
 
+import dataclasses
 import hashlib
 import itertools
 import queue
@@ -44,6 +45,7 @@ class Node:
             node_id=str(uuid.uuid4()), cluster_id=str(uuid.uuid4()), name="h1", driver=driver, libvirt_uri="test:///default",
             state_dir=str(directory / "state"), pool_dir=str(directory / "pool"), pool_name=f"t-{directory.name}"[:60],
             fake=fake or {})
+        self.clock = BootClock()
         self.network = "default" if driver == "fake" else "t-net"
         self.operation, self._numbers = str(uuid.uuid4()), itertools.count(1)
         self._up()
@@ -52,7 +54,7 @@ class Node:
         self.replies: queue.Queue[tuple[bytes, wire.Reply, bytes | None]] = queue.Queue()
         admins = FixedAdmins({key: (role, role) for role, key in KEYS.items()})
         ledger = Ledger(str(Path(self.config.state_dir) / "ledger.db"))
-        self.agent = Agent(self.config, driver_for(self.config), BootClock(), ledger, admins)
+        self.agent = Agent(self.config, driver_for(self.config), self.clock, ledger, admins)
         self.dispatcher = Dispatcher(self.agent, self._take)
         self.agent.start()
 
@@ -63,9 +65,18 @@ class Node:
         self.dispatcher.close()
         self.agent.close()
 
-    def restart(self) -> None:
+    def restart(self, **changes: Any) -> None:
+        """`changes` are the configuration's."""
         self.down()
+        self.config = dataclasses.replace(self.config, **changes)
         self._up()
+
+    def reboot(self, **changes: Any) -> None:
+        """The host loses power and comes back in another boot."""
+        self.agent.driver.lose_power()
+        self.clock = BootClock()
+        self.clock.boot_id = str(uuid.uuid4())
+        self.restart(**changes)
 
     def request(self, method: str, args: Any = None, **envelope: Any) -> wire.Request:
         """The envelope a correct caller sends, but for what `envelope` says."""

@@ -1,10 +1,14 @@
 """What a caller may rely on in a server's life, whichever driver is behind it."""
 
+import dataclasses
 import uuid
+from pathlib import Path
 
 from nodeagent import wire
+from nodeagent.drivers.base import Mark
+from nodeagent.drivers.fake import _Guest
 from nodeagent.wire import Code, DomainRef, Stop
-from tests.contract.kit import Node
+from tests.contract.kit import ISO, Node, until
 
 
 def ref(spec: wire.DomainSpec) -> DomainRef:
@@ -156,3 +160,94 @@ def test_without_the_image_there_is_no_disk(node: Node) -> None:
     for method, args in (("disk.create", wire.DiskSpec(spec.server, 1, "0" * 64, 1)), ("domain.define", spec)):
         failure = node.refusal(method, args)
         assert (failure.code, failure.retryable) == (Code.NOT_FOUND, True)
+
+
+def test_what_goes_off_says_why(node: Node) -> None:
+    """Off by itself, powered off, died: each is told apart; one that has not run yet has no reason, nor one that runs."""
+    spec = node.define(node.put_image())
+    seen = [node.ok("domain.state", DomainRef(spec.server)).reason]
+    node.ok("domain.start", ref(spec))
+    seen.append(node.ok("domain.state", DomainRef(spec.server)).reason)
+    node.agent.driver.shut_down(spec.server)
+    until(lambda: power(node, spec.server) == "SHUTDOWN")
+    seen.append(node.ok("domain.list").domains[0].reason)
+    node.ok("domain.start", ref(spec))
+    node.ok("domain.destroy", ref(spec))
+    seen.append(node.ok("inventory.read", wire.InventoryRead(0)).domains[0].reason)
+    assert seen == ["", "", "shutdown", "destroyed"]
+
+
+def test_who_started_a_run_is_known(node: Node) -> None:
+    """A run that the agent started is told as its own; one that somebody else started on the host is not."""
+    spec = node.define(node.put_image())
+    started = node.ok("domain.start", ref(spec))
+    assert started.run and started.started_by_us and node.ok("domain.list").domains == (started,)
+    node.agent.driver.destroy(spec.server)
+    node.agent.driver.start_domain(spec.server)
+    (strange,) = node.ok("domain.list").domains
+    assert strange.run not in ("", started.run) and not strange.started_by_us
+    rebooted = node.ok("domain.reboot", wire.Reboot(spec.server, 1, True))
+    assert rebooted.started_by_us and node.ok("domain.list").domains[0].started_by_us
+
+
+def test_domains_come_in_pages(node: Node) -> None:
+    """Each page begins where the one before ended; together they are all, in the order of ids, and the last says that it is."""
+    sha256 = node.put_image()
+    servers = sorted(node.define(sha256, mac=f"52:54:00:00:00:0{number}").server for number in range(3))
+    page, found = node.ok("domain.list", wire.Page(limit=2)), []
+    assert page.next == servers[1]
+    found += page.domains
+    page = node.ok("domain.list", wire.Page(page.next, 2))
+    assert page.next == ""
+    assert [state.server for state in (*found, *page.domains)] == servers
+    assert node.ok("domain.list").next == "" and len(node.ok("domain.list").domains) == 3
+
+
+def test_files_without_a_domain_are_told(node: Node) -> None:
+    """Ids of servers of which the pool has a seed or a disk, but the node no domain; other files are nobody's."""
+    spec = node.define(node.put_image())
+    stray, (other, third) = str(uuid.uuid4()), (str(uuid.uuid4()), str(uuid.uuid4()))
+    node.ok("seed.write", DomainRef(stray, 1), ISO)
+    (node.pool / f"disk-{other}.qcow2.part").write_bytes(b"")
+    (node.pool / f"disk-{third}.raw").write_bytes(b"")
+    assert node.ok("inventory.read", wire.InventoryRead(0)).files == tuple(sorted((stray, other)))
+    node.ok("seed.delete", DomainRef(stray, 1))
+    (node.pool / f"disk-{other}.qcow2.part").unlink()
+    (node.pool / f"disk-{third}.raw").unlink()
+    assert node.ok("inventory.read", wire.InventoryRead(0)).files == ()
+    assert power(node, spec.server) == "SHUTDOWN"
+
+
+def test_others_domains_are_listed(tmp_path: Path) -> None:
+    """What is not ours is told by name with its particulars, however odd its name is, and never more than a message bears."""
+    plain = [{"name": f"vm{n:04}", "uuid": str(uuid.uuid4()), "power_state": "RUNNING", "vcpus": 2, "memory_mb": 64} for n in range(200)]
+    nodes = [Node(tmp_path, fake={"wild": plain})]
+    report = nodes[0].ok("inventory.read", wire.InventoryRead(0))
+    assert report.foreign_domains == 200 and len(report.wild) == 64 and report.wild[0] == wire.WildDomain(**plain[0])
+    nodes[0].down()
+    (tmp_path / "lv").mkdir()
+    real = Node(tmp_path / "lv", driver="libvirt", architecture="i686")
+    told = real.ok("inventory.read", wire.InventoryRead(0))  # libvirt's test driver has a domain of its own: "test"
+    assert told.foreign_domains == len(told.wild) >= 1
+    one = next(domain for domain in told.wild if domain.name == "test")
+    assert (one.power_state, one.vcpus, one.memory_mb) == ("RUNNING", 2, 8192)
+    real.down()
+
+
+def test_a_node_of_many_servers_reports(tmp_path: Path) -> None:
+    """Of 1,500 servers as many are in the report as fit, the others are counted, and pages have them all."""
+    node = Node(tmp_path)
+    spec = node.spec("5e" * 32, name="a-rather-long-name-of-a-server-as-they-come-in-practice")
+    with node.agent.driver._lock:
+        for _ in range(1500):
+            one = dataclasses.replace(spec, server=str(uuid.uuid4()))
+            node.agent.driver._guests[one.server] = _Guest(one, Mark(str(uuid.uuid4()), "r"), "RUNNING", 1)
+    report = node.ok("inventory.read", wire.InventoryRead(0))
+    assert report.domains_left == 1500 - len(report.domains) > 0
+    found, after = list(report.domains), report.domains[-1].server
+    while after:
+        page = node.ok("domain.list", wire.Page(after))
+        found += page.domains
+        after = page.next
+    assert [state.server for state in found] == sorted(node.agent.driver._guests)
+    node.down()
