@@ -1,6 +1,7 @@
 """The command: run the agent, make its keys, say its version."""
 
 import argparse
+import fcntl
 import os
 import resource
 import signal
@@ -41,32 +42,25 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 def ensure_keys(keys_dir: str) -> str:
     """The public key in Z85; the pair is made if it is not there. The secret never has another mode than 0600."""
-    from nodeagent.loop import new_keypair
-
-    secret_path, public_path = os.path.join(keys_dir, "agent.key"), os.path.join(keys_dir, "agent.pub")
-    os.makedirs(keys_dir, mode=0o700, exist_ok=True)
-    if not os.path.exists(secret_path) or not os.path.exists(public_path):
-        public, secret = new_keypair()
-        _write(public_path, public, 0o644)
-        _write(secret_path, secret, 0o600)
-    return _read(public_path)
+    return _node_keys(keys_dir).ensure().public
 
 
-def _write(path: str, text: str, mode: int) -> None:
-    part = path + ".part"
-    if os.path.lexists(part):
-        os.unlink(part)
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(fd, "w", encoding="ascii") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(part, path)
+def _node_keys(keys_dir: str):
+    from nodeagent.loop import new_keypair, public_of
+    from nodeagent.nodekeys import NodeKeys
+
+    return NodeKeys(keys_dir, public_of, new_keypair)
 
 
-def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()
+def _alone(state_dir: str) -> int:
+    """A descriptor that keeps a second agent off this state directory as long as it is open. Raises OSError."""
+    held = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise OSError(f"{state_dir} is in use by another agent") from None
+    return held
 
 
 def run(config: Config) -> int:
@@ -82,12 +76,14 @@ def run(config: Config) -> int:
     _raise_descriptors()
     try:
         os.makedirs(config.state_dir, mode=0o700, exist_ok=True)
-        secret, public = (_read(os.path.join(config.keys_dir, name)) for name in ("agent.key", "agent.pub"))
+        _alone(config.state_dir)
+        keys = _node_keys(config.keys_dir)
+        pair = keys.current()
         ledger = Ledger(os.path.join(config.state_dir, "ledger.db"))
         ledger.prune(time.time())
         agent = Agent(config, driver_for(config), BootClock(), ledger, Admins(config.admins_file))
         loop = Loop()
-        endpoint = loop.add(agent, config.listen, secret, public)
+        endpoint = loop.add(agent, config.listen, pair.secret, pair.public, keys)
         loop.self_test(endpoint)
     except (OSError, ValueError, BadLedger, Unsafe, zmq_error) as bad:
         print(f"nodeagent: {bad}", file=sys.stderr)

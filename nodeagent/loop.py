@@ -14,10 +14,11 @@ from typing import Callable, Deque, Dict, List, Optional, Tuple
 import zmq
 from zmq.utils import z85
 
-from nodeagent import wire, zap
+from nodeagent import listener, wire, zap
 from nodeagent.agent import Agent
 from nodeagent.dispatch import Dispatcher
 from nodeagent.journal import Seldom
+from nodeagent.nodekeys import NodeKeys, Pair
 
 OLDEST_LIBZMQ = (4, 3, 3)
 """Older ones can be starved before authentication (CVE-2020-15166)."""
@@ -28,6 +29,9 @@ HELD_EACH, HELD_BYTES, HELD_S = 256, 16 << 20, 30.0
 TICK_S = 1.0
 RETRY_S = 0.005
 SELF_TEST_S = 5.0
+RETIRE_S = 30.0
+"""So long connections that were made with the node's former key go on."""
+JOB_S = 10.0
 
 _OPTIONS = (
     (zmq.LINGER, 0),
@@ -57,35 +61,114 @@ def new_keypair() -> Tuple[str, str]:
     return public.decode(), secret.decode()
 
 
-class Endpoint:
-    """One agent's ROUTER. Only the loop's thread touches the socket; `send` may be called from any."""
+def public_of(secret: str) -> str:
+    """The public half of a CURVE secret, both in Z85."""
+    return zmq.curve_public(secret.encode()).decode()
 
-    def __init__(self, loop: "Loop", agent: Agent, listen: str, secret: str, public: str) -> None:
-        self.agent, self.public = agent, public
-        agent.zmq_version = zmq.zmq_version()
-        self.dispatcher = Dispatcher(agent, lambda peer, frames: loop.post(self, peer, frames))
-        self.socket = loop.context.socket(zmq.ROUTER)
+
+class Door:
+    """A ROUTER with one key of the node's. `number` tells its peers from those of the endpoint's other doors."""
+
+    def __init__(self, context: zmq.Context, pair: Pair, listen: str, number: int, *, shared: bool) -> None:
+        self.public, self.number = pair.public, number
+        self.closes_s = float("inf")
+        self.socket = context.socket(zmq.ROUTER)
         for option, value in _OPTIONS:
             self.socket.setsockopt(option, value)
         self.socket.setsockopt(zmq.CURVE_SERVER, 1)
-        self.socket.setsockopt(zmq.CURVE_SECRETKEY, secret.encode())
+        self.socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret.encode())
         self.socket.setsockopt(zmq.ZAP_DOMAIN, wire.ZAP_DOMAIN.encode())
         self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self.socket.setsockopt(zmq.IPV6, int("[" in listen))
+        try:
+            self.listening = listener.listen(listen, shared=shared)
+        except OSError:
+            self.socket.close(0)
+            raise
+        self.identity = listener.identity(self.listening)
+        self.socket.setsockopt(zmq.USE_FD, self.listening)
         self.socket.bind(listen)
         self.address: str = self.socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        self.fd: int = self.socket.getsockopt(zmq.FD)
+
+
+class Endpoint:
+    """One agent's port. It has one door, and two while the node's key is changed: then the newer one takes the new connections.
+
+    Only the loop's thread touches the sockets; `send` may be called from any. To the dispatcher a peer is the number of its door
+    and its routing id.
+    """
+
+    def __init__(self, loop: "Loop", agent: Agent, listen: str, pair: Pair) -> None:
+        self.agent, self._loop, self._number = agent, loop, 0
+        agent.zmq_version = zmq.zmq_version()
+        self.dispatcher = Dispatcher(agent, lambda peer, frames: loop.post(self, peer, frames))
+        self.doors: List[Door] = [Door(loop.context, pair, listen, 0, shared=False)]
+        self.address = self.doors[0].address
         self._held: Dict[bytes, Deque[Tuple[float, List[bytes]]]] = {}
         self._held_bytes = 0
         self._dropped, self._faults = Seldom("peers do not take their replies: one is dropped"), Seldom("dropped a message")
 
+    @property
+    def public(self) -> str:
+        """The key that new connections are made with."""
+        return self.doors[-1].public
+
+    # ------------------------------------------------------------ doors
+
+    def open_door(self, pair: Pair) -> None:
+        """New connections are made with `pair`, those there are go on. Raises OSError where the port cannot be shared so."""
+        if self.public == pair.public:
+            return
+        for door in self.doors[:-1]:                          # the kernel chooses by position: there are two at most
+            self._close(door)
+        standing = self.doors[0]
+        listener.share(standing.listening)
+        self._number = (self._number + 1) % 256
+        door = Door(self._loop.context, pair, self.address, self._number, shared=True)
+        listener.steer(door.listening, 1)
+        self.doors.append(door)
+        self._loop.watch(door.fd, self)
+
+    def retire_others(self, public: str) -> None:
+        """Other doors than that of `public` close in RETIRE_S."""
+        for door in self.doors:
+            if door.public != public:
+                door.closes_s = min(door.closes_s, time.monotonic() + RETIRE_S)
+
+    def withdraw(self) -> None:
+        """The newer door closes, and the first is the only one again."""
+        for door in self.doors[1:]:
+            self._close(door)
+
+    def close_due(self, now: float) -> None:
+        for door in [door for door in self.doors if now >= door.closes_s]:
+            self._close(door)
+
+    def close(self) -> None:
+        for door in self.doors:
+            door.socket.close(0)
+
+    def _close(self, door: Door) -> None:
+        self.doors.remove(door)
+        self._loop.unwatch(door.fd)
+        door.socket.close(0)
+        listener.await_closed(door.listening, door.identity)
+
+    # ------------------------------------------------------------ messages
+
     def drain(self) -> bool:
-        """Serve what has come, at most BATCH messages; True when there may be more."""
+        """Serve what has come, at most BATCH messages a door; True when there may be more."""
+        left = [self._drain(door) for door in self.doors]
+        return any(left)
+
+    def _drain(self, door: Door) -> bool:
         for _ in range(BATCH):
             try:
-                first = self.socket.recv(zmq.NOBLOCK, copy=False)
+                first = door.socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return False
-            frames = self._rest(first)
+            peer, frames = bytes([door.number]) + first.bytes, self._rest(door, first)
             key = _user_id(first)
             if not key:
                 continue
@@ -93,19 +176,19 @@ class Endpoint:
                 self._faults.count(f"the key {key} sends messages of more than {FRAMES_AT_MOST} frames")
                 continue
             try:
-                reply = self.dispatcher.receive(first.bytes, key, frames)
+                reply = self.dispatcher.receive(peer, key, frames)
                 if reply is not None:
-                    self.send(first.bytes, reply)
+                    self.send(peer, reply)
             except Exception as fault:  # noqa: BLE001 - the last guard: nothing a peer sends may end the loop
                 self._faults.count(f"a message of the key {key}: {type(fault).__name__}: {str(fault)[:200]}")
         return True
 
-    def _rest(self, first: zmq.Frame) -> Optional[List[bytes]]:
+    def _rest(self, door: Door, first: zmq.Frame) -> Optional[List[bytes]]:
         """The frames behind the routing id; None where there are more than any message has."""
         frames, more, count = [], first.more, 0
         while more:
-            frame = self.socket.recv(zmq.NOBLOCK)
-            more = self.socket.getsockopt(zmq.RCVMORE)
+            frame = door.socket.recv(zmq.NOBLOCK)
+            more = door.socket.getsockopt(zmq.RCVMORE)
             count += 1
             if count <= FRAMES_AT_MOST:
                 frames.append(frame)
@@ -124,8 +207,12 @@ class Endpoint:
         self._held_bytes += size
 
     def _sent(self, peer: bytes, frames: List[bytes]) -> bool:
+        door = next((door for door in self.doors if door.number == peer[0]), None)
+        if door is None:
+            self.dispatcher.peer_gone(peer)
+            return True
         try:
-            self.socket.send_multipart([peer, *frames], zmq.NOBLOCK)
+            door.socket.send_multipart([peer[1:], *frames], zmq.NOBLOCK)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -157,6 +244,22 @@ def _user_id(frame: zmq.Frame) -> str:
         return ""
 
 
+class OwnKeys:
+    """What handlers may do about the node's own key, from any thread."""
+
+    def __init__(self, loop: "Loop", endpoint: Endpoint, keys: NodeKeys) -> None:
+        self.keys, self._loop, self._endpoint = keys, loop, endpoint
+
+    def serve(self, pair: Pair) -> None:
+        self._loop.do(lambda: self._endpoint.open_door(pair))
+
+    def retire_others(self, public: str) -> None:
+        self._loop.do(lambda: self._endpoint.retire_others(public))
+
+    def withdraw(self) -> None:
+        self._loop.do(self._endpoint.withdraw)
+
+
 class Loop:
     """Serves endpoints until `stop`. `on_tick` is called about once a second, from the loop itself."""
 
@@ -175,6 +278,7 @@ class Loop:
         self._wake_lock = threading.RLock()
         self._epoll = select.epoll()
         self._by_fd: Dict[int, Endpoint] = {}
+        self._jobs: Deque[Callable[[], None]] = deque()
         self._hot: Dict[Endpoint, None] = {}
         self._held: Dict[Endpoint, None] = {}
         self._next_tick_s = 0.0
@@ -182,14 +286,43 @@ class Loop:
         for fd in (self._zap.getsockopt(zmq.FD), self._wake_read):
             self._epoll.register(fd, select.EPOLLIN)
 
-    def add(self, agent: Agent, listen: str, secret: str, public: str) -> Endpoint:
-        """Bind one agent's socket. Raises zmq.ZMQError where the address cannot be had."""
-        endpoint = Endpoint(self, agent, listen, secret, public)
-        fd = endpoint.socket.getsockopt(zmq.FD)
+    def add(self, agent: Agent, listen: str, secret: str, public: str, keys: Optional[NodeKeys] = None) -> Endpoint:
+        """Open one agent's port. Raises OSError where the address cannot be had. With `keys` its own key can be changed."""
+        endpoint = Endpoint(self, agent, listen, Pair(public, secret))
+        agent.own_keys = OwnKeys(self, endpoint, keys) if keys else None
+        self.watch(endpoint.doors[0].fd, endpoint)
+        return endpoint
+
+    def watch(self, fd: int, endpoint: Endpoint) -> None:
         self._by_fd[fd] = endpoint
         self._epoll.register(fd, select.EPOLLIN)
         self._hot[endpoint] = None
-        return endpoint
+
+    def unwatch(self, fd: int) -> None:
+        del self._by_fd[fd]
+        self._epoll.unregister(fd)
+
+    @property
+    def endpoints(self) -> List[Endpoint]:
+        return list(dict.fromkeys(self._by_fd.values()))
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Have the loop's thread do it, and raise what it raised. Not from that thread. Raises TimeoutError when the loop hangs."""
+        done, failed = threading.Event(), []
+
+        def attempt() -> None:
+            try:
+                job()
+            except Exception as fault:  # noqa: BLE001 - raised again where it was asked for
+                failed.append(fault)
+            done.set()
+
+        self._jobs.append(attempt)
+        self._wake()
+        if not done.wait(JOB_S):
+            raise TimeoutError("the agent's loop is busy")
+        if failed:
+            raise failed[0]
 
     def post(self, endpoint: Endpoint, peer: bytes, frames: List[bytes]) -> None:
         """Send from any thread: the loop's own does it. After `close` nothing is sent any more."""
@@ -208,10 +341,10 @@ class Loop:
             self.step(TICK_S)
 
     def close(self) -> None:
-        for endpoint in self._by_fd.values():
+        for endpoint in self.endpoints:
             endpoint.dispatcher.close()
             endpoint.agent.close()
-            endpoint.socket.close(0)
+            endpoint.close()
         self._zap.close(0)
         self._epoll.close()
         with self._wake_lock:
@@ -230,13 +363,16 @@ class Loop:
                 self._hot[endpoint] = None
             elif fd == self._wake_read:
                 self._take_posted()
+        while self._jobs:
+            self._jobs.popleft()()
         self._answer_zap()
         self._serve(list(self._hot))
         self._retry()
         now = time.monotonic()
         if now >= self._next_tick_s:
             self._next_tick_s = now + TICK_S
-            for endpoint in self._by_fd.values():
+            for endpoint in self.endpoints:
+                endpoint.close_due(now)
                 endpoint.dispatcher.tick()
                 self._hot[endpoint] = None
             self.on_tick()
@@ -276,7 +412,7 @@ class Loop:
             self._zap.send_multipart(zap.answer(request, self._admitted, z85.encode))
 
     def _admitted(self, key: str) -> bool:
-        return any(endpoint.agent.admins.role(key) for endpoint in self._by_fd.values())
+        return any(endpoint.agent.admins.role(key) for endpoint in self.endpoints)
 
     def _wake(self) -> None:
         """Under a lock that `close` takes: its descriptor's number may be another file's by then."""

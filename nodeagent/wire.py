@@ -18,6 +18,7 @@ from typing import Any, Mapping, Optional, Tuple, Type
 
 from nodeagent.codec import MAX_INT, BadMessage, T, dumps, from_plain, loads, shown, to_plain
 from nodeagent.domains import Page, WildDomain, fitting
+from nodeagent.keytable import ADMIN, OPERATOR, READER, ROLES, AdminKey, KeysTable, NodeKey
 from nodeagent.messages import (
     CHUNK_BYTES,
     DISK_FORMATS,
@@ -55,13 +56,13 @@ from nodeagent.messages import (
 from nodeagent.pieces import DomainCell, NumaCell, PciDevice
 
 __all__ = [
-    "ADMIN", "BadMessage", "CHUNK_BYTES", "CONSOLE_WINDOW_BYTES", "CachedImage", "CachedImages", "Code", "ConsoleClosed",
+    "ADMIN", "AdminKey", "BadMessage", "CHUNK_BYTES", "CONSOLE_WINDOW_BYTES", "CachedImage", "CachedImages", "Code", "ConsoleClosed",
     "ConsoleLog", "ConsoleLogRead", "ConsoleRef", "DISK_FORMATS", "DiskSpec", "DomainCell", "DomainRef", "DomainSpec", "DomainState",
     "DomainStates", "ERROR", "Failure", "Hello", "ID_CHARS", "IMAGE_WINDOW", "ImageChunk", "ImageOffer", "ImageProgress", "ImageRef",
-    "InventoryRead", "MAX_HEADER_BYTES", "MAX_INT", "MAX_MESSAGE_BYTES", "METHODS", "Method", "Nothing", "NumaCell", "OPERATOR", "PORT",
-    "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES", "Reboot", "Renewal", "Reply", "Report", "Request",
-    "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key", "check_name", "check_sha256", "check_uuid", "decode", "encode",
-    "from_plain", "shown", "to_plain",
+    "InventoryRead", "KeysTable", "MAX_HEADER_BYTES", "MAX_INT", "MAX_MESSAGE_BYTES", "METHODS", "Method", "NodeKey", "Nothing",
+    "NumaCell", "OPERATOR", "PORT", "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES",
+    "Reboot", "Renewal", "Reply", "Report", "Request", "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key",
+    "check_name", "check_sha256", "check_uuid", "decode", "encode", "from_plain", "shown", "to_plain",
     "Page", "WildDomain", "fitting",
 ]
 
@@ -82,10 +83,6 @@ CONSOLE_WINDOW_BYTES = 256 << 10
 
 TEXT_CHARS = 2000
 """An error's message and hint are cut there."""
-
-READER, OPERATOR, ADMIN = "reader", "operator", "admin"
-ROLES = (READER, OPERATOR, ADMIN)
-"""Weakest first: a role may do what the ones before it may."""
 
 
 # ---------------------------------------------------------------- the table
@@ -115,6 +112,11 @@ METHODS: Mapping[str, Method] = {
     "agent.ping":      Method(Nothing,        Nothing,       READER,   False, 2, inline=True),
     "agent.hello":     Method(Nothing,        Hello,         READER,   False, 5, inline=True),
     "lease.renew":     Method(Renewal,        Nothing,       OPERATOR, False, 5, inline=True),
+    "keys.write":      Method(KeysTable,      Nothing,       ADMIN,    True,  10, once=False, key="version"),
+    "keys.next":       Method(Nothing,        NodeKey,       ADMIN,    True,  10, once=False),
+    "keys.serve":      Method(NodeKey,        Nothing,       ADMIN,    True,  20, once=False),
+    "keys.commit":     Method(NodeKey,        Nothing,       ADMIN,    True,  20, once=False),
+    "keys.drop":       Method(Nothing,        Nothing,       ADMIN,    True,  20, once=False),
     "node.prepare":    Method(Prepare,        Nothing,       ADMIN,    True,  60, once=False),
     "node.unprepare":  Method(Nothing,        Nothing,       ADMIN,    True,  60, once=False),
     "inventory.read":  Method(InventoryRead,  Report,        READER,   False, 5),

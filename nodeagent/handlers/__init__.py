@@ -6,7 +6,7 @@ node; a mutation's fence and ledger are done with before the handler runs. A str
 
 from typing import Any, Callable, Mapping, Optional, Tuple
 
-from nodeagent.handlers import agent, console, disk, domain, image, inventory, lease, node, seed
+from nodeagent.handlers import agent, console, disk, domain, image, inventory, keys, lease, node, seed
 
 Handler = Callable[[Any, Any, Optional[bytes]], Tuple[Any, Optional[bytes]]]
 
@@ -14,6 +14,11 @@ HANDLERS: Mapping[str, Handler] = {
     "agent.ping": agent.ping,
     "agent.hello": agent.hello,
     "lease.renew": lease.renew,
+    "keys.write": keys.write,
+    "keys.next": keys.make_next,
+    "keys.serve": keys.serve,
+    "keys.commit": keys.commit,
+    "keys.drop": keys.drop,
     "node.prepare": node.prepare,
     "node.unprepare": node.unprepare,
     "inventory.read": inventory.read,

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nodeagent import wire
+from nodeagent.admins import Table
 from nodeagent.wire import METHODS, Code, DomainRef
 from tests.contract.kit import ISO, Node, until
 
@@ -40,7 +41,8 @@ def test_what_is_late_changes_nothing(fake: Node, method: str, envelope: dict, s
         wire.DomainSpec: fake.spec("0" * 64, server=SERVER), wire.DiskSpec: wire.DiskSpec(SERVER, 1, "0" * 64, 1),
         wire.ImageOffer: wire.ImageOffer("0" * 64, 1, 1, "raw"), wire.ImageChunk: wire.ImageChunk("0" * 64, 0),
         wire.ImageRef: wire.ImageRef("0" * 64), wire.DomainRef: DomainRef(SERVER, 1), wire.Stop: wire.Stop(SERVER, 1),
-        wire.Reboot: wire.Reboot(SERVER, 1)}
+        wire.Reboot: wire.Reboot(SERVER, 1), wire.NodeKey: wire.NodeKey("k" * 40),
+        wire.KeysTable: wire.KeysTable(1, (wire.AdminKey("k" * 40, "alice", wire.ADMIN),))}
     before = sorted(path.name for path in fake.pool.iterdir())
     failure = fake.refusal(method, arguments.get(METHODS[method].args), **{"epoch": 2, **envelope})
     assert failure.code == Code.STALE and says in failure.message
@@ -293,7 +295,7 @@ def test_newer_keys_come_first(fake: Node) -> None:
     failure = fake.refusal("inventory.read", wire.InventoryRead(), admins_version=1)
     assert failure.code == Code.OLD_KEYS and failure.retryable
     fake.ok("agent.hello", admins_version=1)
-    fake.agent.admins.version = 1
+    fake.agent.admins.write(Table(1, fake.agent.admins.current().keys))
     fake.ok("inventory.read", wire.InventoryRead(), admins_version=1)
 
 

@@ -281,10 +281,11 @@ def test_it_tells_the_service_manager(tmp_path: Path) -> None:
 
 
 def test_it_says_why_it_cannot_run(tmp_path: Path) -> None:
-    """Without keys, or with its address taken, it ends with status 1 and one line."""
+    """Without keys, or with its address or its state taken, it ends with status 1 and one line."""
     first = AgentProcess(tmp_path)
-    second = AgentProcess(tmp_path, listen=first.address)
-    assert second.process.wait(20) == 1 and "in use" in second.first_line
+    for changes in ({}, {"state_dir": str(tmp_path / "elsewhere"), "listen": first.address}):
+        second = AgentProcess(tmp_path, **changes)
+        assert second.process.wait(20) == 1 and "in use" in second.first_line
     (tmp_path / "other").mkdir()
     third = AgentProcess(tmp_path / "other", keys_dir=str(tmp_path / "nothing"))
     assert third.process.wait(20) == 1 and "nothing/agent.key" in third.first_line

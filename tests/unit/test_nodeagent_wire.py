@@ -35,6 +35,12 @@ _PIECES = {
     "vcpus": st.just(3), "memory_mb": st.just(6144),
 }
 """Of a server's specification: what can be asked together."""
+_KEYS = st.text(string.ascii_letters + string.digits, min_size=40, max_size=40)
+_NAMED["public_key"] = _KEYS
+_NAMED["role"] = st.sampled_from(wire.ROLES)
+_TABLE = st.dictionaries(_KEYS, st.tuples(_NAMES, _NAMED["role"]), min_size=1, max_size=3).map(
+    lambda keys: tuple(wire.AdminKey(key, *entry) for key, entry in keys.items())).filter(
+    lambda keys: any(key.role == wire.ADMIN for key in keys))
 
 
 def values(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
@@ -43,7 +49,7 @@ def values(kind: Any, name: str = "") -> st.SearchStrategy[Any]:
         return _NAMED[name] if typing.get_origin(kind) is not tuple else st.tuples()
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        pieces = _PIECES if kind is wire.DomainSpec else {}
+        pieces = _PIECES if kind is wire.DomainSpec else {"keys": _TABLE} if kind is wire.KeysTable else {}
         return st.builds(
             kind, **{f.name: pieces[f.name] if f.name in pieces else values(hints[f.name], f.name) for f in dataclasses.fields(kind)})
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
