@@ -39,6 +39,8 @@ class SetNode:
     zone: str | None = None
     shared_disk: str | None = None
     dedicated_cpus: tuple[int, ...] | None = None
+    fencing: Mapping[str, str] | None = None
+    """`method` and its options (novactl.conductor.fences)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,7 @@ class UnsetNode:
     zone: bool = False
     shared_disk: bool = False
     dedicated_cpus: bool = False
+    fencing: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,9 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Chang
             node, traits=tuple(sorted({*node.traits, *change.traits})), labels={**node.labels, **change.labels},
             zone=node.zone if change.zone is None else change.zone,
             shared_disk=node.shared_disk if change.shared_disk is None else change.shared_disk,
-            dedicated_cpus=node.dedicated_cpus if change.dedicated_cpus is None else cpu_text(change.dedicated_cpus))
+            dedicated_cpus=node.dedicated_cpus if change.dedicated_cpus is None else cpu_text(change.dedicated_cpus),
+            fencing=node.fencing if change.fencing is None else change.fencing)
+        _disarm(cluster, node, changed, dry_run)
         if len(changed.traits) > MAX_TRAITS or len(changed.labels) > MAX_LABELS:
             raise UsageError(
                 f"node {node.name} would have more than {MAX_LABELS} labels or {MAX_TRAITS} traits",
@@ -95,7 +100,9 @@ def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Ch
             node, traits=tuple(trait for trait in node.traits if trait not in change.traits),
             labels={key: value for key, value in node.labels.items() if key not in change.labels},
             zone="" if change.zone else node.zone, shared_disk="" if change.shared_disk else node.shared_disk,
-            dedicated_cpus="" if change.dedicated_cpus else node.dedicated_cpus)
+            dedicated_cpus="" if change.dedicated_cpus else node.dedicated_cpus,
+            fencing={} if change.fencing else node.fencing)
+        _disarm(cluster, node, changed, dry_run)
         said = _rewrite(tx, node, changed)
         there = nodes.inventories_of(tx, node.id)
         for name in dict.fromkeys(change.inventories):
@@ -137,6 +144,10 @@ def _check_words(change: SetNode) -> None:
         check_name("label", key)
         if not value or len(value) > MAX_CHARS or not value.isprintable():
             raise UsageError(f"label {key}: {value!r} is not printable text of 1 to {MAX_CHARS} characters")
+    if change.fencing is not None:
+        from novactl.conductor.fences import checked as check_fencing
+
+        check_fencing(change.fencing.get("method", ""), {name: value for name, value in change.fencing.items() if name != "method"})
     if change.dedicated_cpus is not None and not change.dedicated_cpus:
         raise UsageError("--dedicated-cpus names no CPU", hint="node unset NODE --dedicated-cpus shares them all")
 
@@ -158,10 +169,25 @@ def _rewrite(tx: Tx, node: Node, changed: Node) -> list[str]:
         old, new = getattr(node, name), getattr(changed, name)
         if old != new:
             said.append(f"{name.replace('_', ' ')} {old or 'none'} -> {new or 'none'}")
+    if changed.fencing != node.fencing:
+        said.append(f"fencing {_fencing(node)} -> {_fencing(changed)}")
     said += [f"trait {trait}" for trait in changed.traits if trait not in node.traits]
     said += [f"no trait {trait}" for trait in node.traits if trait not in changed.traits]
     said += [f"label {key}={value}" for key, value in changed.labels.items() if node.labels.get(key) != value]
     return said + [f"no label {key}" for key in node.labels if key not in changed.labels]
+
+
+def _fencing(node: Node) -> str:
+    options = " ".join(f"{name}={value}" for name, value in sorted(node.fencing.items()) if name != "method")
+    return f"{node.fencing.get('method', 'none')} {options}".rstrip()
+
+
+def _disarm(cluster: Cluster, node: Node, changed: Node, dry_run: bool) -> None:
+    """A node that fences itself goes on doing so until it is told otherwise: it must hear of it, or its servers would be stopped."""
+    if node.fencing.get("method") == "self" != changed.fencing.get("method") and node.lease_until is not None and not dry_run:
+        from novactl.conductor.ha import disarm
+
+        disarm(cluster, node)
 
 
 def _check_cpus(tx: Tx, node: Node, wanted: Sequence[int]) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import ask, columns
-from novactl.cli.options import DryRun, NodeRef, NodeRefs, Quiet, Yes, live_names, pairs
+from novactl.cli.options import Async, DryRun, NodeRef, NodeRefs, Quiet, Timeout, Yes, duration, live_names, pairs
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
+from novactl.cli.server import begun
 from novactl.cli.session import Session, cluster_of, session_of
 from novactl.cli.setup import checked
 from novactl.cli.targets import each
@@ -151,13 +152,17 @@ def set_(
         metavar="POOL", show_default=False, help="Its disk is this pool, which other nodes have too: counted once.")] = None,
     dedicated_cpus: Annotated[str | None, typer.Option(
         metavar="CPUS", show_default=False, help="Host CPUs kept for servers with CPUs of their own: 2-7 or 2,3,8-11.")] = None,
+    fence: Annotated[str | None, typer.Option(
+        metavar="METHOD", show_default=False, help="How it is switched off: ipmi, redfish, agent, command, ssh or self.")] = None,
+    fence_option: Annotated[list[str], typer.Option(
+        metavar="KEY=VALUE", show_default=False, help="What that needs: ip=, username=, password_file=, ...; may be repeated.")] = [],  # noqa: B006
     dry_run: DryRun = False,
 ) -> Any:
     """Set what of nodes may be claimed, and what is said of them. Servers they have go on, also where less is left than they use.
 
     novactl node set n1 --cpu-ratio 2.5 --reserved-ram 4G
     novactl node set n1 n2 --inventory CUSTOM_GPU=4,max=2 --trait CUSTOM_NVLINK --label rack=r2
-    novactl node set n3 --dedicated-cpus 2-7 --zone rack2
+    novactl node set n1 --fence ipmi --fence-option ip=10.0.9.1 --fence-option username=ops --fence-option password_file=/root/ipmi.n1
     """
     from novactl.api import nodes as api
     from novactl.model.amounts import custom_inventory, ratio_milli
@@ -172,7 +177,7 @@ def set_(
         ratios={name: ratio_milli(text) for name, text in ratios.items() if text is not None},
         reserved={name: amount for name, amount in reserved.items() if amount is not None},
         inventories=tuple(map(custom_inventory, inventory)), traits=tuple(trait), labels=pairs(label), zone=zone, shared_disk=shared_disk,
-        dedicated_cpus=None if dedicated_cpus is None else cpu_list(dedicated_cpus))
+        dedicated_cpus=None if dedicated_cpus is None else cpu_list(dedicated_cpus), fencing=_fencing(fence, fence_option))
     return _changed(session_of(ctx), nodes, lambda cluster, ref: api.set_(cluster, ref, change, dry_run=dry_run))
 
 
@@ -185,6 +190,7 @@ def unset(
     zone: Annotated[bool, typer.Option("--zone", help="It belongs to no zone but those of its aggregates.")] = False,
     shared_disk: Annotated[bool, typer.Option("--shared-disk", help="Its disk is its own.")] = False,
     dedicated_cpus: Annotated[bool, typer.Option("--dedicated-cpus", help="All its CPUs are shared.")] = False,
+    fence: Annotated[bool, typer.Option("--fence", help="There is no way of switching it off.")] = False,
     dry_run: DryRun = False,
 ) -> Any:
     """Take away what `node set` gave. What is not there is no error; what servers claim stays.
@@ -197,8 +203,16 @@ def unset(
 
     change = api.UnsetNode(
         traits=tuple(trait), labels=tuple(label), inventories=tuple(inventory), zone=zone, shared_disk=shared_disk,
-        dedicated_cpus=dedicated_cpus)
+        dedicated_cpus=dedicated_cpus, fencing=fence)
     return _changed(session_of(ctx), nodes, lambda cluster, ref: api.unset(cluster, ref, change, dry_run=dry_run))
+
+
+def _fencing(method: str | None, options: list[str]) -> dict[str, str] | None:
+    if method is None:
+        if options:
+            raise UsageError("--fence-option belongs to a --fence METHOD")
+        return None
+    return {"method": method, **pairs(options)}
 
 
 def _changed(session: Session, refs: list[str], act: Callable[[Any, str], Any]) -> Shown:
@@ -210,6 +224,36 @@ def _changed(session: Session, refs: list[str], act: Callable[[Any, str], Any]) 
         return changed.node
 
     return each(session, refs, one)
+
+
+@NOUN.verb("fence", columns.NODES)
+def fence(
+    ctx: typer.Context, node: NodeRef,
+    by_hand: Annotated[bool, typer.Option(
+        "--i-have-powered-it-off", help="You have made sure yourself that it is off. If it is not, disks are opened twice.")] = False,
+    async_: Async = False, timeout: Timeout = "", yes: Yes = False, quiet: Quiet = False, dry_run: DryRun = False,
+) -> Any:
+    """Make sure that a node runs nothing any more, and start its servers with --ha on other nodes. Asks for its name first.
+
+    novactl node fence n1
+    novactl node fence n1 --i-have-powered-it-off
+    novactl node fence n1 --dry-run
+    """
+    from novactl.api import ha as api
+
+    session = session_of(ctx)
+    if not dry_run:
+        ask.confirm_by_name(session, f"switch node {node} off", node, yes=yes)
+    with watching(session, quiet=quiet) as watch:
+        fenced = api.fence(
+            session.cluster, node, by_hand=by_hand, watch=watch, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout))
+    if isinstance(fenced, str):
+        return begun(fenced)
+    for server in fenced.elsewhere:
+        session.note(f"server {server.name} runs on {server.node_name} now")
+    for name, why in fenced.stayed:
+        session.note(f"server {name} stays: {why}")
+    return Shown(fenced.node)
 
 
 @NOUN.verb("enable", columns.NODES)

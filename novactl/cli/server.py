@@ -188,6 +188,48 @@ def delete(
     return _change(session, servers, api.delete, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout), lost=lost)
 
 
+@NOUN.verb("set", columns.SERVERS)
+def set_(
+    ctx: typer.Context, servers: ServerRefs,
+    ha: Annotated[bool | None, typer.Option(
+        "--ha/--no-ha", show_default=False, help="Started on another node when its own has been fenced.")] = None,
+    dry_run: DryRun = False,
+) -> Any:
+    """Change what is to become of servers.
+
+    novactl server set web1 --ha
+    novactl server set web1 web2 --no-ha
+    """
+    from novactl.api import ha as api
+
+    session = session_of(ctx)
+
+    def one(ref: str) -> Any:
+        server = api.set_server(session.cluster, ref, wants_ha=ha, dry_run=dry_run)
+        for warning in api.warnings_of(session.cluster, server):
+            session.note(f"warning: {warning}")
+        return server
+
+    return each(session, servers, one)
+
+
+@NOUN.verb("evacuate", columns.SERVERS)
+def evacuate(
+    ctx: typer.Context, servers: ServerRefs, async_: Async = False, timeout: Timeout = "", yes: Yes = False, quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> Any:
+    """Start servers of a fenced node on others. A disk that was the node's own is made anew from the image: asks first.
+
+    novactl server evacuate web1
+    novactl server evacuate web1 web2 --yes
+    """
+    from novactl.api import ha as api
+
+    session = session_of(ctx)
+    ask.confirm_act(session, "evacuate", "server", servers, yes=yes or dry_run, destroys=True)
+    return _change(session, servers, api.evacuate, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout))
+
+
 def _change(session: Session, servers: list[str], act: Any, quiet: bool, **how: Any) -> Shown:
     """One api verb on each of the servers, with progress. With --async the operations' ids are the result."""
     with watching(session, quiet=quiet, kind=f"server.{act.__name__}") as watch:

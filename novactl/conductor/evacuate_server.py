@@ -39,7 +39,7 @@ class EvacuateServer(create.CreateServer):
 
 
 def of_server(server: Server, extra: Mapping[str, int], image_format: str, sizes: tuple[int, int], pool: str) -> EvacuateServer:
-    """The record. `extra` is what it holds where it is, by resource class; `sizes` are its image's, of the file and the disk, in bytes."""
+    """The record. `extra` is what it holds where it is, by resource class; `sizes` are its image's in bytes: file, disk."""
     return EvacuateServer(
         server=server.id, name=server.name, vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb,
         image_sha256=server.image_sha256, image_format=image_format, image_size_bytes=sizes[0], image_virtual_size_bytes=sizes[1],

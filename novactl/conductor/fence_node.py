@@ -35,8 +35,8 @@ class FenceNode:
 
 def of_node(node: Node, fencing: Mapping[str, str]) -> FenceNode:
     return FenceNode(
-        node=node.id, name=node.name, state=node.state.value, reason=node.reason, state_since=node.state_since or 0.0, state_by=node.state_by,
-        fencing=fencing)
+        node=node.id, name=node.name, state=node.state.value, reason=node.reason, state_since=node.state_since or 0.0,
+        state_by=node.state_by, fencing=fencing)
 
 
 def hold(run: Run, record: FenceNode) -> FenceNode:
@@ -51,7 +51,8 @@ def let_go(run: Run, record: FenceNode) -> None:
         node = _locked(tx, record)
         if node.state is NodeState.FENCING:
             nodes.update(tx, dataclasses.replace(
-                node, state=NodeState(record.state), reason=record.reason, state_since=record.state_since or None, state_by=record.state_by))
+                node, state=NodeState(record.state), reason=record.reason, state_since=record.state_since or None,
+                state_by=record.state_by))
 
 
 def power_off(run: Run, record: FenceNode) -> FenceNode:

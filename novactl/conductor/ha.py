@@ -63,8 +63,9 @@ def begin_evacuation(cluster: Cluster, tx: Tx, server: Server, *, detached: bool
 def look_after(cluster: Cluster) -> tuple[list[str], list[str]]:
     """(ids of operations begun, which nobody drives yet; what is to be said to an admin)."""
     renew_leases(cluster)
-    begun, said = fence_the_silent(cluster)
-    return [*begun, *evacuate_the_fenced(cluster)], said
+    fencing, said = fence_the_silent(cluster)
+    moving, refused = evacuate_the_fenced(cluster)
+    return [*fencing, *(operation.id for operation in moving)], [*said, *refused.values()]
 
 
 def renew_leases(cluster: Cluster) -> None:
@@ -85,6 +86,12 @@ def renew_leases(cluster: Cluster) -> None:
         until_s = hello.body.boottime_s + fences.NODE_LEASE_S
         renewal = wire.Renewal(hello.body.boot_id, until_s, fences.self_fence_s(node.fencing))
         cluster.agents.fan_out([node], "lease.renew", renewal, timeout_s=2.0)
+
+
+def disarm(cluster: Cluster, node: Node) -> None:
+    """Its agent stops no servers by itself any more. Raises Unreachable, AgentRefused."""
+    hello = cluster.agents.call(node, "agent.hello").body
+    cluster.agents.call(node, "lease.renew", wire.Renewal(hello.boot_id, hello.boottime_s, 0.0))
 
 
 def fence_the_silent(cluster: Cluster) -> tuple[list[str], list[str]]:
@@ -115,21 +122,27 @@ def fence_the_silent(cluster: Cluster) -> tuple[list[str], list[str]]:
     return begun, said
 
 
-def evacuate_the_fenced(cluster: Cluster, *, only: Sequence[str] | None = None) -> list[str]:
-    """Begin the evacuation of every running server with `ha` on fenced nodes (or `only` these): ids of the operations."""
+def evacuate_the_fenced(
+    cluster: Cluster, *, only: Sequence[str] | None = None, detached: bool = True,
+) -> tuple[list[Operation], dict[str, str]]:
+    """Begin the evacuation of every running server with `ha` on fenced nodes (or `only` these): what was begun, and, by the
+    server's id, why the others were not."""
     now = cluster.clock.now()
     with cluster.db.read() as tx:
         lost = [node for node in nodes.all_(tx) if node.state is NodeState.FENCED and (only is None or node.id in only)]
         due = [server for node in lost for server in servers.on_node(tx, node.id)
                if server.ha and server.vm_state is VmState.ACTIVE and not server.operation_id
                and (only is not None or not _lately(tx, server.id, evacuate_server.EVACUATE.kind, now))]
-    begun = []
+    begun, refused = [], {}
     for server in due:
-        with cluster.db.write() as tx:
-            fresh = servers.by_id(tx, server.id)
-            if fresh is not None and fresh.node_id == server.node_id and not operations.open_of(tx, server.id):
-                begun.append(begin_evacuation(cluster, tx, fresh, detached=True).id)
-    return begun
+        try:
+            with cluster.db.write() as tx:
+                fresh = servers.by_id(tx, server.id)
+                if fresh is not None and fresh.node_id == server.node_id and not operations.open_of(tx, server.id):
+                    begun.append(begin_evacuation(cluster, tx, fresh, detached=detached))
+        except Conflict as why:
+            refused[server.id] = why.message
+    return begun, refused
 
 
 def _lately(tx: Tx, object_id: str, kind: str, now: float) -> bool:

@@ -16,6 +16,7 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'aggregates.q_add': 'INSERT INTO aggregate_node (aggregate_id, node_id) VALUES (:aggregate_id, :node_id)',
  'aggregates.q_is_member': 'SELECT aggregate_node.node_id FROM aggregate_node WHERE aggregate_node.aggregate_id = :by_id AND '
                            'aggregate_node.node_id = :by_node_id',
+ 'aggregates.q_lock': 'SELECT aggregate.id FROM aggregate WHERE aggregate.id = :by_id',
  'aggregates.q_members': 'SELECT aggregate_node.node_id FROM aggregate_node WHERE aggregate_node.aggregate_id = :by_id ORDER '
                          'BY aggregate_node.node_id',
  'aggregates.q_memberships': 'SELECT aggregate_node.node_id, aggregate.id, aggregate.name, aggregate.metadata, '
@@ -477,6 +478,7 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                           'server.node_id = :by_node_id AND operation.ended_at IS NULL',
  'servers.q_gone': 'UPDATE server SET live_name=:new_live_name, node_id=:new_node_id, deleted_at=:new_deleted_at WHERE '
                    'server.id = :by_id',
+ 'servers.q_ha': 'UPDATE server SET ha=:new_ha WHERE server.id = :by_id',
  'servers.q_launched': 'UPDATE server SET launched_at=:new_launched_at WHERE server.id = :by_id AND server.launched_at IS NULL',
  'servers.q_list': "SELECT server.id, server.name, server.vm_state, server.task_state, coalesce(node.name, '') AS coalesce_1, "
                    'server.flavor_name, server.image_name, server.addresses, server.created_at FROM server LEFT OUTER JOIN '

@@ -100,6 +100,11 @@ def q_place(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_ha(sa: Any, t: Any) -> Any:
+    return updates(sa, t.server, "ha").where(t.server.c.id == sa.bindparam("by_id"))
+
+
+@statement
 def q_launched(sa: Any, t: Any) -> Any:
     return updates(sa, t.server, "launched_at").where(t.server.c.id == sa.bindparam("by_id"), t.server.c.launched_at.is_(None))
 
@@ -177,6 +182,10 @@ def move_state(tx: Tx, server: Server, state: ServerState, *, operation_id: str,
 def place(tx: Tx, server_id: str, node_id: str, epoch: int, at: float) -> None:
     """Put the server on `node_id` ("" for nowhere) with its new epoch."""
     tx.run(q_place, by_id=server_id, new_node_id=node_id or None, new_epoch=epoch, new_updated_at=at)
+
+
+def set_ha(tx: Tx, server_id: str, ha: bool) -> None:
+    tx.run(q_ha, by_id=server_id, new_ha=int(ha))
 
 
 def launched(tx: Tx, server_id: str, at: float) -> None:

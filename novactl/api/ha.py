@@ -1,0 +1,148 @@
+"""Fencing nodes, and starting the servers of fenced ones elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from novactl.api.node_views import NodeShown, shown
+from novactl.api.resolve import resolve
+from novactl.api.trial import changing
+from novactl.api.waiting import Begun, run_all
+from novactl.cluster import Cluster
+from novactl.conductor import evacuate_server, fence_node, ha
+from novactl.conductor.history import note_on
+from novactl.conductor.progress import Watch
+from novactl.conductor.saga import busy
+from novactl.db import nodes, operations, servers
+from novactl.errors import AgentRefused, Conflict, NovaError, Unreachable, UsageError
+from novactl.model.node import Node, NodeState
+from novactl.model.operation import Operation
+from novactl.model.server import Server
+from novactl.states import VmState
+
+
+@dataclass(frozen=True)
+class Fenced:
+    """The node as it is now; `elsewhere` are its servers that run on another node now, `stayed` those that do not (name -> why)."""
+
+    node: NodeShown
+    elsewhere: tuple[Server, ...] = ()
+    stayed: tuple[tuple[str, str], ...] = ()
+
+
+def fence(
+    cluster: Cluster, ref: str, *, by_hand: bool = False, watch: Watch | None = None, dry_run: bool = False, wait: bool = True,
+    timeout_s: float | None = None,
+) -> Fenced | str:
+    """Make sure that a node runs nothing, and start its servers with `ha` elsewhere. `by_hand`: the caller has powered it off.
+
+    Raises Conflict where there is no way of fencing it, or it answers although it is said to be off; FencingFailed; Busy. With
+    `wait=False` the operation's id.
+    """
+    node = _node(cluster, ref)
+    fencing = {} if by_hand else dict(node.fencing)
+    if not by_hand and not fencing:
+        raise Conflict(
+            f"node {node.name} has no way of being fenced: nothing of it is started elsewhere",
+            hint=f"novactl node set {node.name} --fence METHOD …, or, once you have powered it off,",
+            command=f"novactl node fence {node.name} --i-have-powered-it-off")
+    if by_hand:
+        _refuse_living(cluster, node)
+    if dry_run:
+        with cluster.db.read() as tx:
+            return Fenced(shown(cluster, tx, node), stayed=tuple(_due(node, servers.on_node(tx, node.id))))
+    if node.state is not NodeState.FENCED:
+        with cluster.db.write() as tx:
+            for other in operations.open_of(tx, node.id):
+                raise busy(cluster, other)
+            operation = ha.begin_fencing(cluster, tx, nodes.by_id(tx, node.id) or node, fencing, detached=not wait)
+        run_all(cluster, [Begun(fence_node.FENCE, operation)], watch, wait=wait, timeout_s=timeout_s)
+        if not wait:
+            return operation.id
+    return _evacuated(cluster, node, watch, timeout_s)
+
+
+def _due(node: Node, found: tuple[Server, ...]) -> list[tuple[str, str]]:
+    return [(server.name, "would be started elsewhere" if server.ha and server.vm_state is VmState.ACTIVE else _why_not(server))
+            for server in found]
+
+
+def _why_not(server: Server) -> str:
+    return f"it is {server.status}" if server.ha else "not asked for: novactl server set NAME --ha, or novactl server evacuate NAME"
+
+
+def _evacuated(cluster: Cluster, node: Node, watch: Watch | None, timeout_s: float | None) -> Fenced:
+    """Why a server stayed is in its fault: one that fails does not stop the others, nor make the node less fenced."""
+    begun, refused = ha.evacuate_the_fenced(cluster, only=[node.id], detached=False)
+    if begun:
+        with contextlib.suppress(NovaError):
+            run_all(cluster, [Begun(evacuate_server.EVACUATE, one) for one in begun], watch, wait=True, timeout_s=timeout_s)
+    with cluster.db.read() as tx:
+        moved = [found for one in begun if (found := servers.by_id(tx, one.object_id)) and found.node_id != node.id]
+        left = servers.on_node(tx, node.id)
+        view = shown(cluster, tx, nodes.by_id(tx, node.id) or node)
+    return Fenced(view, tuple(moved), tuple((one.name, refused.get(one.id) or one.fault or _why_not(one)) for one in left))
+
+
+def evacuate(
+    cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True, timeout_s: float | None = None,
+) -> Server | str:
+    """Start a server of a fenced node elsewhere. Raises Conflict while its node is not fenced, NoValidHost, Busy."""
+    with cluster.db.read() as tx:
+        server: Server = resolve(tx, "server", servers, ref)
+    begun: list[Operation] = []
+    with changing(cluster, dry_run=dry_run) as tx:
+        for other in operations.open_of(tx, server.id):
+            raise busy(cluster, other)
+        begun.append(ha.begin_evacuation(cluster, tx, servers.by_id(tx, server.id) or server, detached=not wait))
+    if dry_run:
+        return server
+    run_all(cluster, [Begun(evacuate_server.EVACUATE, begun[0])], watch, wait=wait, timeout_s=timeout_s)
+    with cluster.db.read() as tx:
+        return (servers.by_id(tx, server.id) or server) if wait else begun[0].id
+
+
+def set_server(cluster: Cluster, ref: str, *, wants_ha: bool | None = None, dry_run: bool = False) -> Server:
+    """Whether it is started elsewhere when its node has been fenced; None stays. Raises UsageError where there is nothing to set."""
+    if wants_ha is None:
+        raise UsageError("nothing to set", hint="--ha or --no-ha")
+    with changing(cluster, dry_run=dry_run) as tx:
+        server: Server = resolve(tx, "server", servers, ref)
+        if server.ha != wants_ha:
+            servers.set_ha(tx, server.id, wants_ha)
+            note_on(cluster, tx, server, "set", f"ha {'on' if wants_ha else 'off'}")
+        return servers.by_id(tx, server.id) or server
+
+
+def warnings_of(cluster: Cluster, server: Server) -> tuple[str, ...]:
+    """What whoever sets `ha` should know of this server."""
+    with cluster.db.read() as tx:
+        node = nodes.by_id(tx, server.node_id)
+    if not server.ha or node is None:
+        return ()
+    said = []
+    if not node.shared_disk:
+        said.append(f"the disk of server {server.name} is node {node.name}'s own: elsewhere it begins with a new one, from its image")
+    if not node.fencing:
+        said.append(f"node {node.name} has no way of being fenced: nothing is started elsewhere until it is fenced by hand")
+    return tuple(said)
+
+
+def _refuse_living(cluster: Cluster, node: Node) -> None:
+    try:
+        cluster.agents.call(node, "agent.ping")
+    except Unreachable:
+        return
+    except AgentRefused:
+        pass
+    raise Conflict(f"node {node.name} answers: it has not been powered off", command=f"novactl node show {node.name}")
+
+
+def _node(cluster: Cluster, ref: str) -> Node:
+    with cluster.db.read() as tx:
+        found: Any = resolve(tx, "node", nodes, ref)
+    if found.state not in (NodeState.ENABLED, NodeState.DISABLED, NodeState.FENCED):
+        raise Conflict(f"node {found.name} is {found.state.value}", command="novactl operation list")
+    return found

@@ -1,0 +1,257 @@
+"""A node is fenced, by whatever way, or it is not; only then are its servers started elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from novactl.api import ha as api
+from novactl.api import nodes as nodes_api
+from novactl.api import servers as servers_api
+from novactl.conductor import fences, ha
+from novactl.conductor.recover import recover
+from novactl.db import nodes, operations, placement
+from novactl.errors import Conflict, FencingFailed, NoValidHost, UsageError
+from novactl.model.node import NodeState
+from tests.world import World, small_world
+
+SWITCH = """#!/bin/sh
+# A power switch as fence agents are: options on standard input, status 0 is on, 2 is off.
+options=$(cat)
+echo "$options" | sed 's/^/said: /' >> {log}
+case "$options" in *action=off*) {off} ;; *action=status*) exit {status} ;; esac
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with small_world(tmp_path, count=3) as made:
+        yield made
+
+
+def switch(folder: Path, monkeypatch: pytest.MonkeyPatch, *, off: str = "exit 0", status: int = 2, name: str = "fence_ipmilan") -> Path:
+    """A fence agent of that name first on PATH; the file that it writes down what it was told."""
+    programs = folder / "programs"
+    programs.mkdir()
+    log = folder / "switch.log"
+    (programs / name).write_text(SWITCH.format(log=log, off=off, status=status))
+    (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    return log
+
+
+def server_on(world: World, node: str, name: str = "web", *, wants_ha: bool = True) -> str:
+    made = servers_api.create(world.cluster, servers_api.CreateServer(name=name, flavor="small", image="guest", node=node))
+    if wants_ha:
+        api.set_server(world.cluster, name, wants_ha=True)
+    return made.servers[0].id
+
+
+def power_cut(world: World, name: str) -> None:
+    """The host is dead: its agent answers nobody, its guests are gone."""
+    agent = world.agents[name]
+    for state in agent.driver.states()[0]:
+        agent.driver.destroy(state.server)
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, name)
+        assert node is not None
+        nodes.silent(tx, node.id, world.cluster.clock.now() - 1000)
+    world.endpoints[name].dispatcher.receive = lambda peer, key, frames: None  # type: ignore[method-assign]
+
+
+def state_of(world: World, name: str) -> NodeState:
+    with world.cluster.db.read() as tx:
+        node = nodes.by_name(tx, name)
+    assert node is not None
+    return node.state
+
+
+def test_a_power_switch_says_that_the_node_is_off(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fence agent is told by standard input, its password from a file; the server runs elsewhere with the next epoch."""
+    log = switch(tmp_path, monkeypatch)
+    secret = tmp_path / "ipmi.secret"
+    secret.write_text("hunter2\n")
+    secret.chmod(0o600)
+    server = server_on(world, "n1")
+    fencing = {"method": "ipmi", "ip": "10.0.9.1", "username": "ops", "password_file": str(secret)}
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing=fencing))
+    power_cut(world, "n1")
+    fenced = api.fence(world.cluster, "n1")
+    assert not isinstance(fenced, str)
+    assert (fenced.node.status, [one.name for one in fenced.elsewhere], fenced.stayed) == ("fenced", ["web"], ())
+    said = log.read_text()
+    assert "said: ip=10.0.9.1" in said and "said: passwd=hunter2" in said and "said: lanplus=1" in said and "password_file" not in said
+    moved = servers_api.show(world.cluster, "web")
+    assert moved.node_name in ("n2", "n3") and moved.epoch == 2 and moved.status == "ACTIVE"
+    assert world.domains()[server] == "RUNNING"
+    with world.cluster.db.read() as tx:
+        assert {claim.node_id for claim in placement.all_(tx)} == {moved.node_id}
+        assert nodes.row_of(tx, fenced.node.id).servers == 0  # type: ignore[union-attr]
+        assert "hunter2" not in str(operations.recent(tx, ended=True))
+
+
+@pytest.mark.parametrize(("how", "says"), [
+    ({"off": "echo no such user >&2; exit 1"}, "no such user"), ({"status": 0}, "does not say that it is off"),
+])
+def test_what_is_not_off_is_not_fenced(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict, says: str,
+) -> None:
+    """A switch that fails, or goes on saying that the node is on: nothing is started elsewhere, and the node is as it was."""
+    switch(tmp_path, monkeypatch, **how)
+    monkeypatch.setattr(fences, "TOOL_S", 0.5)
+    server_on(world, "n1")
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "ipmi", "ip": "10.0.9.1"}))
+    with pytest.raises(FencingFailed, match=says):
+        api.fence(world.cluster, "n1")
+    assert state_of(world, "n1") is NodeState.ENABLED
+    assert servers_api.show(world.cluster, "web").node_name == "n1"
+    with pytest.raises(Conflict, match="node n1 is not fenced"):
+        api.evacuate(world.cluster, "web")
+
+
+def test_without_a_way_of_fencing_nothing_is_started_elsewhere(world: World) -> None:
+    """And it says so, to who asks and to the conductor's log."""
+    server_on(world, "n1")
+    power_cut(world, "n1")
+    with pytest.raises(Conflict, match="no way of being fenced") as refused:
+        api.fence(world.cluster, "n1")
+    assert refused.value.command == "novactl node fence n1 --i-have-powered-it-off"
+    begun, said = ha.look_after(world.cluster)
+    assert begun == [] and "no way of being fenced" in said[0]
+    fenced = api.fence(world.cluster, "n1", by_hand=True)
+    assert not isinstance(fenced, str) and len(fenced.elsewhere) == 1
+    assert "says that it has been powered off" in fenced.node.reason
+
+
+def test_a_node_that_answers_has_not_been_powered_off(world: World) -> None:
+    with pytest.raises(Conflict, match="node n1 answers"):
+        api.fence(world.cluster, "n1", by_hand=True)
+    assert state_of(world, "n1") is NodeState.ENABLED
+
+
+def test_only_those_that_asked_for_it(world: World) -> None:
+    """Without --ha a server stays with its fenced node, until it is evacuated by name."""
+    server_on(world, "n1", "kept", wants_ha=False)
+    power_cut(world, "n1")
+    fenced = api.fence(world.cluster, "n1", by_hand=True)
+    assert not isinstance(fenced, str)
+    assert fenced.elsewhere == () and [name for name, _ in fenced.stayed] == ["kept"]
+    moved = api.evacuate(world.cluster, "kept")
+    assert not isinstance(moved, str) and moved.node_name in ("n2", "n3")
+
+
+def test_the_conductor_fences_and_restarts(world: World) -> None:
+    """A silent node with --ha servers is fenced by its command, and its servers run elsewhere, without anybody asking."""
+    server = server_on(world, "n1")
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "command", "command": "/bin/true"}))
+    power_cut(world, "n1")
+    for _ in range(2):
+        begun, _said = ha.look_after(world.cluster)
+        assert len(begun) == 1
+        for id_ in begun:
+            drive(world, id_)
+    moved = servers_api.show(world.cluster, "web")
+    assert moved.node_name in ("n2", "n3") and world.domains()[server] == "RUNNING"
+    assert ha.look_after(world.cluster) == ([], [])
+
+
+def drive(world: World, operation_id: str) -> None:
+    from novactl.api import operations as operations_api
+
+    operations_api.resume(world.cluster, [operation_id])
+
+
+def test_when_most_nodes_are_silent_none_is_fenced(world: World) -> None:
+    """Then rather this machine is cut off."""
+    for name in ("n1", "n2"):
+        server_on(world, name, f"on-{name}")
+        nodes_api.set_(world.cluster, name, nodes_api.SetNode(fencing={"method": "command", "command": "/bin/true"}))
+    for name in ("n1", "n2"):
+        power_cut(world, name)
+    begun, said = ha.look_after(world.cluster)
+    assert begun == [] and said == ["2 of 3 nodes are silent: rather this machine is cut off, and none is fenced"]
+
+
+def test_a_server_that_fits_nowhere_stays_and_is_what_it_was(world: World) -> None:
+    """The way back is a rename: its claim, its epoch and its node are as they were."""
+    server = server_on(world, "n1")
+    for name in ("n2", "n3"):
+        nodes_api.disable(world.cluster, name)
+    power_cut(world, "n1")
+    with world.cluster.db.read() as tx:
+        before = placement.all_(tx)
+    fenced = api.fence(world.cluster, "n1", by_hand=True)
+    assert not isinstance(fenced, str)
+    assert fenced.elsewhere == () and "could not be started elsewhere" in fenced.stayed[0][1]
+    with world.cluster.db.read() as tx:
+        assert placement.all_(tx) == before
+    with pytest.raises(NoValidHost):
+        api.evacuate(world.cluster, "web")
+    stayed = servers_api.show(world.cluster, "web", refresh=False)
+    assert (stayed.node_name, stayed.epoch, stayed.operation_id) == ("n1", 1, "")
+    assert server not in {id_ for id_, power in world.domains().items() if power == "RUNNING"}
+
+
+def test_a_fencing_whose_process_died_is_taken_back(world: World) -> None:
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None
+        operation = ha.begin_fencing(world.cluster, tx, node, {"method": "command", "command": "/bin/true"}, detached=False)
+    world.abandon(operation)
+    recover(world.cluster)
+    assert state_of(world, "n1") is NodeState.ENABLED
+
+
+@pytest.mark.parametrize(("fencing", "says"), [
+    ({"method": "prayer"}, "is not a way of fencing"),
+    ({"method": "ipmi"}, "needs ip"),
+    ({"method": "ipmi", "ip": "x", "colour": "red"}, "knows no option 'colour'"),
+    ({"method": "agent", "program": "rm -rf"}, "not the name of a fence agent"),
+    ({"method": "command", "command": "relative"}, "must be an absolute path"),
+    ({"method": "agent", "program": "fence_apc", "passwd": "x"}, "a password is not stored"),
+    ({"method": "self", "self_fence_s": "soon"}, "must be 5 to 3600"),
+])
+def test_what_cannot_fence_is_refused(world: World, fencing: dict, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing=fencing))
+
+
+def test_a_node_fences_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Renewed, it runs on; without a lease its agent stops every server, and then they are started elsewhere."""
+    monkeypatch.setattr(fences, "NODE_LEASE_S", 1.0)
+    monkeypatch.setattr(fences, "MARGIN_S", 1.0)
+    server = server_on(world, "n1")
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "self", "self_fence_s": "5"}))
+    with pytest.raises(FencingFailed, match="never been given a lease"):
+        api.fence(world.cluster, "n1")
+    ha.renew_leases(world.cluster)
+    agent = world.agents["n1"]
+    assert agent.self_fence.self_fence_s == 5 and not agent.self_fence.is_due()
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while agent.driver.run_id(server):
+            time.sleep(0.05)
+        stopped.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    began = time.monotonic()
+    fenced = api.fence(world.cluster, "n1")
+    assert stopped.is_set() and time.monotonic() - began >= 7
+    assert not isinstance(fenced, str) and [one.name for one in fenced.elsewhere] == ["web"]
+    assert agent.report(0).fencings == 1
+    ha.renew_leases(world.cluster)                            # a fenced node gets none
+    assert agent.self_fence.is_due() is False and agent.clock.boottime_s() > agent.self_fence.until_s
+
+
+def test_a_node_that_is_to_fence_itself_no_more_hears_of_it(world: World) -> None:
+    server_on(world, "n1")
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "self"}))
+    ha.renew_leases(world.cluster)
+    nodes_api.unset(world.cluster, "n1", nodes_api.UnsetNode(fencing=True))
+    assert world.agents["n1"].self_fence.self_fence_s == 0
+    assert not world.agents["n1"].self_fence.is_due()
