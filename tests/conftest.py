@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests import postgres
+from tests import databases
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,5 +20,5 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Each process of the suite has its own."""
-    postgres.stop()
+    """Each process of the suite has its own servers."""
+    databases.stop()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -22,54 +19,43 @@ def programs() -> Path:
     return found[-1].parent
 
 
-@contextmanager
-def server(*, durable: bool = False) -> Iterator[str]:
-    """The SQLAlchemy URL of an empty database, which is gone afterwards.
+class Server:
+    """`durable`: a commit waits for the disk."""
 
-    All databases of one process are on one server, which `stop` ends; with `durable`, where a commit waits for the disk, it is one
-    of its own.
-    """
-    if durable:
-        with contextlib.closing(_Server(durable=True)) as own:
-            yield own.create()
-        return
-    if not _running:
-        atexit.register(stop)                                 # also where no test runner ends it
-        _running.append(_Server(durable=False))
-    shared = _running[0]
-    url = shared.create()
-    try:
-        yield url
-    finally:
-        shared.drop(url)
-
-
-def stop() -> None:
-    """End this process's server, if there is one."""
-    while _running:
-        _running.pop().close()
-
-
-class _Server:
-    def __init__(self, *, durable: bool) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="novactl-pg-", dir="/tmp"))
         self._user = pwd.getpwnam("postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name)
         self._bin, self._data, self._made = programs(), self._folder / "data", itertools.count(1)
+        self._options = f"-k {self._folder} -c listen_addresses='' -c fsync={'on' if durable else 'off'} -c max_connections=200"
         os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        options = f"-k {self._folder} -c listen_addresses='' -c fsync={'on' if durable else 'off'} -c max_connections=200"
         try:
             self._run("initdb", "-D", self._data, "-A", "trust", "-U", "novactl", "--no-sync")
-            self._run("pg_ctl", "-D", self._data, "-o", options, "-l", self._folder / "log", "-w", "start")
+            self.start()
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
 
+    def start(self) -> None:
+        self._run("pg_ctl", "-D", self._data, "-o", self._options, "-l", self._folder / "log", "-w", "start")
+
+    def kill(self) -> None:
+        """As if the machine had lost its power: nothing is said to those who are connected."""
+        everyone = [int((self._data / "postmaster.pid").read_text().splitlines()[0])]
+        for pid in everyone:                                  # its children have no other children
+            everyone += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        for pid in everyone:
+            os.kill(pid, signal.SIGKILL)
+        while any(Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in everyone):
+            pass
+
     def create(self) -> str:
+        """The URL of a new, empty database."""
         name = f"novactl{next(self._made)}"
         self._run("createdb", "-h", self._folder, "-U", "novactl", name)
         return f"postgresql+psycopg://novactl@/{name}?host={self._folder}"
 
     def drop(self, url: str) -> None:
+        """Whoever is still connected is cut off."""
         name = url.partition("@/")[2].partition("?")[0]
         self._run("dropdb", "--force", "-h", self._folder, "-U", "novactl", name)
 
@@ -83,6 +69,3 @@ class _Server:
         subprocess.run(
             [str(self._bin / program), *map(str, argv)], check=True, user=self._user.pw_uid, group=self._user.pw_gid, cwd=self._folder,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-
-_running: list[_Server] = []

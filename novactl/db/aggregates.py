@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from novactl.db.derived import reshape
+from novactl.db.derived import lock, reshape
 from novactl.db.named import Named
 from novactl.db.statements import Row, Tx, from_json, statement, to_json, updates
 from novactl.model.aggregate import Aggregate
@@ -39,6 +39,12 @@ def q_members(sa: Any, t: Any) -> Any:
 def q_is_member(sa: Any, t: Any) -> Any:
     m = t.aggregate_node.c
     return sa.select(m.node_id).where(m.aggregate_id == sa.bindparam("by_id"), m.node_id == sa.bindparam("by_node_id"))
+
+
+@statement
+def q_lock(sa: Any, t: Any) -> Any:
+    """Before its nodes: MariaDB locks the rows that a membership refers to when it is written, and no more than to read them."""
+    return sa.select(t.aggregate.c.id).where(t.aggregate.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
 
 
 @statement
@@ -80,6 +86,8 @@ def members(tx: Tx, aggregate_id: str) -> list[str]:
 
 def add_node(tx: Tx, aggregate_id: str, node_id: str) -> bool:
     """False when it is in it already."""
+    tx.one(q_lock, by_id=aggregate_id)
+    lock(tx, node_id)
     if tx.one(q_is_member, by_id=aggregate_id, by_node_id=node_id) is not None:
         return False
     tx.run(q_add, aggregate_id=aggregate_id, node_id=node_id)
@@ -89,6 +97,8 @@ def add_node(tx: Tx, aggregate_id: str, node_id: str) -> bool:
 
 def remove_node(tx: Tx, aggregate_id: str, node_id: str) -> bool:
     """False when it was not in it."""
+    tx.one(q_lock, by_id=aggregate_id)
+    lock(tx, node_id)
     if not tx.run(q_remove, by_id=aggregate_id, by_node_id=node_id):
         return False
     reshape(tx, [node_id])

@@ -287,6 +287,11 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
                    "labels=:new_labels, traits=:new_traits, dedicated_cpus=:new_dedicated_cpus, report_key='', "
                    'state_since=:new_state_since, state_by=:new_state_by, next_public_key=:new_next_public_key, '
                    'fenced_at=:new_fenced_at WHERE node.id = :by_id',
+ 'notices.q_admins': 'SELECT admin_key.public_key FROM admin_key WHERE admin_key.revoked_at IS NULL',
+ 'notices.q_after': 'SELECT event.id, event.at, event.object_kind, event.object_id, event.object_name, event.operation_id, '
+                    'event.event, event.actor, event.detail, event.reason FROM event WHERE event.id > :by_id ORDER BY event.id '
+                    'LIMIT :limit OFFSET 0',
+ 'notices.q_newest': 'SELECT coalesce(max(event.id), 0) AS coalesce_1 FROM event',
  'operations.q_by_id': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                        'operation.open_object_id, operation.object_name, operation.state, operation.epoch, operation.attempt, '
                        'operation.owner, operation.lease_until, operation.actor, operation.record, operation.error, '
@@ -411,6 +416,17 @@ SQLITE = {'aggregates.all': 'SELECT aggregate.id, aggregate.name, aggregate.meta
  'quotas.q_rows': 'SELECT quota.resource, quota.max_amount FROM quota WHERE quota.project_id = :by_project_id',
  'quotas.q_update': 'UPDATE quota SET max_amount=:new_max_amount WHERE quota.project_id = :by_project_id AND quota.resource = '
                     ':by_resource',
+ 'retention.q_event_delete': 'DELETE FROM event WHERE event.id = :by_id',
+ 'retention.q_events': 'SELECT event.id FROM event WHERE event.at < :by_at ORDER BY event.id LIMIT :limit OFFSET 0',
+ 'retention.q_operation_delete': 'DELETE FROM operation WHERE operation.id = :by_id AND operation.ended_at IS NOT NULL',
+ 'retention.q_operations': 'SELECT operation.id FROM operation WHERE operation.ended_at < :by_ended_at AND (operation.decision '
+                           'IS NULL OR NOT (EXISTS (SELECT * FROM server WHERE server.id = operation.object_id AND '
+                           'server.deleted_at IS NULL))) LIMIT :limit OFFSET 0',
+ 'retention.q_server_delete': 'DELETE FROM server WHERE server.id = :by_id AND server.deleted_at IS NOT NULL',
+ 'retention.q_servers': 'SELECT server.id FROM server WHERE server.deleted_at < :by_deleted_at AND NOT (EXISTS (SELECT * FROM '
+                        'claim WHERE claim.consumer_id = server.id)) LIMIT :limit OFFSET 0',
+ 'retention.q_steps_delete': 'DELETE FROM operation_step WHERE operation_step.operation_id = :by_id',
+ 'retention.q_ticket_delete': 'DELETE FROM ticket WHERE ticket.operation_id = :by_id',
  'server_groups.all': 'SELECT server_group.id, server_group.name, server_group.project_id, server_group.policy, '
                       'server_group.scope, server_group.max_per_domain, server_group.created_at FROM server_group WHERE '
                       'server_group.name IS NOT NULL ORDER BY server_group.name',

@@ -1,4 +1,4 @@
-"""The database by SQLAlchemy: every URL that is not SQLite's."""
+"""The database by SQLAlchemy: PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from novactl.db import meta, schema
-from novactl.db.engine import Database, raced
+from novactl.db import mariadb, meta, schema
+from novactl.db.engine import Database, held, raced
 from novactl.db.refusals import Crossed
 from novactl.db.statements import Row, Statement, Tx
-from novactl.errors import DatabaseFailed
+from novactl.errors import DatabaseFailed, DatabaseLost, DatabaseUnavailable, NovaError, Uncertain
 
 IDLE_S = 1.0
 """A connection unused for so long may have been closed by the other side."""
+CONNECT_S = 10
+DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
 
-
-def _crossed(failed: DBAPIError) -> bool:
-    """A deadlock or a serialization failure: PostgreSQL's SQLSTATE 40001, 40P01; MariaDB's error 1213."""
-    return getattr(failed.orig, "sqlstate", "") in ("40001", "40P01") or (failed.orig is not None and failed.orig.args[:1] == (1213,))
+CROSSED = ("40001", "40P01", 1213)
+"""Serialization failure and deadlock: SQLSTATEs of PostgreSQL, and MariaDB's numbers."""
+HELD = ("55P03", 1205)
+"""A row was waited for as long as may be."""
+FULL = ("53100", 1021, 1114)
 
 
 def _ask_the_idle(engine: sqlalchemy.Engine) -> None:
@@ -45,7 +48,7 @@ def _ask_the_idle(engine: sqlalchemy.Engine) -> None:
 
 class CoreTx:
     def __init__(self, connection: sqlalchemy.Connection, built: dict[str, Any]) -> None:
-        self._connection = connection
+        self.connection = connection
         self._built = built
 
     def _construct(self, query: Statement) -> Any:
@@ -55,65 +58,99 @@ class CoreTx:
         return found
 
     def all(self, query: Statement, **params: Any) -> Sequence[Row]:
-        return self._connection.execute(self._construct(query), params).mappings().all()
+        return self.connection.execute(self._construct(query), params).mappings().all()
 
     def one(self, query: Statement, **params: Any) -> Row | None:
-        return self._connection.execute(self._construct(query), params).mappings().first()
+        return self.connection.execute(self._construct(query), params).mappings().first()
 
     def run(self, query: Statement, **params: Any) -> int:
-        return self._connection.execute(self._construct(query), params).rowcount
+        return self.connection.execute(self._construct(query), params).rowcount
 
     def run_many(self, query: Statement, params: Sequence[Mapping[str, Any]]) -> None:
         if params:
-            self._connection.execute(self._construct(query), list(params))
+            self.connection.execute(self._construct(query), list(params))
 
     def stream(self, query: Statement, **params: Any) -> Iterator[tuple]:
-        return (tuple(row) for row in self._connection.execute(self._construct(query), params))
+        return (tuple(row) for row in self.connection.execute(self._construct(query), params))
 
 
 class CoreDatabase(Database):
-    def __init__(self, url: str) -> None:
-        try:
-            parsed = sqlalchemy.make_url(url)
-            self.engine = sqlalchemy.create_engine(
-                parsed, isolation_level="READ COMMITTED", pool_size=8, max_overflow=24)
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as bad:
-            raise DatabaseFailed(f"database.url: {bad}", hint="for PostgreSQL: pip install 'novactl[postgres]'") from None
+    def __init__(self, url: str, busy_timeout_s: float = 60.0) -> None:
+        self.busy_timeout_s = busy_timeout_s
+        self.engine, self.where = connecting(url, busy_timeout_s)
         _ask_the_idle(self.engine)
-        self.where = parsed.render_as_string(hide_password=True)
         self._built: dict[str, Any] = {}
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[sqlalchemy.Connection]:
+    def _transaction(self, *, writes: bool) -> Iterator[CoreTx]:
+        connected = committing = False
         try:
-            with self.engine.begin() as connection:
-                yield connection
-        except IntegrityError as failed:
-            raise raced(str(failed.orig).strip().splitlines()[0]) from failed
-        except DBAPIError as failed:
-            if _crossed(failed):
-                raise Crossed(
-                    "two commands waited for each other, and the database ended this one", hint="look again, then try again") from failed
-            raise DatabaseFailed(f"database {self.where}: {str(failed.orig).strip()}") from failed
+            with self.engine.connect() as connection, connection.begin():
+                connected = True
+                yield CoreTx(connection, self._built)
+                committing = writes
         except SQLAlchemyError as failed:
-            raise DatabaseFailed(f"database {self.where}: {failed}") from failed
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Tx]:
-        with self._connected() as connection:
-            yield CoreTx(connection, self._built)
+            raise explained(failed, self.where, self.busy_timeout_s, connected=connected, committing=committing) from failed
 
     def read(self) -> contextlib.AbstractContextManager[Tx]:
-        return self._transaction()
+        return self._transaction(writes=False)
 
     def write(self) -> contextlib.AbstractContextManager[Tx]:
-        return self._transaction()
+        return self._transaction(writes=True)
 
     def schema(self) -> int:
-        with self._connected() as connection:
-            if not sqlalchemy.inspect(connection).has_table("meta"):
+        with self._transaction(writes=False) as tx:
+            if not sqlalchemy.inspect(tx.connection).has_table("meta"):
                 return 0
-            return meta.schema_number(CoreTx(connection, self._built))
+            return meta.schema_number(tx)
 
     def close(self) -> None:
         """Connections belong to the pool, not to a thread: nothing is held between transactions."""
+
+
+def connecting(url: str, busy_timeout_s: float, **more: Any) -> tuple[sqlalchemy.Engine, str]:
+    """The engine of a database server, and its URL without the password. Raises DatabaseFailed for a bad URL.
+
+    A row that another transaction holds is waited for `busy_timeout_s`, as SQLite waits for the whole database.
+    """
+    try:
+        parsed = sqlalchemy.make_url(url)
+        where, backend = parsed.render_as_string(hide_password=True), parsed.get_backend_name()
+        if backend not in DRIVERS:
+            raise DatabaseFailed(
+                f"database.url: {where}: {backend} is not supported", hint="sqlite, postgresql+psycopg and mariadb+pymysql are")
+        given: dict[str, Any] = {"connect_timeout": CONNECT_S}
+        if backend == "mariadb":
+            given |= {"init_command": mariadb.session(busy_timeout_s), "read_timeout": round(busy_timeout_s) + 30}
+        else:
+            given["options"] = f"{parsed.query.get('options', '')} -c lock_timeout={round(busy_timeout_s * 1000)}".strip()
+        given = {name: value for name, value in given.items() if name == "options" or name not in parsed.query}
+        return sqlalchemy.create_engine(parsed, isolation_level="READ COMMITTED", connect_args=given, **more), where
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as bad:
+        raise DatabaseFailed(
+            f"database.url: {bad}", hint="pip install 'novactl[postgres]' for PostgreSQL, 'novactl[mariadb]' for MariaDB") from None
+
+
+def explained(failed: SQLAlchemyError, where: str, busy_timeout_s: float, *, connected: bool, committing: bool) -> NovaError:
+    """The error of ours that a failure of the driver is."""
+    if not isinstance(failed, DBAPIError) or failed.orig is None:
+        return DatabaseFailed(f"database {where}: {failed}")
+    text = str(failed.orig).strip()
+    code = getattr(failed.orig, "sqlstate", None) or next(iter(failed.orig.args), None)
+    if isinstance(failed, IntegrityError):
+        return raced(text.splitlines()[0])
+    if code in CROSSED:
+        return Crossed("two commands waited for each other, and the database ended this one", hint="look again, then try again")
+    if code in HELD:
+        return held(where, busy_timeout_s)
+    if code in FULL:
+        return DatabaseUnavailable(f"no space left for the database {where}: {text}", hint="free some space; nothing was changed")
+    if not connected:
+        return DatabaseLost(f"cannot reach the database {where}: {text}", hint="is its server running? Nothing was changed")
+    if failed.connection_invalidated and committing:
+        return Uncertain(
+            f"lost the database {where} while it was to make a change lasting: {text}",
+            hint="either all of it was written or nothing: look again", command="novactl operation list --all")
+    if failed.connection_invalidated:
+        return DatabaseLost(f"lost the database {where}: {text}", hint="nothing was changed; what was under way will be ended")
+    return DatabaseFailed(f"database {where}: {text}")

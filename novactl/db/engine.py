@@ -19,7 +19,7 @@ from typing import Any
 
 from novactl.db import meta
 from novactl.db.statements import Row, Statement, Tx
-from novactl.errors import Conflict, DatabaseFailed, NotInitialised, NovaError, SchemaNewer, SchemaOlder
+from novactl.errors import Conflict, DatabaseFailed, DatabaseUnavailable, NotInitialised, NovaError, SchemaNewer, SchemaOlder
 
 SCHEMA = 3
 """The newest migration (novactl/db/migrations/versions)."""
@@ -29,6 +29,7 @@ class Database(abc.ABC):
     """A database and its transactions. Safe to share between threads; each thread has its own connection."""
 
     where: str
+    busy_timeout_s: float
 
     @abc.abstractmethod
     def read(self) -> contextlib.AbstractContextManager[Tx]:
@@ -64,7 +65,7 @@ def open_database(url: str, *, busy_timeout_s: float = 60.0) -> Database:
         raise DatabaseFailed(f"database.url: {url!r} names no file", hint="sqlite:////absolute/path, or leave it empty")
     from novactl.db.core import CoreDatabase
 
-    return CoreDatabase(url)
+    return CoreDatabase(url, busy_timeout_s)
 
 
 # ---------------------------------------------------------------- SQLite
@@ -141,7 +142,7 @@ class SqliteDatabase(Database):
                 raise
             connection.execute("COMMIT")
         except sqlite3.Error as failed:
-            raise _explained(failed, self.where, self.busy_timeout_s) from failed
+            raise sqlite_explained(failed, self.where, self.busy_timeout_s) from failed
 
     def schema(self) -> int:
         if not self.path.exists():
@@ -172,6 +173,12 @@ def raced(text: str) -> Conflict:
     return Conflict(f"another command changed the same thing at this moment: {text}", hint="look again, then try again")
 
 
+def held(where: str, waited_s: float) -> DatabaseUnavailable:
+    """Another transaction did not end while this one could wait."""
+    return DatabaseUnavailable(
+        f"another process has held the database {where} for {waited_s:g} s", hint="`novactl operation list` shows who is at work")
+
+
 def _is_full(where: str) -> bool:
     """SQLite calls a full disk an I/O error where it happens beside the database itself (the log, the index of the log)."""
     try:
@@ -181,15 +188,14 @@ def _is_full(where: str) -> bool:
     return stat.f_bavail * stat.f_frsize < 1 << 20
 
 
-def _explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -> NovaError:
+def sqlite_explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -> NovaError:
     text = str(failed)
     if isinstance(failed, sqlite3.IntegrityError):
         return raced(text)
     if "locked" in text or "busy" in text:
-        return DatabaseFailed(
-            f"another process has held the database {where} for {busy_timeout_s:g} s", hint="`novactl operation list` shows who is at work")
+        return held(where, busy_timeout_s)
     if "readonly" in text or "unable to open" in text:
         return DatabaseFailed(f"cannot write the database {where}: {text}", hint="check its owner, mode and file system")
     if "full" in text or ("disk I/O" in text and _is_full(where)):
-        return DatabaseFailed(f"no space left for the database {where}: {text}", hint="free some space; nothing was changed")
+        return DatabaseUnavailable(f"no space left for the database {where}: {text}", hint="free some space; nothing was changed")
     return DatabaseFailed(f"database {where}: {text}")

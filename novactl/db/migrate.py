@@ -2,36 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from sqlalchemy.exc import SQLAlchemyError
 
-from novactl.db import derived, meta
-from novactl.db.core import CoreTx
-from novactl.db.engine import SCHEMA, Database, SqliteDatabase
+from novactl.db import derived, mariadb, meta
+from novactl.db.core import CoreTx, connecting, explained
+from novactl.db.engine import SCHEMA, Database, SqliteDatabase, sqlite_explained
 
 
 def upgrade(database: Database, url: str, cluster_id: str) -> None:
-    """Create or upgrade the schema, in one transaction, and give a new cluster its id. Calling it again changes nothing.
+    """Create or upgrade the schema, and give a new cluster its id. Calling it again changes nothing.
 
-    What the database keeps that follows from other rows is written anew.
+    One transaction, or on MariaDB, where each change of a table ends it, steps that an interrupted upgrade repeats when it is
+    begun again. What the database keeps that follows from other rows is written anew.
     """
     if isinstance(database, SqliteDatabase):
         database.create()
-        engine = sqlite_engine(url, database.busy_timeout_s)
-    else:
-        engine = sqlalchemy.create_engine(url)
-    with engine.begin() as connection:
+    with migrating(database, url) as connection:
         command.upgrade(alembic_config(connection), "head")
         tx = CoreTx(connection, {})
         meta.put(tx, "schema", str(SCHEMA))
         derived.everything(tx)
         if meta.get(tx, "cluster_id") is None:
             meta.put(tx, "cluster_id", cluster_id)
-    engine.dispose()
+
+
+@contextlib.contextmanager
+def migrating(database: Database, url: str) -> Iterator[sqlalchemy.Connection]:
+    """A transaction in which tables may be changed, by one process at a time."""
+    on_sqlite = isinstance(database, SqliteDatabase)
+    engine = sqlite_engine(url, database.busy_timeout_s) if on_sqlite else connecting(url, database.busy_timeout_s)[0]
+    connected = False
+    try:
+        with engine.begin() as connection:
+            connected = True
+            if engine.dialect.name == "mariadb":
+                sqlalchemy.event.listen(connection, "before_cursor_execute", _repeatable, retval=True)
+            if engine.dialect.name in _LOCKS:
+                connection.exec_driver_sql(_LOCKS[engine.dialect.name])
+            yield connection
+    except SQLAlchemyError as failed:
+        cause = getattr(failed, "orig", None)
+        if isinstance(cause, sqlite3.Error):
+            raise sqlite_explained(cause, database.where, database.busy_timeout_s) from failed
+        raise explained(failed, database.where, database.busy_timeout_s, connected=connected, committing=False) from failed
+    finally:
+        engine.dispose()
+
+
+_LOCKS = {
+    "postgresql": "SELECT pg_advisory_xact_lock(7766)",
+    "mariadb": "SELECT GET_LOCK(CONCAT('novactl ', DATABASE()), 3600)",
+}
+
+
+def _repeatable(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> tuple[str, Any]:
+    return mariadb.repeatable(statement), parameters
 
 
 def alembic_config(connection: sqlalchemy.Connection) -> AlembicConfig:

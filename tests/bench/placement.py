@@ -33,7 +33,7 @@ from novactl.scheduler.lanes import arrays
 from novactl.scheduler.pipeline import pick
 from novactl.states import BUILDING
 from tests.bench.registry import Figure, at_least, at_most, bench
-from tests.postgres import server as postgres
+from tests import databases
 
 SIZE = {"vcpus": 2, "memory_mb": 4096, "disk_gb": 20}
 
@@ -131,7 +131,7 @@ def on_sqlite() -> Iterator[Figure]:
 
 @bench("placement.postgresql")
 def on_postgresql() -> Iterator[Figure]:
-    with postgres(durable=True) as url, fleet(1000, url=url) as cluster:
+    with databases.server("postgresql") as server, fleet(1000, url=server.create()) as cluster:
         yield at_least("placement.warm.postgresql.1000", per_second(warm_s(cluster, 300)), "/s", limit=700)
 
 

@@ -22,7 +22,7 @@ from novactl.api import quotas as api_quotas
 from novactl.db import groups, nodes, placement, projects, servers
 from novactl.errors import ExitStatus
 from novactl.model.resources import MEMORY_MB
-from tests.postgres import server as postgres
+from tests import databases
 from tests.world import World
 
 ADMINS, EACH, NODES = 8, 25, 10
@@ -36,11 +36,11 @@ class Made(NamedTuple):
     code: str
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=databases.EACH)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """Ten nodes with room for 15 servers of 1 GiB each: 150 for 200 that are asked for."""
     with ExitStack() as stack:
-        made = World(tmp_path, url=stack.enter_context(postgres()) if request.param == "postgresql" else "")
+        made = World(tmp_path, url=stack.enter_context(databases.database(request.param)))
         for number in range(NODES):
             made.add_node(f"n{number}", fake={"vcpus": 64, "memory_mb": 15 * 1024 + 512})
         made.add_flavor("one", vcpus=1, memory_mb=1024, disk_gb=1)

@@ -16,6 +16,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "novactl"))
 
 @pytest.fixture(scope="session")
 def clusters() -> Iterator[Callable[[str], Cluster]]:
-    """`clusters("sqlite")`, `clusters("postgresql")`: an empty cluster on such a database."""
+    """`clusters("mariadb")`: an empty cluster on such a database (`tests.databases.EACH`)."""
     with ledger.kept() as of:
         yield of

@@ -21,7 +21,7 @@ from novactl.model.project import DEFAULT_PROJECT, Project
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU, Inventory, shortage
 from novactl.model.server import Server
 from novactl.states import PowerState, TaskState, VmState
-from tests import postgres
+from tests import databases
 
 HOT = (VCPU, MEMORY_MB, DISK_GB)
 GPU = "CUSTOM_GPU"
@@ -36,14 +36,14 @@ def made(folder: Path, url: str = "") -> Cluster:
 
 @contextlib.contextmanager
 def kept() -> Iterator[Callable[[str], Cluster]]:
-    """`of(kind)` is an empty cluster on SQLite or PostgreSQL; there is one of each kind, made when it is first asked for."""
+    """`of(kind)` is an empty cluster on such a database; there is one of each kind, made when it is first asked for."""
     found: dict[str, Cluster] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="novactl-ledger-")))
 
         def of(kind: str) -> Cluster:
             if kind not in found:
-                found[kind] = made(folder / kind, stack.enter_context(postgres.server()) if kind == "postgresql" else "")
+                found[kind] = made(folder / kind, stack.enter_context(databases.database(kind)))
                 stack.callback(found[kind].close)
             with found[kind].db.write() as tx:
                 empty(tx)

@@ -230,7 +230,7 @@ class Ledger(RuleBasedStateMachine):
             if self.books.used(node_id, name) > getattr(self.books.stock[node_id].get(name), "capacity", 0)}
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 80), ("postgresql", 12)])
+@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 80), ("postgresql", 12), ("mariadb", 12)])
 @pytest.mark.timeout(300)
 def test_the_books_balance(clusters: Callable[[str], Cluster], kind: str, examples: int) -> None:
     """Any interleaving of claims, releases and changes keeps every sum, capacity, quota and group rule; what is refused leaves nothing."""

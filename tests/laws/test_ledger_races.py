@@ -19,12 +19,13 @@ from novactl.model.group import Policy
 from novactl.model.project import DEFAULT_PROJECT
 from novactl.model.resources import Inventory
 from novactl.model.topology import FittedCell, Fitting, Hardware, HostCell, PciDevice
+from tests import databases
 from tests.laws.ledger import DISK_GB, HOT, VCPU, group, node, project, recomputed, server, sums
 
 MANY = 8
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=databases.EACH)
 def cluster(request: pytest.FixtureRequest, clusters: Callable[[str], Cluster]) -> Cluster:
     """Four nodes with room for 8 servers each."""
     found = clusters(request.param)

@@ -21,12 +21,13 @@ from novactl.model.flavor import Flavor
 from novactl.model.group import Policy
 from novactl.model.image import Image
 from novactl.model.resources import VCPU, Inventory
+from tests import databases
 from tests.laws.ledger import HOT, group, node, project, recomputed, sums
 
 NODES = tuple(f"n{number}" for number in range(8))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=databases.EACH)
 def cluster(request: pytest.FixtureRequest, clusters: Callable[[str], Cluster]) -> Cluster:
     found = clusters(request.param)
     with found.db.write() as tx:

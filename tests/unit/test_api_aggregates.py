@@ -12,7 +12,7 @@ from novactl.cluster import Cluster
 from novactl.db import events
 from novactl.db import nodes as db_nodes
 from novactl.errors import AlreadyExists, Conflict, InUse, NotFound, UsageError
-from tests import postgres
+from tests import databases
 from tests.unit.nouns_world import put_server, quiet_world
 from tests.world import World
 
@@ -85,9 +85,10 @@ def test_a_node_is_in_one_zone(world: World) -> None:
     aggregates.set_(cluster, "c", zone="z1", properties={})
 
 
-def test_two_admins_do_not_put_a_node_in_two_zones(tmp_path: Path) -> None:
-    """On PostgreSQL, of eight at once that each put a node in a zone of its own, by aggregate and by hand, none makes it two."""
-    with postgres.server() as url:
+@pytest.mark.parametrize("kind", databases.SHARED)
+def test_two_admins_do_not_put_a_node_in_two_zones(tmp_path: Path, kind: str) -> None:
+    """Of eight at once that each put a node in a zone of its own, by aggregate and by hand, none makes it two."""
+    with databases.database(kind) as url:
         world = quiet_world(tmp_path, url=url)
         for number in range(4):
             aggregates.create(world.cluster, name=f"a{number}", zone=f"z{number}")

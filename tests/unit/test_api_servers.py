@@ -1,4 +1,4 @@
-"""What the api promises of servers, on a fleet of fake nodes behind real sockets, on SQLite and on PostgreSQL."""
+"""What the api promises of servers, on a fleet of fake nodes behind real sockets, on each kind of database."""
 
 from __future__ import annotations
 
@@ -29,14 +29,8 @@ from novactl.errors import (
     Unreachable,
     UsageError,
 )
-from tests import postgres
+from tests import databases
 from tests.world import World, small_world
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    with postgres.server() as url:
-        yield url
 
 
 @pytest.fixture
@@ -69,20 +63,17 @@ def life_of_servers(world: World) -> None:
     assert kinds.count("server.create") == kinds.count("server.delete") == 3
 
 
-def test_a_life_on_sqlite(world: World) -> None:
-    """The whole life of servers on SQLite leaves nothing behind."""
-    life_of_servers(world)
-
-
-def test_a_life_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
-    """The same on PostgreSQL, by the same queries."""
-    with small_world(tmp_path, url=postgres_url) as world:
+@pytest.mark.parametrize("kind", databases.EACH)
+def test_a_life(tmp_path: Path, kind: str) -> None:
+    """The whole life of servers leaves nothing behind, by the same queries on each database."""
+    with databases.database(kind) as url, small_world(tmp_path, url=url) as world:
         life_of_servers(world)
 
 
-def test_concurrent_claims_on_postgresql_never_overfill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", databases.SHARED)
+def test_concurrent_claims_never_overfill(tmp_path: Path, kind: str) -> None:
     """12 threads for room for 4 on each of 2 nodes: 8 servers run, 4 are refused, and the ledger is exactly full."""
-    with postgres.server() as url, small_world(tmp_path, url=url) as world:
+    with databases.database(kind) as url, small_world(tmp_path, url=url) as world:
         world.add_flavor("wide", vcpus=8)                      # 8 CPUs x ratio 4 = room for 4 on a node
         outcome: list[object] = []
 
@@ -105,12 +96,13 @@ def test_concurrent_claims_on_postgresql_never_overfill(tmp_path: Path) -> None:
             assert {node: used["VCPU"] for node, used in placement.used(tx).items()} == dict.fromkeys(placement.used(tx), 32)
 
 
-def test_one_object_has_one_open_operation_on_postgresql(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", databases.SHARED)
+def test_one_object_has_one_open_operation(tmp_path: Path, kind: str) -> None:
     """Two transactions that both saw the node free: the second to write is refused, whatever it checked before."""
     from novactl.conductor.saga import begin
     from tests.sagas.scenarios import SCENARIOS
 
-    with postgres.server() as url, small_world(tmp_path, url=url, count=1) as world:
+    with databases.database(kind) as url, small_world(tmp_path, url=url, count=1) as world:
         saga, outcome = SCENARIOS["server.stop"].saga, list[object]()
         gate = threading.Barrier(2)
 

@@ -23,7 +23,7 @@ from novactl.errors import AlreadyExists, Conflict, DatabaseFailed, NotInitialis
 from novactl.model.flavor import Flavor
 from novactl.model.node import Node, NodeState
 from novactl.model.resources import Inventory
-from tests import postgres
+from tests import databases
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ def test_every_statement_runs_on_the_schema(cluster: Cluster) -> None:
     connection.close()
 
 
-def test_migrations_lead_to_the_schema(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", databases.EACH)
+def test_migrations_lead_to_the_schema(tmp_path: Path, kind: str) -> None:
     """Alembic finds no difference between a migrated database and schema.py, and its newest revision is SCHEMA."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
@@ -63,14 +64,14 @@ def test_migrations_lead_to_the_schema(tmp_path: Path) -> None:
 
     from novactl.db import migrate, schema
 
-    made = sqlite3.connect(tmp_path / "x.db")
-    made.close()
-    url = f"sqlite:///{tmp_path / 'x.db'}"
-    migrate.upgrade(engine.open_database(url), url, "c")
-    with migrate.sqlite_engine(url).begin() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, schema.metadata) == []
-        head = ScriptDirectory.from_config(migrate.alembic_config(connection)).get_current_head()
+    with databases.database(kind) as given:
+        url = given or f"sqlite:///{tmp_path / 'x.db'}"
+        database = engine.open_database(url)
+        migrate.upgrade(database, url, "c")
+        with migrate.migrating(database, url) as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, schema.metadata) == []
+            head = ScriptDirectory.from_config(migrate.alembic_config(connection)).get_current_head()
     assert int(head or 0) == engine.SCHEMA
 
 
@@ -246,7 +247,7 @@ def test_a_connection_that_lay_idle_and_died_is_replaced(tmp_path: Path, monkeyp
 
     from novactl.db import core
 
-    with postgres.server() as url:
+    with databases.database("postgresql") as url:
         env = {"HOME": str(tmp_path), "NOVACTL_DATA_DIR": str(tmp_path / "data"), "NOVACTL_DATABASE_URL": url}
         made = Cluster(load_config(env=env), actor="tester@db")
         api_cluster.init(made)

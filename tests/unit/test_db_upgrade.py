@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import json
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 from sqlalchemy.schema import CreateTable
 
 from novactl.db import (
     aggregates,
     compile,
+    derived,
     engine,
     flavors,
     images,
@@ -34,7 +39,7 @@ from novactl.model.facts import Facts
 from novactl.model.project import DEFAULT_PROJECT, UNLIMITED
 from novactl.model.wants import NOTHING_SPECIAL
 from novactl.states import PowerState, TaskState, VmState
-from tests import postgres
+from tests import databases
 
 REPORT = {
     "node_id": "n1", "agent_version": "0.1", "boot_id": "b", "taken_s": 5.0, "age_s": 0.5, "hostname": "h1", "architecture": "x86_64",
@@ -94,48 +99,66 @@ ROWS: Mapping[str, list[dict[str, Any]]] = {
 }
 
 
-def connecting(url: str) -> sa.Engine:
-    return migrate.sqlite_engine(url) if url.startswith("sqlite") else sa.create_engine(url)
+TWO: Mapping[str, list[dict[str, Any]]] = {
+    "aggregate": [{"id": "a1", "name": "fast", "metadata": '{"ssd":"true"}', "created_at": 1.0}],
+    "aggregate_node": [{"aggregate_id": "a1", "node_id": "n1"}],
+    "quota": [{"project_id": "default", "resource": "keypairs", "max_amount": 7}],
+    "server_group": [{
+        "id": "g1", "name": "apart", "project_id": "default", "policy": "anti-affinity", "scope": "", "max_per_domain": 1, "version": 3,
+        "created_at": 1.0}],
+    "fitting": [{"consumer_id": "s2", "node_id": "n1", "body": '{"cells":[]}'}],
+}
+"""What schema 2 has beside them."""
+CHANGED = {
+    "node": {"report", "undo", "generation", "shape", "servers", "odd", *derived.SUMS},
+    "project": {f"{name}_{what}" for name in projects.COUNTED for what in ("used", "max")},
+}
+"""What an upgrade moves, or writes anew."""
 
 
 def content(url: str) -> dict[str, list[dict[str, Any]]]:
     """Every row of every table there is."""
-    made = connecting(url)
-    with made.begin() as connection:
+    with migrate.migrating(engine.open_database(url), url) as connection:
         tables = sa.MetaData()
         tables.reflect(connection)
         found = {
             name: [dict(row) for row in connection.execute(sa.select(table)).mappings()] for name, table in tables.tables.items()
             if name != "alembic_version"}
-    made.dispose()
     return found
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=[(kind, number) for kind in databases.EACH for number in ("0001", "0002")], ids="-".join)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a database of schema 1 with rows in every table."""
-    if request.param == "sqlite":
-        (tmp_path / "x.db").touch()
-        yield _filled(f"sqlite:///{tmp_path / 'x.db'}")
-    else:
-        with postgres.server() as url:
-            yield _filled(url)
+    """The URL of a database of an older schema with rows in every table."""
+    kind, number = request.param
+    with databases.database(kind) as url:
+        yield _filled(url or f"sqlite:///{tmp_path / 'x.db'}", number)
 
 
-def _filled(url: str) -> str:
-    made = connecting(url)
-    with made.begin() as connection:
+def _filled(url: str, number: str) -> str:
+    database = engine.open_database(url)
+    if isinstance(database, engine.SqliteDatabase):
+        database.create()
+    with migrate.migrating(database, url) as connection:
         command.upgrade(migrate.alembic_config(connection), "0001")
-        tables = sa.MetaData()
-        tables.reflect(connection)
-        for name, rows in ROWS.items():
-            connection.execute(sa.insert(tables.tables[name]), rows)
-    made.dispose()
+        _insert(connection, ROWS)
+        if number == "0002":
+            command.upgrade(migrate.alembic_config(connection), number)
+            _insert(connection, TWO)
+            connection.execute(sa.text("UPDATE meta SET value = '2' WHERE value = '1'"))
+    database.close()
     return url
 
 
+def _insert(connection: sa.Connection, rows: Mapping[str, list[dict[str, Any]]]) -> None:
+    tables = sa.MetaData()
+    tables.reflect(connection)
+    for name, these in rows.items():
+        connection.execute(sa.insert(tables.tables[name]), these)
+
+
 def test_an_upgrade_loses_nothing(old: str) -> None:
-    """Every row of schema 1 is there afterwards with what it said; a node's report and undo have a table of their own."""
+    """Every row is there afterwards with what it said; a node's report and undo have a table of their own."""
     before = content(old)
     database = engine.open_database(old)
     migrate.upgrade(database, old, "another")
@@ -144,7 +167,7 @@ def test_an_upgrade_loses_nothing(old: str) -> None:
         key = [column.name for column in schema.metadata.tables[table].primary_key]
         now = {tuple(row[name] for name in key): row for row in after[table]}
         for row in rows:
-            kept = {name: value for name, value in row.items() if name not in ("report", "undo", "generation")}
+            kept = {name: value for name, value in row.items() if name not in CHANGED.get(table, ())}
             if row.get("key") == "schema":
                 kept["value"] = str(engine.SCHEMA)
             assert kept.items() <= now[tuple(row[name] for name in key)].items()
@@ -155,7 +178,7 @@ def test_an_upgrade_loses_nothing(old: str) -> None:
 
 def test_an_upgraded_database_has_its_sums_and_facts(old: str) -> None:
     """What follows from the rows is filled in: sums, shapes, usage; and everything belongs to the default project."""
-    database = engine.open_database(old)
+    database, two = engine.open_database(old), "quota" in content(old)
     migrate.upgrade(database, old, "another")
     database.check_schema()
     with database.read() as tx:
@@ -163,16 +186,17 @@ def test_an_upgraded_database_has_its_sums_and_facts(old: str) -> None:
         assert rows["n1"][3:] == (3, 9.5, 2, 32, 6, 8, 3584, 1536, 4096, 100, 30, 100)
         assert rows["n2"][3:] == (1, None, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0)
         assert rows["n1"][2] > 7, "what was decided on before rests on nothing now"
-        assert nodes.facts_of(tx, "n1") == Facts(
+        assert dataclasses.replace(nodes.facts_of(tx, "n1"), aggregates=()) == Facts(
             architecture="x86_64", zone="z1", labels={"rack": "r1"}, virt_type="kvm", virt_types=("kvm", "qemu"),
             hypervisor_version=7002017, cpu_model="EPYC", traits=frozenset({
                 "HW_CPU_X86_SSE42", "HW_CPU_X86_SVM", "HW_CPU_X86_AMD_SVM", "HW_ARCH_X86_64", "COMPUTE_VIRT_KVM", "COMPUTE_VIRT_QEMU"}))
         node = nodes.by_name(tx, "h1")
         assert node is not None and node.undo == {"machine_id": "m"} and node.report == REPORT
         assert projects.usage(tx, DEFAULT_PROJECT) | {"keypairs": 0} == {
-            "servers": 2, "cores": 4, "ram_mb": 1024, "disk_gb": 20, "volumes": 0, "networks": 0, "keypairs": 0, "groups": 0}
-        assert set(quotas.limits(tx, DEFAULT_PROJECT).values()) == {UNLIMITED}
-        assert [project.name for project in projects.all_(tx)] == [DEFAULT_PROJECT] and aggregates.all_(tx) == ()
+            "servers": 2, "cores": 4, "ram_mb": 1024, "disk_gb": 20, "volumes": 0, "networks": 0, "keypairs": 0, "groups": int(two)}
+        assert set(quotas.limits(tx, DEFAULT_PROJECT).values()) == ({UNLIMITED, 7} if two else {UNLIMITED})
+        assert [project.name for project in projects.all_(tx)] == [DEFAULT_PROJECT]
+        assert [one.name for one in aggregates.all_(tx)] == [one.name for one in nodes.facts_of(tx, "n1").aggregates] == ["fast"] * two
         server = servers.by_name(tx, "web")
         assert server is not None and (server.project_id, server.group_id, server.wants) == (DEFAULT_PROJECT, "", NOTHING_SPECIAL)
         assert [f.specs for f in flavors.all_(tx)] == [i.properties for i in images.all_(tx)] == [{}]
@@ -197,12 +221,79 @@ def test_upgrading_twice_changes_nothing(old: str) -> None:
     database.close()
 
 
+@pytest.mark.parametrize(("kind", "number", "stride"), [
+    ("sqlite", "0001", 30), ("postgresql", "0001", 30), ("mariadb", "", 8), ("mariadb", "0001", 8), ("mariadb", "0002", 8)])
+def test_an_upgrade_may_be_interrupted(tmp_path: Path, kind: str, number: str, stride: int) -> None:
+    """Cut off after any statement (after some of them), in a new database or an older one, it ends as one that was let through."""
+    let_through: Any = None
+    for cut in itertools.count():
+        with databases.database(kind) as given:
+            url = given or f"sqlite:///{tmp_path / str(cut)}"
+            if number:
+                _filled(url, number)
+            with interrupted(after=cut * stride - 1) as passed:
+                migrate.upgrade(engine.open_database(url), url, "c")
+            if let_through is not None and passed:
+                assert cut > 1
+                return
+            migrate.upgrade(engine.open_database(url), url, "c")
+            engine.open_database(url).check_schema()
+            now = {name: sorted(map(str, ({**row, "generation": 0, "created_at": 0} for row in rows))) for name, rows in content(url).items()}
+            let_through = let_through or now
+            assert now == let_through
+
+
+class Cut(BaseException):
+    """The process dies here."""
+
+
+@contextlib.contextmanager
+def interrupted(*, after: int) -> Iterator[list[bool]]:
+    """What changes a database is cut off after so many statements (never where that is negative). The list is empty if it was."""
+    count, passed = itertools.count(), list[bool]()
+
+    def cut(*_statement: Any) -> None:
+        if next(count) == after:
+            raise Cut
+
+    sa.event.listen(sa.Engine, "after_cursor_execute", cut)
+    try:
+        yield passed
+        passed.append(True)
+    except Cut:
+        pass
+    finally:
+        sa.event.remove(sa.Engine, "after_cursor_execute", cut)
+
+
+@pytest.mark.parametrize("kind", databases.EACH)
+def test_two_upgrades_at_once(tmp_path: Path, kind: str) -> None:
+    """Of two who begin at the same moment each finds it done."""
+    with databases.database(kind) as given:
+        url = _filled(given or f"sqlite:///{tmp_path / 'x.db'}", "0001")
+        found: list[BaseException] = []
+
+        def upgrade() -> None:
+            try:
+                migrate.upgrade(engine.open_database(url), url, "c")
+            except BaseException as failed:  # noqa: BLE001 - told by the thread that asks
+                found.append(failed)
+
+        threads = [threading.Thread(target=upgrade) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert found == []
+        engine.open_database(url).check_schema()
+
+
 def test_nothing_rules_mariadb_out() -> None:
     """Every table and statement can be said in its dialect, and every column in a key has a length."""
     compile.source()
     for table in schema.metadata.tables.values():
-        assert str(CreateTable(table).compile(dialect=mysql.dialect()))
+        assert str(CreateTable(table).compile(dialect=MariaDBDialect()))
         keys = [*table.primary_key, *(column for index in table.indexes for column in index.columns)]
         assert not [column for column in keys if isinstance(column.type, sa.Text)], table.name
     for query in compile.REGISTRY.values():
-        assert str(query.build(sa, schema).compile(dialect=mysql.dialect()))
+        assert str(query.build(sa, schema).compile(dialect=MariaDBDialect()))

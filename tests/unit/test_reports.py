@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,14 @@ from novactl.api.servers import CreateServer
 from novactl.conductor import fleet
 from novactl.db import nodes, servers
 from novactl.model.resources import MAX_INT
-from tests import postgres
+from tests import databases
 from tests.world import World, small_world
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=databases.EACH)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with ExitStack() as stack:
-        url = stack.enter_context(postgres.server()) if request.param == "postgresql" else ""
-        yield stack.enter_context(small_world(tmp_path, url=url))
+    with databases.database(request.param) as url, small_world(tmp_path, url=url) as made:
+        yield made
 
 
 def test_nonsense_of_one_node_stops_no_other(world: World) -> None:

@@ -1,6 +1,7 @@
 """Projects, groups, aggregates; a node's sums and facts beside it, its files in a table of their own
 
-The sums and shapes are left empty here: novactl.db.migrate fills in whatever follows from other rows.
+The sums and shapes are left empty here: novactl.db.migrate fills in whatever follows from other rows. Rows are moved so that it can
+be done again where an upgrade was interrupted (MariaDB).
 """
 
 import json
@@ -121,17 +122,19 @@ def upgrade() -> None:
 
 def _first_project() -> None:
     """Whose everything is that was there before there were projects."""
-    op.get_bind().execute(
-        sa.text("INSERT INTO project (id, name, description, created_at) VALUES ('default', 'default', '', :at)"), {"at": time.time()})
+    bind = op.get_bind()
+    if not bind.execute(sa.text("SELECT id FROM project WHERE id = 'default'")).all():
+        bind.execute(
+            sa.text("INSERT INTO project (id, name, description, created_at) VALUES ('default', 'default', '', :at)"), {"at": time.time()})
 
 
 def _node() -> None:
     bind = op.get_bind()
-    reports = bind.execute(sa.text("SELECT id, report, undo FROM node")).all()
-    for id_, report, undo in reports:
-        bind.execute(
-            sa.text("INSERT INTO node_file (node_id, report, undo) VALUES (:id, :report, :undo)"),
-            {"id": id_, "report": report, "undo": undo})
+    if {'report', 'undo'} <= {column["name"] for column in sa.inspect(bind).get_columns("node")}:
+        node, file = (sa.table(name, *map(sa.column, ('id', 'node_id', 'report', 'undo'))) for name in ('node', 'node_file'))
+        missing = sa.select(node.c.id, node.c.report, node.c.undo).where(node.c.id.not_in(sa.select(file.c.node_id)))
+        bind.execute(sa.insert(file).from_select(['node_id', 'report', 'undo'], missing))
+    reports = bind.execute(sa.text("SELECT node_id, report FROM node_file")).all()
     as_wanted = {"recreate": "always", "partial_reordering": [_NODE_COLUMNS]} if op.get_bind().dialect.name == "sqlite" else {}
     with op.batch_alter_table('node', schema=None, **as_wanted) as batch_op:
         batch_op.add_column(sa.Column('shape', sa.String(length=40), server_default='', nullable=False))
@@ -157,7 +160,7 @@ def _node() -> None:
         batch_op.create_index(batch_op.f('ix_node_shape'), ['shape'], unique=False)
         batch_op.drop_column('report')
         batch_op.drop_column('undo')
-    for id_, report, _ in reports:
+    for id_, report in reports:
         measured = json.loads(report) if report else {}
         bind.execute(
             sa.text("UPDATE node SET load_1m=:load, memory_used_mb=:memory, disk_used_gb=:disk WHERE id=:id"),
