@@ -77,7 +77,8 @@ class RandomIds:
 class Cluster:
     """`db` and `agents` are opened with their first use, once, by whichever thread.
 
-    `actor` is who asks (`user@host`), `key` the public key they use, `reason` what they said it is for.
+    `actor` is who asks (`user@host`), `key` the public key they use, `reason` what they said it is for. `late` are the ids of
+    operations of dead processes that this one has given to the background.
     """
 
     def __init__(self, config: Config, *, clock: Clock | None = None, ids: Ids | None = None, actor: str = "") -> None:
@@ -86,6 +87,7 @@ class Cluster:
         self.ids: Ids = ids or RandomIds()
         self._actor = actor
         self.reason = ""
+        self.late: set[str] = set()
         self._opening = threading.Lock()
         self._db: Database | None = None
         self._agents: Agents | None = None

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from novactl.cluster import Cluster
 from novactl.db import meta
+
+if TYPE_CHECKING:
+    from novactl.model.operation import Operation
+
+EACH = 10
+"""So many have a sentence of their own; more are counted."""
 
 
 def settle(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[str, ...]:
@@ -16,8 +26,19 @@ def settle(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[str, ...]:
             return ()
     from novactl.conductor.recover import recover
 
-    return tuple(
-        f"operation {op.id[:8]} ({op.kind} {op.object_name}), left by a process that died, "
-        + (f"has been ended: {op.state.value}" if error is None else f"cannot be ended yet: {error.message}")
-        for op, error in recover(cluster, budget_s=budget_s)
-    )
+    found = recover(cluster, budget_s=budget_s)
+    ended, left = [op for op, error in found if error is None], [(op, error) for op, error in found if error is not None]
+    told = [f"{_named(op)} has been ended: {op.state.value}" for op in ended] if len(ended) <= EACH else [_count(ended)]
+    told += [f"{_named(op)} cannot be ended yet: {error.message}" for op, error in left[:EACH]]
+    if len(left) > EACH:
+        told.append(f"{len(left) - EACH} more cannot be ended yet: novactl operation list")
+    return tuple(told)
+
+
+def _named(op: Operation) -> str:
+    return f"operation {op.id[:8]} ({op.kind} {op.object_name}), left by a process that died,"
+
+
+def _count(ended: Sequence[Operation]) -> str:
+    of = Counter(op.state.value for op in ended)
+    return f"{len(ended)} operations, left by processes that died, have been ended: " + ", ".join(f"{n} {state}" for state, n in of.items())

@@ -4,58 +4,162 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor.background import let_go
+from novactl.conductor import background
 from novactl.conductor.history import note_taken
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Driver, Run, Saga, busy, deadline_of, late, overdue, owned_by_the_living, taken
 from novactl.conductor.sagas import SAGAS
 from novactl.db import nodes, operations
-from novactl.errors import Conflict, NotFound, NovaError, Superseded, WaitTimeout
+from novactl.errors import Conflict, ExitStatus, NotFound, NovaError, Superseded, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 ABANDONED = NovaError("the process that ran it died")
 PROBE_S = 0.3
 """What the node of a stuck operation gets to show that trying again is worth it."""
+THREADS, PIECE = 8, 32
+"""Operations are ended by so many threads at least, each taking up to so many of one node: it connects there once."""
+
+Ended = tuple[Operation, NovaError | None]
 
 
-def recover(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[tuple[Operation, NovaError | None], ...]:
-    """End every operation that nobody drives any more, oldest first: each with the error that keeps it from ending.
+def recover(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[Ended, ...]:
+    """End every operation that nobody drives any more, or whose time is over: each with the error that keeps it from ending.
 
     What is not done after `budget_s` goes on in a process of its own. A stuck operation is tried when the node it waits
     for answers again, or, where it waits for something else, once a lease's length; otherwise its error stands.
     """
     now = cluster.clock.now()
     with cluster.db.read() as tx:
-        left = [op for op in reversed(operations.recent(tx, ended=False)) if not owned_by_the_living(op, now)]
+        left = [op for op in reversed(operations.recent(tx, ended=False, limit=MANY)) if not owned_by_the_living(op, now)]
     hopeless = _hopeless(cluster, [op for op in left if op.state is OperationState.STUCK], now)
-    found: list[tuple[Operation, NovaError | None]] = [
-        (op, NovaError.from_dict(op.error or ABANDONED.as_dict())) for op in left if op.id in hopeless]
-    todo, done = [op for op in left if op.id not in hopeless], list[tuple[Operation, NovaError | None]]()
-    worker = threading.Thread(target=_end_all, args=(cluster, todo, done), name="recover", daemon=True)
-    worker.start()
-    worker.join(budget_s)
-    done = list(done)
-    if worker.is_alive():
-        late = [op for op in todo if op.id not in {ended.id for ended, _ in done}]
-        let_go(cluster, [op.id for op in late])
-        done += [(op, WaitTimeout("it goes on in the background")) for op in late]
-    return (*found, *done)
+    stay: list[Ended] = [(op, NovaError.from_dict(op.error or ABANDONED.as_dict())) for op in left if op.id in hopeless]
+    return (*stay, *_Crew(cluster, [op for op in left if op.id not in hopeless]).work(budget_s))
 
 
-def _end_all(cluster: Cluster, todo: Sequence[Operation], done: list[tuple[Operation, NovaError | None]]) -> None:
-    for operation in todo:
+MANY = 1_000_000
+
+
+class _Crew:
+    """Threads that end operations, node by node. Of a node that falls silent only the first operation waits for it."""
+
+    def __init__(self, cluster: Cluster, todo: Sequence[Operation]) -> None:
+        self.cluster, self.todo = cluster, todo
+        self._done: list[Ended] = []
+        self._passed: set[str] = set()
+        self._silent: dict[str, NovaError] = {}
+        self._lock = threading.Lock()
+        self._threads = max(THREADS, cluster.config["operation.parallel"])
+        self._pieces = deque(self._cut())
+
+    def _cut(self) -> Iterator[list[Operation]]:
+        """Oldest first, as far as nodes allow."""
+        of: dict[str, list[Operation]] = {}
+        for operation in self.todo:
+            of.setdefault(operation.record.get("node") or "", []).append(operation)
+        size = min(PIECE, -(-len(self.todo) // self._threads) or 1)
+        for some in of.values():
+            for first in range(0, len(some), size):
+                yield some[first:first + size]
+
+    def work(self, budget_s: float) -> list[Ended]:
+        deadline = self.cluster.clock.monotonic() + budget_s
+        crew = [threading.Thread(target=self._work, name=f"recover-{number}", daemon=True)
+                for number in range(min(self._threads, len(self._pieces)))]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join(max(0.0, deadline - self.cluster.clock.monotonic()))
+        if not any(thread.is_alive() for thread in crew):
+            return self._done
+        with self._lock:
+            self._pieces.clear()
+            done, passed = list(self._done), set(self._passed)
+        late = [op for op in self.todo if op.id not in passed]
+        self.cluster.late.update(op.id for op in late)
+        _hand_over(self.cluster, late)
+        return done + [(op, WaitTimeout("it goes on in the background")) for op in late]
+
+    def _work(self) -> None:
         try:
-            done.append((_ended(cluster, operation), None))
-        except Superseded:
-            continue                                          # another command was faster, or this one let go
-        except NovaError as error:
-            done.append((operation, error))
-    cluster.db.close()
+            while True:
+                with self._lock:
+                    if not self._pieces:
+                        return
+                    piece = self._pieces.popleft()
+                for operation in piece:
+                    self._end(operation)
+        finally:
+            self.cluster.db.close()
+
+    def _end(self, operation: Operation) -> None:
+        node, error = operation.record.get("node") or "", None
+        try:
+            if node and node in self._silent:
+                operation, error = _park(self.cluster, operation, self._silent[node]), self._silent[node]
+            else:
+                operation = _ended(self.cluster, operation)
+        except Superseded:                                    # another command was faster, or this one let go
+            with self._lock:
+                self._passed.add(operation.id)
+            return
+        except NovaError as failed:
+            error = failed
+            if node and failed.exit_status is ExitStatus.UNREACHABLE:
+                self._silent[node] = failed
+        with self._lock:
+            self._passed.add(operation.id)
+            self._done.append((operation, error))
+
+
+def _park(cluster: Cluster, operation: Operation, because: NovaError) -> Operation:
+    """Stuck, without asking a node that has just been found silent. Raises Superseded."""
+    with cluster.db.write() as tx:
+        fresh = operations.by_id(tx, operation.id) or operation
+        if fresh.state.ended or owned_by_the_living(fresh, cluster.clock.now()):
+            raise operations.superseded(fresh)
+        took = dataclasses.replace(taken(cluster, tx, fresh, OperationState.STUCK), error=because.as_dict())
+        operations.write(tx, took)
+        note_taken(cluster, tx, took, f"stuck: {because.message}")
+    return took
+
+
+def _hand_over(cluster: Cluster, late: Sequence[Operation]) -> None:
+    """Give operations, which go the way their sagas say, to a process of their own; this one changes nothing more of them."""
+    left, now = [], cluster.clock.now()
+    with cluster.db.write() as tx:
+        for operation in late:
+            fresh = operations.by_id(tx, operation.id)
+            if fresh is None or fresh.state.ended or fresh.state is OperationState.STUCK:
+                continue
+            state, attempt = _direction(SAGAS[fresh.kind], fresh, operations.steps(tx, fresh.id), _goes_on(fresh, now) or None)
+            until = now + cluster.config["operation.lease_s"]
+            if operations.take(tx, fresh, state=state, owner="", lease_until=until):
+                error = fresh.error or (ABANDONED.as_dict() if state is OperationState.UNWINDING else None)
+                operations.write(tx, dataclasses.replace(
+                    fresh, state=state, attempt=attempt, owner="", lease_until=until, epoch=fresh.epoch + 1, error=error))
+                left.append(fresh.id)
+    if left:
+        background.hand_over(cluster, left)
+
+
+def free(cluster: Cluster, object_id: str) -> None:
+    """End what nobody drives any more on one object, however long that takes; what this process has just given to the
+    background is taken back from there. Raises what keeps it from ending."""
+    now = cluster.clock.now()
+    with cluster.db.read() as tx:
+        left = [op for op in operations.open_of(tx, object_id) if op.state is not OperationState.STUCK]
+    for operation in left:
+        if operation.id in cluster.late or not owned_by_the_living(operation, now):
+            try:
+                _ended(cluster, operation)
+            except (Superseded, Conflict):
+                continue                                      # it has ended, or somebody else does it: who asks is told
 
 
 def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
@@ -63,7 +167,8 @@ def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
     if not stuck:
         return set()
     with cluster.db.read() as tx:
-        places = {op.id: nodes.by_id(tx, op.record.get("node") or "") for op in stuck}
+        known = {id_: nodes.by_id(tx, id_) for id_ in {op.record.get("node") or "" for op in stuck}}
+        places = {op.id: known[op.record.get("node") or ""] for op in stuck}
     there = {node.id: node for node in places.values() if node is not None and node.address}
     answers = cluster.agents.fan_out(list(there.values()), "agent.ping", timeout_s=PROBE_S) if there else {}
 
@@ -76,11 +181,15 @@ def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
     return {operation.id for operation in stuck if in_vain(operation)}
 
 
-def _ended(cluster: Cluster, operation: Operation) -> Operation:
+def _goes_on(operation: Operation, now: float) -> bool:
+    return SAGAS[operation.kind].resumes and not overdue(operation, now)
+
+
+def _ended(cluster: Cluster, operation: Operation, watch: Watch = unwatched) -> Operation:
     """Drive an abandoned operation the way its saga says, or back when its time is over. Raises when it cannot be ended now;
     being undone is an end."""
-    goes_on = SAGAS[operation.kind].resumes and not overdue(operation, cluster.clock.now())
-    driver = take_over(cluster, operation, forward=goes_on or None)
+    because = ABANDONED if operation.id in cluster.late else None
+    driver = take_over(cluster, operation, forward=_goes_on(operation, cluster.clock.now()) or None, watch=watch, because=because)
     try:
         driver.drive()
     except NovaError:
@@ -131,7 +240,7 @@ def take_over(
         state, attempt = _direction(saga, fresh, operations.steps(tx, fresh.id), forward)
         deadline = deadline_of(cluster, saga, wire.from_plain(saga.record, dict(fresh.record)))
         took = dataclasses.replace(taken(cluster, tx, fresh, state), attempt=attempt, deadline=deadline)
-        if state is OperationState.UNWINDING and (because or took.error is None):
+        if state is OperationState.UNWINDING and (took.error is None or because not in (None, ABANDONED)):
             why = because or (late(cluster, saga, fresh) if overdue(fresh, now) else ABANDONED)
             took = dataclasses.replace(took, error=why.as_dict())
         operations.write(tx, took)

@@ -199,6 +199,8 @@ class Driver(Generic[R]):
         self.run = Run(cluster, operation, watch, extras)
         self.record: R = wire.from_plain(saga.record, dict(operation.record))
         self.cluster = cluster
+        self._unwritten: list[int] = []
+        self._written_at = cluster.clock.monotonic()
         with cluster.db.read() as tx:
             self._steps = {(s.attempt, s.position): s for s in operations.steps(tx, operation.id)}
 
@@ -330,12 +332,23 @@ class Driver(Generic[R]):
                 raise
             except Exception as failed:
                 raise self._stuck(_as_error(failed), "could not be undone") from failed
-            self._again("journal", lambda position=position: self._undone(position))
+            self._undone(position)
             self.run.progress(state="undone")
 
     def _undone(self, position: int) -> None:
+        """Undoing can be repeated: that it is done is written within a second, or with what else is written."""
+        attempt = self.run.operation.attempt
+        self._steps[attempt, position] = dataclasses.replace(self._steps[attempt, position], state=StepState.UNDONE)
+        self._unwritten.append(position)
+        if position == 1 or self.cluster.clock.monotonic() - self._written_at >= KEEP_EVERY_S:
+            self._again("journal", self._write_undone)        # before what was claimed first is released, in any case
+            self._unwritten.clear()
+            self._written_at = self.cluster.clock.monotonic()
+
+    def _write_undone(self) -> None:
         with self.run.tx() as tx:
-            self._mark(tx, position, StepState.UNDONE)
+            for position in self._unwritten:
+                self._mark(tx, position, StepState.UNDONE)
 
     def _ended_by(self, error: NovaError) -> NoReturn:
         self._fail(error)
@@ -374,6 +387,8 @@ class Driver(Generic[R]):
         self._steps[attempt, position] = step
 
     def _write(self, tx: Tx, **changes: Any) -> None:
+        for position in self._unwritten:
+            self._mark(tx, position, StepState.UNDONE)
         lease_until = self.cluster.clock.now() + self.cluster.config["operation.lease_s"]
         changed = dataclasses.replace(
             self.run.operation, record=wire.to_plain(self.record), lease_until=lease_until, **changes)
@@ -398,6 +413,7 @@ class Driver(Generic[R]):
                             attempt=before.attempt if attempt is None else attempt)
 
         self._again("journal", once)
+        self._unwritten.clear()
 
     def _kept(self, error: NovaError) -> dict[str, Any]:
         """The error with its trace: its own, or, of one that was read from the journal, the one that stands there."""
