@@ -118,21 +118,37 @@ class Agents:
     def pipeline(
         self, peer: Peer, method: str, items: Iterable[tuple[Any, bytes | None]], *, fence: Fence, window: int,
     ) -> Iterator[Any]:
-        """Send the items in order, `window` of them unanswered at most; yields the results in order. Raises as `call` does."""
-        link, sent = self.link(peer), deque[wire.Request]()
+        """Send the items in order, `window` of them unanswered at most; yields the results in order. Raises as `call` does.
+
+        While no answer comes all that is unanswered is sent again, in its order.
+        """
+        link, sent = self.link(peer), deque[tuple[wire.Request, bytes | None]]()
         timeout_s = wire.METHODS[method].timeout_s
         for number, (args, payload) in enumerate(items):
             if len(sent) >= window:
-                yield self._pipelined(link, peer, sent.popleft())
+                yield self._pipelined(link, peer, sent)
             numbered = fence._replace(request_id=f"{fence.request_id}:{number}")
             request = link.request(method, args, numbered, time.monotonic() + timeout_s)
             link.send(request, payload, time.monotonic() + timeout_s)
-            sent.append(request)
+            sent.append((request, payload))
         while sent:
-            yield self._pipelined(link, peer, sent.popleft())
+            yield self._pipelined(link, peer, sent)
 
-    def _pipelined(self, link: Link, peer: Peer, request: wire.Request) -> Any:
-        reply, _ = link.receive(request, time.monotonic() + request.timeout_s)
+    def _pipelined(self, link: Link, peer: Peer, sent: deque[tuple[wire.Request, bytes | None]]) -> Any:
+        """The answer to the oldest of `sent`, which is taken out."""
+        request, deadline = sent[0][0], time.monotonic() + sent[0][0].timeout_s
+        patience_s = ASK_AGAIN_S
+        while True:
+            try:
+                reply, _ = link.receive(request, min(deadline, time.monotonic() + patience_s))
+                break
+            except AgentTimeout:
+                if time.monotonic() >= deadline:
+                    raise
+                patience_s *= 2
+                for other, payload in sent:
+                    link.send(other, payload, deadline)
+        sent.popleft()
         link.forget(request)
         return result_of(peer, request.method, reply)
 
