@@ -1,0 +1,235 @@
+"""`python -m tests.crash`: workers that each have a slot, the cases given out to them, and the counts."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import Any
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"                      # no threads may be there when we fork
+
+from tests.crash.zygote import import_all  # noqa: E402
+
+DATABASES = ("sqlite", "postgresql")
+
+
+@dataclass
+class Sum:
+    """Of one saga on one database."""
+
+    points: int = 0
+    cases: int = 0
+    recoveries: int = 0
+    missed: int = 0
+    seconds: float = 0.0
+    violations: list[Any] = field(default_factory=list)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0: nothing is wrong. 1: something is; each case is printed with the command that plays it again."""
+    parser = argparse.ArgumentParser(prog="tests/run crash", description=__doc__)
+    parser.add_argument("--saga", action="append", metavar="NAME", help="only this one (again: and this one)")
+    parser.add_argument("--database", action="append", choices=DATABASES, help="only this one; all without it")
+    parser.add_argument("--full", action="store_true", help="each point in each way, and every double death")
+    parser.add_argument("--replay", metavar="CASE", help="play one case, and print what its processes said")
+    parser.add_argument("--points", action="store_true", help="print the points of each saga, and play nothing")
+    parser.add_argument("--workers", type=int, default=2 * (os.cpu_count() or 1), metavar="N")
+    asked = parser.parse_args(argv)
+    import_all()
+    from tests.crash.cases import Case
+    from tests.crash.programs import OVER_SSH, lacking, programs
+
+    if lacking():
+        print(f"no scenario (tests/sagas/scenarios.py) for {', '.join(sorted(lacking()))}", file=sys.stderr)
+        return 1
+    known = programs()
+    if asked.replay:
+        case = Case.parse(asked.replay)
+        asked.saga, asked.database = [case.saga], [case.database]
+    for saga in asked.saga or ():
+        if saga not in known:
+            parser.error(f"there is no saga {saga} here: {', '.join(known)}; {', '.join(OVER_SSH)} are killed on test hosts")
+    with Matrix(asked) as matrix:
+        if asked.replay:
+            return matrix.replay(case)
+        if asked.points:
+            return matrix.print_points(asked.saga or list(known))
+        return matrix.run(asked.saga or list(known))
+
+
+class Matrix:
+    """The workers, and the databases that they need."""
+
+    def __init__(self, asked: Any) -> None:
+        from tests import databases
+
+        self.asked = asked
+        self.databases: list[str] = asked.database or list(DATABASES)
+        memory = Path("/dev/shm")
+        self.folder = Path(tempfile.mkdtemp(prefix="novactl-crash-", dir=memory if os.access(memory, os.W_OK) else None))
+        count = 1 if asked.replay or asked.points else asked.workers
+        self._stack = contextlib.ExitStack()
+        self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        self._stack.callback(databases.stop)
+        urls = [{kind: self._stack.enter_context(databases.database(kind)) for kind in self.databases} for _ in range(count)]
+        self.workers: dict[Connection, int] = {}
+        for number, url in enumerate(urls):
+            self._fork(number, url)
+
+    def _fork(self, number: int, urls: dict[str, str]) -> None:
+        ours, theirs = Pipe()
+        pid = os.fork()
+        if pid:
+            theirs.close()
+            self.workers[ours] = pid
+            return
+        try:
+            ours.close()
+            for other in self.workers:
+                other.close()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            _serve(theirs, self.folder / f"w{number}", f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.1", urls)
+        except BaseException:  # noqa: BLE001 - a worker must not go on as the runner
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+
+    def __enter__(self) -> Matrix:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection, pid in self.workers.items():
+            connection.close()
+            os.waitpid(pid, 0)
+        self._stack.close()
+
+    # ---- what is done
+
+    def _results(self, tasks: deque[tuple[str, Any]]) -> Iterator[Any]:
+        """Give out `tasks`, which may grow meanwhile; what comes back."""
+        idle, busy = deque(self.workers), set[Connection]()
+        while tasks or busy:
+            while idle and tasks:
+                connection = idle.popleft()
+                connection.send(tasks.popleft())
+                busy.add(connection)
+            for connection in wait(list(busy)):
+                found = connection.recv()  # type: ignore[union-attr]
+                busy.discard(connection)  # type: ignore[arg-type]
+                idle.append(connection)  # type: ignore[arg-type]
+                yield found
+
+    def run(self, sagas: list[str]) -> int:
+        from tests.crash.cases import Counted, doubles, singles, spoilt
+
+        full, began = self.asked.full, time.monotonic()
+        tasks: deque[tuple[str, Any]] = deque(("count", (saga, database)) for database in self.databases for saga in sagas)
+        sums: dict[tuple[str, str], Sum] = {}
+        counts: dict[tuple[str, str], Counted] = {}
+        for found in self._results(tasks):
+            if isinstance(found, Counted):
+                sums[found.saga, found.database] = Sum(points=found.points)
+                counts[found.saga, found.database] = found
+                tasks.extend(("play", case) for case in singles(found, full=full))
+                continue
+            if isinstance(found, str):
+                print(found, file=sys.stderr, flush=True)
+                sums.setdefault(("?", "?"), Sum()).violations.append(found)
+                continue
+            told, seconds, said = found
+            case = told.case
+            total = sums[case.saga, case.database]
+            total.cases, total.recoveries, total.seconds = total.cases + 1, total.recoveries + told.recoveries, total.seconds + seconds
+            if told.missed:
+                total.missed += 1
+            if told.wrong:
+                total.violations.append(told)
+                print(f"VIOLATION {case}, at “{told.where}”: {told.wrong}\n  again: tests/run crash --replay {case}", flush=True)
+                if len(total.violations) == 1 and said:
+                    print(said, flush=True)
+            elif case.kind == "killed" and case.way == "next" and not case.again:
+                counted = counts[case.saga, case.database]
+                tasks.extend(("play", more) for more in doubles(case, told.points, len(counted.command), full=full))
+                tasks.extend(("play", more) for more in spoilt(case, told.agents, len(counted.command), full=full))
+        return _told(sums, time.monotonic() - began)
+
+    def replay(self, case: Any) -> int:
+        for found in self._results(deque([("play", case)])):
+            if isinstance(found, str):
+                print(found)
+                return 1
+            told, seconds, said = found
+            print(f"{said}\n{case}, at “{told.where}”: {told.wrong or 'all is well'} ({told.recoveries} recoveries, {seconds:.2f} s)")
+            return int(bool(told.wrong))
+        return 1
+
+    def print_points(self, sagas: list[str]) -> int:
+        for found in self._results(deque(("count", (saga, database)) for database in self.databases for saga in sagas)):
+            if isinstance(found, str):
+                print(found)
+                return 1
+            for who, points in {"command": found.command, **found.agents}.items():
+                for number, point in enumerate(points, 1):
+                    print(f"{found.saga} {found.database} {who} {number}: {point}")
+        return 0
+
+
+def _told(sums: dict[tuple[str, str], Sum], seconds: float) -> int:
+    for (saga, database), total in sorted(sums.items()):
+        print(f"{saga} on {database}: {total.points} crash points, {total.cases} cases, {total.recoveries} recoveries,"
+              f" {len(total.violations)} violations ({total.seconds:.0f} s)")
+    points, recoveries, cases = (sum(getattr(t, name) for t in sums.values()) for name in ("points", "recoveries", "cases"))
+    violations = sum(len(total.violations) for total in sums.values())
+    print(f"{points} crash points, {cases} cases, {recoveries} recoveries, {violations} violations in {seconds:.0f} s")
+    return int(bool(violations))
+
+
+def _serve(connection: Connection, place: Path, address: str, urls: dict[str, str]) -> None:
+    """A worker: what it is asked, until its runner is gone."""
+    from tests.crash.play import Player
+    from tests.crash.slot import Slot
+
+    players: dict[str, Player] = {}
+    try:
+        while True:
+            try:
+                task, what = connection.recv()
+            except EOFError:
+                return
+            database = what[1] if task == "count" else what.database
+            if database not in players:
+                for other in players.values():
+                    other.slot.kill_all()
+                players[database] = Player(Slot(place / database, address, urls[database]), database)
+            player = players[database]
+            began = time.monotonic()
+            try:
+                if task == "count":
+                    connection.send(player.goal(what[0]).counted)
+                    continue
+                told = player.play(what)
+                connection.send((told, time.monotonic() - began, player.report(told) if told.wrong or task == "show" else ""))
+            except AssertionError as broken:
+                connection.send(f"{what}: {broken}\n{player.slot.tail('command.log')}\n{player.slot.tail('observer.log')}")
+            except (pickle.PicklingError, OSError) as broken:
+                connection.send(f"{what}: {type(broken).__name__}: {broken}")
+    finally:
+        for player in players.values():
+            player.slot.kill_all()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

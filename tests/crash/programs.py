@@ -1,0 +1,63 @@
+"""What is run for each saga: a command line where there is one, else its scenario (tests/sagas/scenarios.py) as a command runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from novactl.api.recovery import settle
+from novactl.conductor.saga import Driver
+from novactl.conductor.sagas import SAGAS
+from novactl.db import servers
+from tests.crash.slot import World
+from tests.sagas.scenarios import SCENARIOS
+
+OVER_SSH = ("node.enroll", "node.remove")
+"""They change a machine over SSH, and are killed on one of the test hosts: tests/integration/test_crash_over_ssh.py."""
+
+COMMANDS: Mapping[str, list[str]] = {
+    "server.create": ["server", "create", "web", "--flavor", "small", "--image", "guest"],
+    "server.delete": ["server", "delete", "web"],
+    "server.start": ["server", "start", "web"],
+    "server.stop": ["server", "stop", "web"],
+    "server.reboot": ["server", "reboot", "web", "--hard"],
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """`name` is the saga's, with the variant behind a plus. `act` is what `Slot.command` takes."""
+
+    name: str
+    saga: str
+    act: list[str] | Callable[[World], None]
+
+
+def programs() -> dict[str, Program]:
+    """By name: every saga that has a scenario."""
+    return {kind: Program(kind, kind, COMMANDS.get(kind) or _played(kind)) for kind in sorted(SCENARIOS)}
+
+
+def lacking() -> set[str]:
+    """Sagas that the matrix does not reach."""
+    return set(SAGAS) - set(SCENARIOS) - set(OVER_SSH)
+
+
+def prepare(world: World, kind: str) -> Any:
+    return SCENARIOS[kind].prepare(world)  # type: ignore[arg-type]
+
+
+def _played(kind: str) -> Callable[[World], None]:
+    def play(world: World) -> None:
+        scenario = SCENARIOS[kind]
+        for sentence in settle(world.cluster):
+            print(sentence)
+        subject = world.slot.subject
+        if hasattr(subject, "vm_state"):
+            with world.cluster.db.read() as tx:
+                subject = servers.by_id(tx, subject.id) or subject
+        operation = scenario.start(world, subject)  # type: ignore[arg-type]
+        Driver(world.cluster, scenario.saga, operation).drive()
+
+    return play
