@@ -32,6 +32,7 @@ NOUNS: Mapping[str, Entry] = {
     "placement": Entry("novactl.cli.placement", _FLEET, "Where servers can go, why, and what is claimed."),
     "capacity": Entry("novactl.cli.capacity", _FLEET, "Say how many more servers fit, and what stops the next one."),
     "operation": Entry("novactl.cli.operation", _FLEET, "Changes under way: list, show, resume, undo."),
+    "conductor": Entry("novactl.cli.conductor", _FLEET, "The optional service: reports, recovery, notifications by themselves."),
     "server": Entry("novactl.cli.server", _SERVERS, "Virtual machines: create, list, start, stop, reboot, console, delete."),
     "flavor": Entry("novactl.cli.flavor", _SERVERS, "Sizes of servers: processors, memory, disk."),
     "image": Entry("novactl.cli.image", _SERVERS, "Bootable disks that servers are made from."),

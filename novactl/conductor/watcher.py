@@ -27,12 +27,14 @@ AT_ONCE = 200
 
 
 class Watcher:
-    """`run` is the thread. `reports` counts those taken in, `late_s` is how long the slowest of the last batch waited for it."""
+    """`run` is the thread. `reports` counts those taken in, `late_s` is how long the slowest of the last batch waited for it,
+    `round_s` when (by the stop watch) the thread last began anew."""
 
     def __init__(self, leadership: Leadership, journal: Journal) -> None:
         self.cluster: Cluster = leadership.cluster
         self.leadership, self.journal = leadership, journal
         self.reports, self.late_s, self.connected = 0, 0.0, 0
+        self.round_s = self.cluster.clock.monotonic()
         self._rows: dict[str, AgentRow] = {}
         self._rows_s = float("-inf")
         self._pending: dict[str, Heard] = {}
@@ -57,7 +59,7 @@ class Watcher:
             self.cluster.db.close()
 
     def _round(self, watching: Watching) -> None:
-        now_s = self.cluster.clock.monotonic()
+        now_s = self.round_s = self.cluster.clock.monotonic()
         if now_s - self._rows_s >= ROWS_S:
             self._rows_s = now_s
             with self.cluster.db.read() as tx:

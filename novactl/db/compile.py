@@ -18,8 +18,8 @@ from novactl.db import schema
 from novactl.db.statements import REGISTRY, Statement
 
 NOUNS = (
-    "aggregates", "claims", "derived", "events", "flavors", "groups", "hardware", "images", "inventories", "keypairs", "leases", "meta",
-    "node_rows", "nodes", "operations", "placement", "projects", "quotas", "servers",
+    "aggregates", "claims", "derived", "events", "flavors", "groups", "hardware", "images", "inventories", "keypairs", "keys", "leases",
+    "meta", "node_rows", "nodes", "notices", "operations", "placement", "projects", "quotas", "retention", "servers",
 )
 TARGET = Path(__file__).with_name("compiled.py")
 

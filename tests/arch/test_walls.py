@@ -70,13 +70,13 @@ def test_rooms_import_only_what_is_below_them(room: str) -> None:
 
 
 def test_only_agents_and_enrolment_see_the_wire() -> None:
-    """`nodeagent` is imported by novactl.agents (the wire) and novactl.enroll (the bundle) alone; others get it from agents."""
+    """`nodeagent` is imported by novactl.agents (the wire, and who may connect) and novactl.enroll (the bundle) alone; others get it from agents."""
     for module, tree in modules("novactl"):
         for name in imports(tree):
             if name.split(".")[0] == "nodeagent":
                 assert room_of(module) in ("agents", "enroll"), f"{module} imports {name}"
                 if room_of(module) == "agents":
-                    assert name.startswith("nodeagent.wire") or name == "nodeagent", f"{module} imports {name}"
+                    assert name.startswith(("nodeagent.wire", "nodeagent.zap")) or name == "nodeagent", f"{module} imports {name}"
 
 
 def test_third_party_libraries_have_one_home() -> None:

@@ -1,0 +1,223 @@
+"""Telling of events: a hook command, and a PUB socket.
+
+Events are read from the database by their numbers, so that whoever writes them need not know who listens. The hook is given
+each at least once: how far it has come is kept in the database, and the next leader goes on from there. The socket tells those
+who listen now; each message has a number, by which a subscriber sees that it lost some. Neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from novactl.cluster import Cluster
+from novactl.conductor.journal import Journal
+from novactl.conductor.leader import Leadership
+from novactl.db import meta, notices
+from novactl.errors import NovaError, Superseded, UsageError
+from novactl.model.operation import EventRecord
+
+if TYPE_CHECKING:
+    from novactl.agents.publishing import Publisher
+
+TOLD = "conductor.told"
+"""The key of `meta` under which stands the number of the last event that the hook was given."""
+LOOK_S = 0.25
+BATCH = 200
+PARALLEL = 4
+"""Hooks that run at a time."""
+LAST_WORDS_S = 1.0
+"""What hooks under way get to end when the conductor does."""
+LATECOMER_S = 5.0
+"""A number that is missing is waited for so long: its transaction may not have committed yet, or never will."""
+BEAT_S = 5.0
+
+
+def as_plain(id_: int, event: EventRecord) -> dict[str, Any]:
+    """What a hook reads and a subscriber gets: all that the row has, and its number."""
+    return {"id": id_, **dataclasses.asdict(event)}
+
+
+class Events:
+    """Events in the order of their numbers, from the one after `at` on."""
+
+    def __init__(self, cluster: Cluster, at: int) -> None:
+        self._cluster, self.at = cluster, at
+        self._gap: tuple[int, float] = (-1, 0.0)
+
+    def more(self) -> list[tuple[int, EventRecord]]:
+        """Those that came since it was asked last, a batch at most, but for what comes after a number that may yet appear."""
+        with self._cluster.db.read() as tx:
+            rows = notices.after(tx, self.at, BATCH)
+        for count, (id_, event) in enumerate(rows):
+            if id_ != self.at + 1 and not self._is_over(event):
+                return rows[:count]
+            self.at = id_
+        return rows
+
+    def _is_over(self, following: EventRecord) -> bool:
+        now_s = self._cluster.clock.monotonic()
+        if self._gap[0] != self.at:
+            self._gap = self.at, now_s
+        return now_s - self._gap[1] >= LATECOMER_S or self._cluster.clock.now() - following.at >= LATECOMER_S
+
+
+class Hook:
+    """A command run for one event at a time, without a shell. Raises UsageError where it cannot be read."""
+
+    def __init__(self, command: str, timeout_s: float, journal: Journal) -> None:
+        try:
+            self.argv = shlex.split(command)
+        except ValueError as bad:
+            raise UsageError(f"conductor.hook: {command!r}: {bad}", hint="a command and its arguments, as a shell quotes them") from None
+        self._timeout_s, self._journal = timeout_s, journal
+
+    def __call__(self, id_: int, event: EventRecord) -> None:
+        """Whatever becomes of it, it does not raise: an event that a hook cannot take must not stop the ones behind it."""
+        try:
+            self._run(json.dumps(as_plain(id_, event)))
+        except Exception as error:  # noqa: BLE001 - the command is anybody's
+            self._journal.failed("hook", error, event=id_, command=self.argv[0])
+
+    def _run(self, text: str) -> None:
+        """By files, not pipes: what the command leaves behind may hold those open. Raises NovaError, OSError."""
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
+            given.write(text.encode())
+            given.seek(0)
+            with subprocess.Popen(self.argv, stdin=given, stdout=said, stderr=said, start_new_session=True) as process:
+                try:
+                    status = process.wait(self._timeout_s)
+                except subprocess.TimeoutExpired:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                    raise NovaError(f"it was killed after {self._timeout_s:g} s") from None
+            if status:
+                said.seek(0)
+                raise NovaError(f"exit status {status}: {said.read(200).decode(errors='replace').strip()}")
+
+
+class Hooks:
+    """`run` is a thread."""
+
+    def __init__(self, leadership: Leadership, journal: Journal) -> None:
+        config = leadership.cluster.config
+        self._leadership, self._cluster, self._journal = leadership, leadership.cluster, journal
+        self.hook = Hook(config["conductor.hook"], config["conductor.hook_timeout_s"], journal)
+        self._pool = concurrent.futures.ThreadPoolExecutor(PARALLEL, "hook")
+        self._under_way: dict[int, concurrent.futures.Future[None]] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`, or until the lease is lost."""
+        events: Events | None = None
+        try:
+            while not stop.is_set() and self._leadership.held:
+                try:
+                    events = events or Events(self._cluster, self._begin())
+                    self._round(events)
+                except Superseded:
+                    return
+                except Exception as error:  # noqa: BLE001 - whatever one round meets, the next one is tried
+                    self._journal.failed("hooks", error)
+                stop.wait(LOOK_S)
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            concurrent.futures.wait([future for future in self._under_way.values() if not future.cancelled()], LAST_WORDS_S)
+            if events is not None:
+                with contextlib.suppress(NovaError):
+                    self._settle(events)
+            self._cluster.db.close()
+
+    def _begin(self) -> int:
+        """Where the last leader's hooks had come to; at first, at the newest event."""
+        with self._cluster.db.read() as tx:
+            told, newest = meta.get(tx, TOLD), notices.newest(tx)
+        if told is not None:
+            return min(int(told), newest)
+        self._keep(newest)
+        return newest
+
+    def _round(self, events: Events) -> None:
+        if len(self._under_way) < BATCH:
+            for id_, event in events.more():
+                self._under_way[id_] = self._pool.submit(self.hook, id_, event)
+        self._settle(events)
+
+    def _settle(self, events: Events) -> None:
+        """Write down how far hooks are through: not past one that has not run to its end."""
+        done = [id_ for id_, future in self._under_way.items() if future.done() and not future.cancelled()]
+        for id_ in done:
+            del self._under_way[id_]
+        if done:
+            self._keep(min(self._under_way, default=events.at + 1) - 1)
+
+    def _keep(self, told: int) -> None:
+        with self._leadership.write() as tx:
+            meta.put(tx, TOLD, str(told))
+
+
+class Telling:
+    """`run` is a thread. The socket is bound by `open`, or by `run`; `endpoint` says where."""
+
+    def __init__(self, leadership: Leadership, journal: Journal, endpoint: str) -> None:
+        self._leadership, self._cluster, self._journal, self.endpoint = leadership, leadership.cluster, journal, endpoint
+        self._publisher: Publisher | None = None
+        self._seq: Counter[str] = Counter()
+        self._beat_s = float("-inf")
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`, or until the lease is lost."""
+        events: Events | None = None
+        try:
+            while not stop.is_set() and self._leadership.held:
+                try:
+                    publisher = self._publisher or self.open()
+                    if events is None:
+                        with self._cluster.db.read() as tx:
+                            events = Events(self._cluster, notices.newest(tx))
+                    self._beat(publisher)
+                    for id_, event in events.more():
+                        self._tell(publisher, f"{event.object_kind}.{event.event}", event.object_kind, as_plain(id_, event))
+                except Exception as error:  # noqa: BLE001 - whatever one round meets, the next one is tried
+                    self._journal.failed("publish", error)
+                stop.wait(LOOK_S)
+        finally:
+            if self._publisher is not None:
+                self._publisher.close()
+            self._cluster.db.close()
+
+    def open(self) -> Publisher:
+        """Raises UsageError where the address cannot be had."""
+        from novactl.agents.publishing import Publisher
+
+        made = self._publisher = Publisher(self._cluster.agents.keys(), self.endpoint, self._admitted())
+        self.endpoint = made.endpoint
+        self._journal.say("publishes", endpoint=self.endpoint, key=self._cluster.key)
+        return made
+
+    def _tell(self, publisher: Publisher, topic: str, stream: str, body: dict[str, Any]) -> None:
+        """Numbered within what it speaks of, for those who subscribe to that alone."""
+        self._seq[stream] += 1
+        lease = self._leadership.lease
+        publisher.send(topic, json.dumps({"seq": self._seq[stream], "epoch": lease.epoch if lease else 0, **body}).encode())
+
+    def _beat(self, publisher: Publisher) -> None:
+        """Now and then: that it is there, with the last number of everything, and who may listen from now on."""
+        now_s = self._cluster.clock.monotonic()
+        if now_s - self._beat_s >= BEAT_S:
+            self._beat_s = now_s
+            publisher.admit(self._admitted())
+            self._tell(publisher, "conductor.beat", "beat", {"at": self._cluster.clock.now(), "last": dict(self._seq)})
+
+    def _admitted(self) -> frozenset[str]:
+        with self._cluster.db.read() as tx:
+            return notices.admitted(tx) | {self._cluster.key}

@@ -1,0 +1,218 @@
+"""The conductor as a process: it waits until nobody leads, and then does in a loop what commands do on demand.
+
+The leader takes in all agents' reports (watcher.py), ends what dead processes left (recover.py), compares nodes with the database,
+tells of events (notify.py) and forgets what ended long ago. Each of these has a thread. An error ends none of them; losing the
+lease ends all, and the process waits again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from novactl.cluster import Cluster
+from novactl.conductor import owner, recover
+from novactl.conductor.journal import Journal
+from novactl.conductor.leader import Leadership, present
+from novactl.conductor.notify import Hooks, Telling
+from novactl.conductor.supervision import Supervisor
+from novactl.conductor.watcher import Watcher
+from novactl.config import Config
+from novactl.db import events, meta, operations, retention
+from novactl.db.leases import Lease
+from novactl.db.statements import Tx
+from novactl.errors import DatabaseFailed, NovaError, SchemaNewer, SchemaOlder, Superseded
+from novactl.model.operation import EventRecord, OperationState
+
+STATUS = "conductor"
+"""The key of `meta` under which the leader says about itself what its lease does not: JSON of `Status`."""
+LOOK_S = 0.2
+SCHEMA_S = 30.0
+LAST_WORDS_S = 3.0
+"""What the leader's threads get to end."""
+DAY_S = 86400.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """`publish` is the endpoint subscribers connect to, "" for none, and `key` the one they must find there (Z85)."""
+
+    since: float
+    actor: str
+    publish: str
+    key: str
+
+
+class Job(NamedTuple):
+    """What the leader does every so often. A new duty of the conductor is a new row in JOBS."""
+
+    name: str
+    every_s: Callable[[Config], float]
+    act: Callable[[Leadership, Journal], None]
+
+
+def _recover(leadership: Leadership, journal: Journal) -> None:
+    """End what nobody drives any more. Each operation's own epoch lets only one process do it."""
+    for operation, error in recover.recover(leadership.cluster):
+        facts = {"operation": operation.id[:8], "kind": operation.kind, "object": operation.object_name}
+        if error is None:
+            journal.say("ended", **facts, state=operation.state.value)
+        else:
+            journal.failed(f"recovery of {operation.id[:8]}", error, **facts)
+
+
+def _forget(leadership: Leadership, journal: Journal) -> None:
+    """Rows older than their retention, a few hundred at a time."""
+    config = leadership.cluster.config
+    for name, forget in (("operations", retention.operations), ("events", retention.events), ("deleted_servers", retention.servers)):
+        days = config[f"retention.{name}_days"]
+        gone = more = 0
+        while days and (not gone or more == retention.AT_ONCE):
+            with leadership.write() as tx:
+                more = forget(tx, leadership.cluster.clock.now() - days * DAY_S)
+            gone += more
+            if not more:
+                break
+        if gone:
+            journal.say("forgot", **{name: gone}, older_than_days=days)
+
+
+JOBS: tuple[Job, ...] = (
+    Job("recover", lambda config: 3.0, _recover),
+    Job("forget", lambda config: 3600.0, _forget),
+)
+
+
+class Conductor:
+    """`run` is the process's life, `once` one round of it. `publish` overrides the setting."""
+
+    def __init__(self, cluster: Cluster, journal: Journal, *, publish: str = "", supervisor: Supervisor | None = None) -> None:
+        self.cluster, self.journal = cluster, journal
+        self.publish = publish or cluster.config["conductor.publish"]
+        self.supervisor = supervisor or Supervisor("")
+        self.leadership = Leadership(cluster, on_taken=self._taken)
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop`. Raises SchemaNewer when the database was upgraded: then another novactl is needed."""
+        self.cluster.db.check_schema()
+        self.supervisor.ready()
+        wait_s = min(1.0, self.leadership.lease_s / 5)
+        self.journal.say("runs", process=owner.shown(owner.this_process()), database=self.cluster.db.where)
+        with present(self.cluster):
+            while not stop.is_set():
+                try:
+                    if self.leadership.take():
+                        self._lead(stop)
+                        continue
+                except (SchemaNewer, SchemaOlder):
+                    raise
+                except Exception as error:  # noqa: BLE001 - the database may be gone for a while
+                    self.journal.failed("take the lease", error)
+                self.supervisor.alive()
+                stop.wait(wait_s)
+        self.journal.say("ends")
+
+    def once(self) -> tuple[NovaError, ...]:
+        """Refresh every report and do each job once; what failed. Where another conductor leads, that one does it."""
+        from novactl.conductor.fleet import refresh
+
+        if not self.leadership.take():
+            self.journal.say("another conductor leads")
+            return ()
+        failed = list[NovaError]()
+        with self.leadership.holding():
+            failed += refresh(self.cluster, max_age_s=0.0).values()
+            for job in JOBS:
+                try:
+                    job.act(self.leadership, self.journal)
+                except NovaError as error:
+                    failed.append(error)
+        return tuple(failed)
+
+    # ---- leading
+
+    def _taken(self, tx: Tx, lease: Lease) -> None:
+        now = self.cluster.clock.now()
+        meta.put(tx, STATUS, json.dumps(dataclasses.asdict(Status(now, self.cluster.actor, self.publish, self.cluster.key))))
+        events.record(tx, EventRecord(
+            at=now, object_kind="conductor", object_id="", object_name=owner.shown(lease.owner), operation_id="", event="leads",
+            actor=self.cluster.actor, detail=f"epoch {lease.epoch}", reason=""))
+
+    def _lead(self, stop: threading.Event) -> None:
+        """Until `stop`, or until the lease is lost."""
+        lease = self.leadership.lease
+        self.journal.say("leads", epoch=lease.epoch if lease else 0)
+        ending, watcher = threading.Event(), Watcher(self.leadership, self.journal)
+        threads = [self._thread(name, target, ending) for name, target in self._duties(watcher)]
+        try:
+            with self.leadership.holding():
+                self._attend(stop, watcher)
+                ending.set()
+                self._end(threads)
+                if stop.is_set():
+                    self._let_go()
+        finally:
+            ending.set()
+        self.journal.say("leads no more", reports=watcher.reports)
+
+    def _duties(self, watcher: Watcher) -> list[tuple[str, Callable[[threading.Event], None]]]:
+        found = [("watch", watcher.run)]
+        if self.cluster.config["conductor.hook"]:
+            found.append(("hooks", Hooks(self.leadership, self.journal).run))
+        if self.publish:
+            found.append(("publish", Telling(self.leadership, self.journal, self.publish).run))
+        return [*found, *((job.name, lambda ending, job=job: self._work(job, ending)) for job in JOBS)]
+
+    def _thread(self, name: str, target: Callable[[threading.Event], None], ending: threading.Event) -> threading.Thread:
+        thread = threading.Thread(target=target, args=(ending,), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _attend(self, stop: threading.Event, watcher: Watcher) -> None:
+        """Say that we live while reports are taken in; see whether the database is still of our schema."""
+        monotonic, schema_s = self.cluster.clock.monotonic, self.cluster.clock.monotonic()
+        while not stop.wait(LOOK_S) and self.leadership.held:
+            if monotonic() - watcher.round_s < self.supervisor.patience_s:
+                self.supervisor.alive()
+            if monotonic() - schema_s >= SCHEMA_S:
+                schema_s = monotonic()
+                with contextlib.suppress(DatabaseFailed):
+                    self.cluster.db.check_schema()
+
+    def _end(self, threads: list[threading.Thread]) -> None:
+        until_s = self.cluster.clock.monotonic() + LAST_WORDS_S
+        for thread in threads:
+            thread.join(max(0.0, until_s - self.cluster.clock.monotonic()))
+
+    def _let_go(self) -> None:
+        """Operations that this process drives: given up with a new epoch, so that others go on with them at once."""
+        me = owner.this_process()
+        with contextlib.suppress(NovaError), self.cluster.db.write() as tx:
+            for operation in operations.recent(tx, ended=False):
+                if operation.owner == me and operation.state is not OperationState.STUCK:
+                    operations.take(tx, operation, state=operation.state, owner="", lease_until=0.0)
+
+    def _work(self, job: Job, ending: threading.Event) -> None:
+        try:
+            while not ending.is_set() and self.leadership.held:
+                try:
+                    job.act(self.leadership, self.journal)
+                except Superseded:
+                    pass                                      # an operation's, or the lease itself: `held` knows
+                except Exception as error:  # noqa: BLE001 - whatever one round meets, the next one is tried
+                    self.journal.failed(job.name, error)
+                finally:
+                    self.cluster.db.close()
+                ending.wait(job.every_s(self.cluster.config))
+        finally:
+            self.cluster.db.close()
+
+
+def status(tx: Tx) -> Status | None:
+    """What the last leader said of itself; None when there has been none."""
+    found: dict[str, Any] | None = json.loads(meta.get(tx, STATUS) or "null")
+    return None if found is None else Status(**found)

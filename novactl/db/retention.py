@@ -1,0 +1,82 @@
+"""Forgetting what ended long ago, a little at a time: nobody waits behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from novactl.db.statements import Tx, statement
+
+AT_ONCE = 500
+
+
+def _limit(sa: Any) -> Any:
+    return sa.bindparam("limit", type_=sa.BigInteger)
+
+
+@statement
+def q_operations(sa: Any, t: Any) -> Any:
+    """Not the one that holds the last decision about a server that lives: `server why` prints it."""
+    o, s = t.operation.c, t.server.c
+    lives = sa.exists().where(s.id == o.object_id, s.deleted_at.is_(None))
+    return sa.select(o.id).where(
+        o.ended_at < sa.bindparam("by_ended_at", type_=sa.Double), sa.or_(o.decision.is_(None), ~lives)).limit(_limit(sa))
+
+
+@statement
+def q_events(sa: Any, t: Any) -> Any:
+    e = t.event.c
+    return sa.select(e.id).where(e.at < sa.bindparam("by_at", type_=sa.Double)).order_by(e.id).limit(_limit(sa))
+
+
+@statement
+def q_servers(sa: Any, t: Any) -> Any:
+    s = t.server.c
+    claimed = sa.exists().where(t.claim.c.consumer_id == s.id)
+    return sa.select(s.id).where(s.deleted_at < sa.bindparam("by_deleted_at", type_=sa.Double), ~claimed).limit(_limit(sa))
+
+
+@statement
+def q_steps_delete(sa: Any, t: Any) -> Any:
+    return sa.delete(t.operation_step).where(t.operation_step.c.operation_id == sa.bindparam("by_id"))
+
+
+@statement
+def q_ticket_delete(sa: Any, t: Any) -> Any:
+    return sa.delete(t.ticket).where(t.ticket.c.operation_id == sa.bindparam("by_id"))
+
+
+@statement
+def q_operation_delete(sa: Any, t: Any) -> Any:
+    return sa.delete(t.operation).where(t.operation.c.id == sa.bindparam("by_id"), t.operation.c.ended_at.is_not(None))
+
+
+@statement
+def q_event_delete(sa: Any, t: Any) -> Any:
+    return sa.delete(t.event).where(t.event.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_server_delete(sa: Any, t: Any) -> Any:
+    return sa.delete(t.server).where(t.server.c.id == sa.bindparam("by_id"), t.server.c.deleted_at.is_not(None))
+
+
+def operations(tx: Tx, before: float) -> int:
+    """Delete some operations that ended before then, with their steps; how many."""
+    ids = [{"by_id": id_} for (id_,) in tx.stream(q_operations, by_ended_at=before, limit=AT_ONCE)]
+    for query in (q_steps_delete, q_ticket_delete, q_operation_delete):
+        tx.run_many(query, ids)
+    return len(ids)
+
+
+def events(tx: Tx, before: float) -> int:
+    """Likewise of events."""
+    ids = [{"by_id": id_} for (id_,) in tx.stream(q_events, by_at=before, limit=AT_ONCE)]
+    tx.run_many(q_event_delete, ids)
+    return len(ids)
+
+
+def servers(tx: Tx, before: float) -> int:
+    """Likewise of servers deleted before then."""
+    ids = [{"by_id": id_} for (id_,) in tx.stream(q_servers, by_deleted_at=before, limit=AT_ONCE)]
+    tx.run_many(q_server_delete, ids)
+    return len(ids)
