@@ -210,7 +210,7 @@ class DatabaseUnavailable(DatabaseFailed):
 class DatabaseLost(DatabaseUnavailable):
     """Its server cannot be reached, or ended the connection: it may be back in a moment."""
 
-    code = "database.lost"
+    code, retryable = "database.lost", True
 
 
 class Uncertain(DatabaseLost):

@@ -12,6 +12,7 @@ from novactl.errors import AgentRefused, NovaError
 
 TRACE_CHARS = 8000
 LINE_CHARS = 300
+OUTAGE_S = 30.0
 
 
 class Verdict(enum.Enum):
@@ -44,6 +45,15 @@ def waits(cluster: Cluster, seed: str) -> Iterator[float]:
     for _ in range(cluster.config["operation.retries"]):
         yield wait_s * chance.uniform(0.75, 1.25)
         wait_s *= 2
+
+
+def outage(cluster: Cluster) -> Iterator[float]:
+    """Seconds to wait before each further try at a database that is gone: its server may be starting again. What an operation writes
+    is fenced, and can be written again."""
+    until, wait_s = cluster.clock.monotonic() + OUTAGE_S, 0.25
+    while cluster.clock.monotonic() < until:
+        yield wait_s
+        wait_s = min(2.0, wait_s * 2)
 
 
 def trace_of(error: BaseException) -> str:

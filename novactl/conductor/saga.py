@@ -30,7 +30,7 @@ from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
 from novactl.db.refusals import Crossed
 from novactl.db.statements import Tx
-from novactl.errors import Busy, Cancelled, DatabaseFailed, NovaError, Overdue, Stuck, Superseded
+from novactl.errors import Busy, Cancelled, DatabaseFailed, DatabaseLost, NovaError, Overdue, Stuck, Superseded
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 R = TypeVar("R")
@@ -288,12 +288,12 @@ class Driver(Generic[R]):
     def _again(self, what: str, act: Callable[[], R]) -> R:
         """What `act` returns, which may be done twice: tried again after a wait where the same may succeed in a moment."""
         op = self.run.operation
-        waits = faults.waits(self.cluster, f"{op.id}:{op.attempt}:{what}:{self.run.direction}")
+        waits, outage = faults.waits(self.cluster, f"{op.id}:{op.attempt}:{what}:{self.run.direction}"), faults.outage(self.cluster)
         while True:
             try:
                 return _uncrossed(act)
             except NovaError as error:
-                wait_s = next(waits, None) if faults.verdict(error) is Verdict.HERE else None
+                wait_s = next(outage if isinstance(error, DatabaseLost) else waits, None) if faults.verdict(error) is Verdict.HERE else None
                 if wait_s is None or overdue(op, self.cluster.clock.now() + wait_s):
                     raise
                 self.run.progress(detail=f"waiting {wait_s:.1f} s to try again: {error.message}")
