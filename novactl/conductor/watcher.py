@@ -13,7 +13,7 @@ from novactl.conductor.leader import Leadership
 from novactl.db import nodes
 from novactl.db.nodes import AgentRow
 from novactl.db.statements import Tx
-from novactl.errors import NovaError, Superseded
+from novactl.errors import NovaError, Superseded, Unreachable
 
 if TYPE_CHECKING:
     from novactl.agents.watching import Heard, Watching
@@ -109,7 +109,11 @@ class Watcher:
 
     def _take(self, tx: Tx, heard: Heard, now: float) -> None:
         row = self._rows.get(heard.peer)
-        fleet.take_report(tx, heard.peer, heard.report, now - heard.age_s)
+        try:
+            fleet.take_report(tx, heard.peer, heard.report, now - heard.age_s)
+        except Unreachable as wrong:                          # said before anything is written
+            self.journal.failed(f"report of {row.name if row else heard.peer}", wrong)
+            return
         if row is not None and row.silent_since is not None:
             self._note(tx, row, "answers", f"after {max(0.0, now - row.silent_since):.0f} s")
             self._rows[row.id] = row._replace(silent_since=None)

@@ -57,7 +57,7 @@ def fleet(count: int, admin_key: str) -> Iterator[list[Peer]]:
     ) as process:
         assert process.stdin and process.stdout
         found = json.loads(process.stdout.readline())
-        yield [Peer(str(n), f"h{n}", address, key) for n, (address, key) in enumerate(found)]
+        yield [Peer(node_id, f"h{n}", address, key) for n, (address, key, node_id) in enumerate(found)]
         process.stdin.close()
 
 

@@ -1,7 +1,7 @@
 """Many fake agents in one process: `python -m tests.bench.fleet COUNT ADMIN_PUBLIC_KEY DIR`.
 
 Each has its own ROUTER, CURVE key pair and port on loopback; one loop serves them all. Prints one JSON array of
-[address, public key], a pair for each agent, and serves until its standard input ends.
+[address, public key, node id], one for each agent, and serves until its standard input ends.
 """
 
 import json
@@ -32,7 +32,7 @@ def main(count: int, admin_key: str, directory: Path) -> None:
         public, secret = new_keypair()
         endpoint = loop.add(agent, "tcp://127.0.0.1:*", secret, public)
         agent.start()
-        found.append((endpoint.address, public))
+        found.append((endpoint.address, public, config.node_id))
     print(json.dumps(found), flush=True)
     threading.Thread(target=lambda: (sys.stdin.read(), loop.stop()), daemon=True).start()
     loop.run()
