@@ -10,9 +10,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import sqlalchemy
+
+from novactl.db import migrate, schema
+from novactl.db.engine import open_database
 from tests import mariadb, postgres
 
 Server = mariadb.Server | postgres.Server
@@ -30,15 +35,25 @@ def database(kind: str) -> Iterator[str]:
     if kind == "sqlite":
         yield ""
         return
-    if not _running:
-        atexit.register(stop)                                 # also where no test runner ends them
-    if kind not in _running:
-        _running[kind] = _SERVERS[kind]()
-    url = _running[kind].create()
+    shared = _shared(kind)
+    url = shared.create()
     try:
         yield url
     finally:
-        _running[kind].drop(url)
+        shared.drop(url)
+
+
+@contextmanager
+def cluster(kind: str) -> Iterator[str]:
+    """As `database`, but with a cluster in it that has been made and not used: one that is lent again and again, because making one
+    takes longer than most tests."""
+    if kind == "sqlite":
+        yield ""
+        return
+    url = _idle[kind].pop() if _idle.get(kind) else _with_cluster(_shared(kind).create())
+    yield url
+    _empty(url)
+    _idle.setdefault(kind, []).append(url)
 
 
 @contextmanager
@@ -50,8 +65,32 @@ def server(kind: str) -> Iterator[Server]:
 
 def stop() -> None:
     """End this process's servers, if there are any."""
+    _idle.clear()
     while _running:
         _running.popitem()[1].close()
 
 
+def _shared(kind: str) -> Server:
+    if not _running:
+        atexit.register(stop)                                 # also where no test runner ends them
+    if kind not in _running:
+        _running[kind] = _SERVERS[kind]()
+    return _running[kind]
+
+
+def _with_cluster(url: str) -> str:
+    migrate.upgrade(open_database(url), url, str(uuid.uuid4()))
+    return url
+
+
+def _empty(url: str) -> None:
+    with migrate.migrating(open_database(url), url) as connection:
+        for table in reversed(schema.metadata.sorted_tables):
+            if table is not schema.meta:
+                connection.execute(sqlalchemy.delete(table))
+        connection.execute(sqlalchemy.insert(schema.project), {"id": "default", "name": "default", "description": "", "created_at": 0.0})
+        connection.execute(sqlalchemy.delete(schema.meta).where(schema.meta.c.key.not_in(["schema", "cluster_id"])))
+
+
 _running: dict[str, Server] = {}
+_idle: dict[str, list[str]] = {}

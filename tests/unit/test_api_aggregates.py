@@ -88,7 +88,7 @@ def test_a_node_is_in_one_zone(world: World) -> None:
 @pytest.mark.parametrize("kind", databases.SHARED)
 def test_two_admins_do_not_put_a_node_in_two_zones(tmp_path: Path, kind: str) -> None:
     """Of eight at once that each put a node in a zone of its own, by aggregate and by hand, none makes it two."""
-    with databases.database(kind) as url:
+    with databases.cluster(kind) as url:
         world = quiet_world(tmp_path, url=url)
         for number in range(4):
             aggregates.create(world.cluster, name=f"a{number}", zone=f"z{number}")

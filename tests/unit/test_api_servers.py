@@ -66,14 +66,14 @@ def life_of_servers(world: World) -> None:
 @pytest.mark.parametrize("kind", databases.EACH)
 def test_a_life(tmp_path: Path, kind: str) -> None:
     """The whole life of servers leaves nothing behind, by the same queries on each database."""
-    with databases.database(kind) as url, small_world(tmp_path, url=url) as world:
+    with databases.cluster(kind) as url, small_world(tmp_path, url=url) as world:
         life_of_servers(world)
 
 
 @pytest.mark.parametrize("kind", databases.SHARED)
 def test_concurrent_claims_never_overfill(tmp_path: Path, kind: str) -> None:
     """12 threads for room for 4 on each of 2 nodes: 8 servers run, 4 are refused, and the ledger is exactly full."""
-    with databases.database(kind) as url, small_world(tmp_path, url=url) as world:
+    with databases.cluster(kind) as url, small_world(tmp_path, url=url) as world:
         world.add_flavor("wide", vcpus=8)                      # 8 CPUs x ratio 4 = room for 4 on a node
         outcome: list[object] = []
 
@@ -102,7 +102,7 @@ def test_one_object_has_one_open_operation(tmp_path: Path, kind: str) -> None:
     from novactl.conductor.saga import begin
     from tests.sagas.scenarios import SCENARIOS
 
-    with databases.database(kind) as url, small_world(tmp_path, url=url, count=1) as world:
+    with databases.cluster(kind) as url, small_world(tmp_path, url=url, count=1) as world:
         saga, outcome = SCENARIOS["server.stop"].saga, list[object]()
         gate = threading.Barrier(2)
 

@@ -21,7 +21,7 @@ from tests.world import World, small_world
 
 @pytest.fixture(params=databases.EACH)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    with databases.database(request.param) as url, small_world(tmp_path, url=url) as made:
+    with databases.cluster(request.param) as url, small_world(tmp_path, url=url) as made:
         yield made
 
 
