@@ -100,6 +100,7 @@ STATUSES: tuple[str, ...] = tuple(dict.fromkeys([*_STATUS.values(), *_BUSY_STATU
 _IDLE = frozenset({TaskState.NONE})
 _ANY_VM = frozenset(VmState) - {VmState.DELETED}
 _ANY_TASK = frozenset(TaskState)
+    (VmState.ERROR, TaskState.POWERING_ON): "REBOOT",
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,15 @@ TRANSITIONS: Mapping[Event, Transition] = {
     Event.FOUND_OFF: Transition(frozenset({VmState.ACTIVE}), _IDLE, VmState.STOPPED, None, PowerState.SHUTDOWN),
     Event.FOUND_GONE: Transition(
         frozenset({VmState.ACTIVE, VmState.STOPPED}), _IDLE, VmState.ERROR, None, PowerState.NOSTATE),
-    Event.FOUND_ON: Transition(frozenset({VmState.STOPPED}), _IDLE, VmState.ACTIVE, None, PowerState.RUNNING),
+    Event.FOUND_ON: Transition(
+        frozenset({VmState.ACTIVE, VmState.STOPPED, VmState.ERROR}), _IDLE, VmState.ACTIVE, None, PowerState.RUNNING),
+    Event.FOUND_CRASHED: Transition(frozenset({VmState.ACTIVE}), _IDLE, VmState.ERROR, None, PowerState.CRASHED),
+    Event.FOUND_PAUSED: Transition(
+        frozenset({VmState.ACTIVE, VmState.STOPPED}), _IDLE, VmState.ACTIVE, None, PowerState.PAUSED),
+    Event.FOUND_DOWN: Transition(frozenset({VmState.ACTIVE}), _IDLE, VmState.ERROR, None, PowerState.SHUTDOWN),
+    Event.BEGIN_REVIVE: Transition(frozenset({VmState.ERROR}), _IDLE, None, TaskState.POWERING_ON),
+    Event.REVIVED: Transition(
+        frozenset({VmState.ERROR}), frozenset({TaskState.POWERING_ON}), VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
 }
 """What may follow what. A server that is busy (task_state set) accepts nothing new: its operation ends first."""
 
@@ -167,3 +176,21 @@ def advance(state: ServerState, event: Event, server: str) -> ServerState:
         task_state=state.task_state if rule.to_task is None else rule.to_task,
         power_state=rule.to_power or state.power_state,
     )
+
+
+ABSENT = "ABSENT"
+"""What a node says of a server that it has no domain of."""
+_FOUND: Mapping[tuple[VmState, str], Event] = {
+    (VmState.ACTIVE, PowerState.SHUTDOWN): Event.FOUND_OFF, (VmState.ACTIVE, PowerState.CRASHED): Event.FOUND_CRASHED,
+    (VmState.ACTIVE, PowerState.PAUSED): Event.FOUND_PAUSED, (VmState.STOPPED, PowerState.PAUSED): Event.FOUND_PAUSED,
+    (VmState.STOPPED, PowerState.RUNNING): Event.FOUND_ON, (VmState.ERROR, PowerState.RUNNING): Event.FOUND_ON,
+    (VmState.ACTIVE, PowerState.RUNNING): Event.FOUND_ON,
+    (VmState.ACTIVE, ABSENT): Event.FOUND_GONE, (VmState.STOPPED, ABSENT): Event.FOUND_GONE,
+}
+
+
+def found(state: ServerState, power: str) -> Event | None:
+    """What it means that the node of a server in `state` tells `power` (a PowerState or ABSENT); None: nothing new."""
+    if state.task_state is not TaskState.NONE or (state.vm_state is VmState.ACTIVE and power == state.power_state):
+        return None
+    return _FOUND.get((state.vm_state, power))

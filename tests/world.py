@@ -143,6 +143,15 @@ class World:
     def agent_config(self, name: str) -> str:
         return json.dumps(wire.to_plain(self.agents[name].config))
 
+    def reboot(self, name: str) -> None:
+        """A node's host loses power and comes back in another boot."""
+        agent = self.agents[name]
+        agent.driver.lose_power()  # type: ignore[attr-defined]
+        agent.clock = BootClock()
+        agent.clock.boot_id = self.cluster.ids.uuid()
+        agent.autostart.begin()
+        agent._report = None
+
 
 @contextmanager
 def small_world(folder: Path, *, count: int = 2, url: str = "") -> Iterator[World]:

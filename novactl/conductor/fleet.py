@@ -11,6 +11,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.db import nodes, placement, servers
 from novactl.db.nodes import AgentRow, NodeRow
+from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
 from novactl.errors import NovaError, Unreachable
 from novactl.model.facts import Facts
@@ -19,6 +20,7 @@ from novactl.model.node import Node, NodeState, NodeUsage
 from novactl.model.resources import DISK_GB, MAX_INT, MEMORY_MB, PCPU, VCPU, Inventory
 from novactl.model.topology import MAX_CPU, Fitting, Hardware, cpu_list
 from novactl.scheduler.request import NodeView
+from novactl.states import ABSENT, PowerState, found
 
 SILENT_DEADLINE_S = 0.5
 """What a node that was silent the last time gets to answer a refresh."""
@@ -109,37 +111,106 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow]
         return {}
     hurry = {node.id: SILENT_DEADLINE_S for node in stale if node.silent_since is not None}
     deadline_s = min(cluster.config["agent.connect_s"], REFRESH_DEADLINE_S)
-    answers = cluster.agents.fan_out(stale, "inventory.read", wire.InventoryRead(max_age_s), timeout_s=deadline_s, hurry=hurry)
+    heard = reports(cluster, stale, max_age_s, timeout_s=deadline_s, hurry=hurry)
     now = cluster.clock.now()
     errors: dict[str, NovaError] = {}
+    odd: list[str] = []
     with cluster.db.write() as tx:
         for node in sorted(stale, key=lambda node: node.id):  # rows are locked in this order everywhere
-            answer = answers[node.id]
-            if isinstance(answer, NovaError):
-                errors[node.id] = answer
-                if isinstance(answer, Unreachable):
+            report = heard[node.id]
+            if isinstance(report, NovaError):
+                errors[node.id] = report
+                if isinstance(report, Unreachable):
                     nodes.silent(tx, node.id, now)
-            else:
-                take_report(tx, node.id, answer.body, now)
+            elif take_report(tx, node.id, report, now):
+                odd.append(node.id)
+    if odd:
+        from novactl.conductor.reconcile import settle
+
+        settle(cluster, odd)
     return errors
 
 
-def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> None:
+def reports(
+    cluster: Cluster, peers: Sequence[Node | AgentRow], max_age_s: float, *, timeout_s: float, hurry: Mapping[str, float] | None = None,
+) -> dict[str, wire.Report | NovaError]:
+    """What each node says, at most `max_age_s` old, with all its domains; node id -> report, or the error it gave."""
+    answers = cluster.agents.fan_out(peers, "inventory.read", wire.InventoryRead(max_age_s), timeout_s=timeout_s, hurry=hurry)
+    heard: dict[str, wire.Report | NovaError] = {}
+    for peer in peers:
+        answer = answers[peer.id]
+        try:
+            heard[peer.id] = answer if isinstance(answer, NovaError) else (
+                _not_its_own(peer.id, answer.body) or whole(cluster, peer, answer.body))
+        except NovaError as error:
+            heard[peer.id] = error
+    return heard
+
+
+def whole(cluster: Cluster, peer: Node | AgentRow, report: wire.Report) -> wire.Report:
+    """The report with the domains that did not fit into it. Raises what calls raise."""
+    domains, after = report.domains, report.domains[-1].server if report.domains_left and report.domains else ""
+    while after:
+        page: wire.DomainStates = cluster.agents.call(peer, "domain.list", wire.Page(after)).body
+        domains, after = domains + page.domains, page.next if page.next > after else ""
+    return dataclasses.replace(report, domains=domains, domains_left=0) if report.domains_left else report
+
+
+def _not_its_own(node_id: str, report: wire.Report) -> NovaError | None:
+    """A node's key speaks for that node alone."""
+    if report.node_id == node_id:
+        return None
+    return Unreachable(
+        f"what answers for node {node_id} speaks of node {report.node_id}: its report is not taken", hint="two machines behind one"
+        " address, or an agent with another's key: enrol the node again", command="novactl node list")
+
+
+def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> bool:
     """Store what an agent said: of the node, the totals that follow from it, and its guests' addresses.
 
-    One statement is all where it says what the last one said, but for time and load.
+    One statement is all where it says what the last one said, but for time and load. True where the rows of its servers, or
+    the boot they were looked after in, say otherwise than the report: `reconcile.follow` asks again, and believes that.
+    Raises Unreachable for what speaks of another node.
     """
     report = bounded(report)
+    wrong = _not_its_own(node_id, report)
+    if wrong:
+        raise wrong
     if not nodes.take_report(tx, node_id, wire.to_plain(report), now - report.age_s):
-        return
+        return False
     node = nodes.by_id(tx, node_id)
     if node is None:
-        return
+        return False
     nodes.set_totals(tx, node_id, totals(report, node.dedicated_cpus), cached_gb(report))
     nodes.set_hardware(tx, node_id, hardware(report))
     for domain in report.domains:
         if domain.addresses:
             servers.seen(tx, domain.server, node_id, domain.addresses)
+    if not node.boot_id:
+        nodes.booted(tx, node_id, "", report.boot_id)
+    odd = bool(report.domains_left) or node.boot_id not in ("", report.boot_id) or any(
+        found(row.state, told) for row, told in told_of(servers.powers(tx, node_id), report))
+    if odd:
+        nodes.look_again(tx, node_id)
+    return odd
+
+
+def told_of(rows: Sequence[PowerRow], report: wire.Report) -> list[tuple[PowerRow, str]]:
+    """The idle servers of a node with the power its report tells, of those that it may speak of.
+
+    A domain of another epoch than the row's is not the server, whatever it does; a guest that goes off with its host is to
+    run again.
+    """
+    domains = {domain.server: domain for domain in report.domains}
+    pairs = []
+    for row in rows:
+        domain = domains.get(row.id)
+        if row.operation_id or (domain is not None and domain.epoch != row.epoch) or (domain is None and report.domains_left):
+            continue
+        told = domain.power_state if domain is not None else ABSENT
+        if not (report.going_down and told == PowerState.SHUTDOWN):
+            pairs.append((row, told))
+    return pairs
 
 
 def bounded(report: wire.Report) -> wire.Report:

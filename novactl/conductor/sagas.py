@@ -14,6 +14,7 @@ _HOMES: Mapping[str, str] = {
     "server.start": "power",
     "server.stop": "power",
     "server.reboot": "power",
+    "server.revive": "revive",
     "server.evacuate": "evacuate_server",
     "node.fence": "fence_node",
     "node.enroll": "enroll_node",

@@ -17,10 +17,12 @@ __all__ = [
     "AgentRow", "NodeRow", "agent_rows", "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete",
     "ensure_inventory", "facts_of", "grant_lease", "hardware", "hardware_of", "insert", "inventories", "inventories_of", "lean_rows",
     "lock", "name_of", "names", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent",
-    "take_report", "update",
+    "booted", "look_again", "take_report", "update",
 ]
 
-_TIMES = ("taken_s", "age_s")
+_FLEETING = frozenset({"taken_s", "age_s", "admins_version", "domains", "domains_left", "seq", "seq_operation"})
+_OF_DOMAIN = ("server", "epoch", "power_state", "addresses")
+"""Of what a report tells of a domain, that from which something follows."""
 _PLAIN = (
     "id", "name", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version", "generation",
     "reported_at", "silent_since", "created_at", "dedicated_cpus", "shared_disk", "failed_builds", "state_since", "state_by", "boot_id",
@@ -114,19 +116,32 @@ def _resum_pools(tx: Tx, *pools: str) -> None:
 
 @statement
 def q_measured(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node, "reported_at", "silent_since", *METRICS).where(
-        t.node.c.id == sa.bindparam("by_id"), t.node.c.report_key == sa.bindparam("by_report_key"))
+    """Where the node says what it said the last time, and none of its servers was changed since."""
+    n, s = t.node.c, t.server.c
+    changed = sa.select(s.id).where(s.node_id == n.id, s.updated_at > n.reported_at).exists()
+    return updates(sa, t.node, "reported_at", "silent_since", *METRICS, "admins_version").where(
+        n.id == sa.bindparam("by_id"), n.report_key == sa.bindparam("by_report_key"), sa.not_(changed))
 
 
 @statement
 def q_report(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node, "reported_at", "silent_since", *METRICS, "agent_version", "report_key").where(
+    return updates(sa, t.node, "reported_at", "silent_since", *METRICS, "admins_version", "agent_version", "report_key").where(
         t.node.c.id == sa.bindparam("by_id"))
 
 
 @statement
 def q_file_report(sa: Any, t: Any) -> Any:
     return updates(sa, t.node_file, "report").where(t.node_file.c.node_id == sa.bindparam("by_id"))
+
+
+@statement
+def q_look_again(sa: Any, t: Any) -> Any:
+    return sa.update(t.node).values(report_key="").where(t.node.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_booted(sa: Any, t: Any) -> Any:
+    return updates(sa, t.node, "boot_id").where(t.node.c.id == sa.bindparam("by_id"), t.node.c.boot_id == sa.bindparam("by_boot_id"))
 
 
 @statement
@@ -153,21 +168,33 @@ def q_build_failed(sa: Any, t: Any) -> Any:
 def take_report(tx: Tx, node_id: str, report: Mapping[str, Any], at: float) -> bool:
     """Store a report (nodeagent.wire.Report as JSON) taken at `at`; the node is no longer silent.
 
-    False when it says what the last one said but for time and load: then one statement has been all. True when what
-    follows from it (totals, addresses) is to be looked at; the node's facts have been.
+    False when it says what the last one said but for time and load, and no server of the node was changed since: then one
+    statement has been all. True when what follows from it (totals, addresses, powers) is to be looked at; the node's facts
+    have been.
     """
     import hashlib
 
-    kept = {name: value for name, value in report.items() if name not in METRICS and name not in _TIMES and name != "domains"}
-    heard = [kept, [[domain["server"], domain["addresses"]] for domain in report.get("domains", ())]]
+    kept = {name: value for name, value in report.items() if name not in METRICS and name not in _FLEETING}
+    heard = [kept, [[domain.get(name) for name in _OF_DOMAIN] for domain in report.get("domains", ())]]
     key = hashlib.sha1(to_json(heard).encode(), usedforsecurity=False).hexdigest()
-    values = {"new_reported_at": at, "new_silent_since": None} | {f"new_{name}": report.get(name) for name in METRICS}
+    values = {"new_reported_at": at, "new_silent_since": None, "new_admins_version": report.get("admins_version", 0)}
+    values |= {f"new_{name}": report.get(name) for name in METRICS}
     if tx.run(q_measured, by_id=node_id, by_report_key=key, **values):
         return False
     tx.run(q_report, by_id=node_id, **values, new_agent_version=report["agent_version"], new_report_key=key)
     tx.run(q_file_report, by_id=node_id, new_report=to_json(kept))
     reshape(tx, [node_id])
     return True
+
+
+def look_again(tx: Tx, node_id: str) -> None:
+    """Take the next report in whole, whatever it says: this one was not all acted upon."""
+    tx.run(q_look_again, by_id=node_id)
+
+
+def booted(tx: Tx, node_id: str, before: str, boot_id: str) -> bool:
+    """Note the boot whose guests have been looked after. False: another process was faster."""
+    return tx.run(q_booted, by_id=node_id, by_boot_id=before, new_boot_id=boot_id) == 1
 
 
 def silent(tx: Tx, node_id: str, at: float) -> bool:

@@ -147,6 +147,61 @@ def q_properties(sa: Any, t: Any) -> Any:
     return sa.select(s.node_id, s.id, s.wants).where(s.node_id.is_not(None), s.wants != "{}")
 
 
+class PowerRow(NamedTuple):
+    """What following a server's power takes; `fault` and `updated_at` so that a change is one of what was seen."""
+
+    id: str
+    name: str
+    node_id: str
+    epoch: int
+    vm_state: VmState
+    task_state: TaskState
+    power_state: PowerState
+    operation_id: str
+    updated_at: float
+    fault: str
+
+    @property
+    def state(self) -> ServerState:
+        return ServerState(self.vm_state, self.task_state, self.power_state)
+
+
+@statement
+def q_powers(sa: Any, t: Any) -> Any:
+    s = t.server.c
+    return sa.select(*(s[name] for name in PowerRow._fields)).where(s.node_id.is_not(None)).order_by(s.id)
+
+
+@statement
+def q_powers_on(sa: Any, t: Any) -> Any:
+    s = t.server.c
+    return sa.select(*(s[name] for name in PowerRow._fields)).where(s.node_id == sa.bindparam("by_node_id")).order_by(s.id)
+
+
+@statement
+def q_found(sa: Any, t: Any) -> Any:
+    s = t.server.c
+    return updates(sa, t.server, "vm_state", "power_state", "fault", "updated_at").where(
+        s.id == sa.bindparam("by_id"), s.node_id == sa.bindparam("by_node_id"), s.epoch == sa.bindparam("by_epoch"),
+        s.vm_state == sa.bindparam("by_vm_state"), s.operation_id == "", s.updated_at == sa.bindparam("by_updated_at"))
+
+
+def powers(tx: Tx, node_id: str = "") -> list[PowerRow]:
+    """Of the servers on a node, or on all, in the order of ids."""
+    rows = map(PowerRow._make, tx.stream(q_powers_on, by_node_id=node_id) if node_id else tx.stream(q_powers))
+    return [
+        row._replace(vm_state=VmState(row.vm_state), task_state=TaskState(row.task_state), power_state=PowerState(row.power_state))
+        for row in rows]
+
+
+def found(tx: Tx, seen: PowerRow, state: ServerState, at: float, fault: str) -> bool:
+    """Write what was found of an idle server. False, and nothing written, where it is no longer as it was when it was looked at."""
+    return tx.run(
+        q_found, by_id=seen.id, by_node_id=seen.node_id, by_epoch=seen.epoch, by_vm_state=seen.vm_state.value,
+        by_updated_at=seen.updated_at, new_vm_state=state.vm_state.value, new_power_state=state.power_state.value, new_fault=fault,
+        new_updated_at=at) == 1
+
+
 def list_rows(tx: Tx, *, limit: int | None = None, node: str = "") -> list[ServerRow]:
     """The living, newest first."""
     rows = tx.stream(q_list, by_node=node, limit=limit if limit is not None else 2**62)

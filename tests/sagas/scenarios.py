@@ -9,7 +9,7 @@ from typing import Any
 
 from novactl.api import creation, power
 from novactl.api import servers as api
-from novactl.conductor import create_server, delete_server, evacuate_server, fence_node, ha
+from novactl.conductor import create_server, delete_server, evacuate_server, fence_node, ha, revive
 from novactl.conductor import power as power_sagas
 from novactl.conductor.saga import Driver, Saga, begin
 from novactl.db import nodes, servers

@@ -1,0 +1,97 @@
+"""server.revive: what ran before its host started anew, or died, runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from novactl.agents import wire
+from novactl.cluster import Cluster
+from novactl.conductor.domain import node_of, power_off, power_on, server_in
+from novactl.conductor.history import note, note_on
+from novactl.conductor.saga import Run, Saga, Step, begin
+from novactl.db import nodes, servers
+from novactl.db.servers import PowerRow
+from novactl.db.statements import Tx
+from novactl.errors import NovaError
+from novactl.model.node import Node
+from novactl.model.server import Server
+from novactl.states import Event, VmState, advance
+
+RAN = ("shutdown", "destroyed", "crashed")
+"""Reasons that only a guest has which ran since its host started."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revive:
+    server: str
+    node: str
+    epoch: int
+
+
+def never_ran(domain: wire.DomainState) -> bool:
+    """Off, and it has not been on since its host started."""
+    return domain.power_state in ("SHUTDOWN", "CRASHED") and domain.reason not in RAN
+
+
+def start(run: Run, record: Revive) -> Revive:
+    power_on(run, record)
+    return record
+
+
+def revived(run: Run, tx: Tx, record: Revive) -> None:
+    server = server_in(tx, record.server)
+    servers.move_state(
+        tx, server, advance(server.state, Event.REVIVED, server.name), operation_id="", at=run.cluster.clock.now(), fault="")
+    note(run, tx, Event.REVIVED, f"on {node_of(run, record.node).name}")
+
+
+def _not_revived(run: Run, tx: Tx, record: Revive, error: NovaError) -> None:
+    server = server_in(tx, record.server)
+    if server.operation_id == run.operation.id:
+        servers.move_state(
+            tx, server, advance(server.state, Event.ABORTED, server.name), operation_id="", at=run.cluster.clock.now(),
+            fault=f"it did not start again: {error.message}")
+        note(run, tx, Event.ABORTED, error.message)
+
+
+REVIVE: Saga[Revive] = Saga(
+    kind="server.revive", record=Revive, steps=(Step("start", do=start, undo=power_off),), finish=revived, fail=_not_revived, resumes=True)
+SAGAS = {REVIVE.kind: REVIVE}
+
+
+def begin_one(cluster: Cluster, tx: Tx, server: Server, *, detached: bool) -> str:
+    """The id of the operation that starts a server which is in ERROR because it does not run. Raises Conflict."""
+    record = Revive(server=server.id, node=server.node_id, epoch=server.epoch)
+    operation = begin(cluster, tx, REVIVE, record, ("server", server.id, server.name), detached=detached)
+    state = advance(server.state, Event.BEGIN_REVIVE, server.name)
+    servers.move_state(tx, server, state, operation_id=operation.id, at=cluster.clock.now())
+    return operation.id
+
+
+def revive(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequence[PowerRow]) -> tuple[str, ...]:
+    """Begin to start what ran when the node's host went down; the ids of the operations, which nobody drives yet.
+
+    `rows` were read before the report was taken. The boot counts as looked after, in the same transaction, once none of the
+    servers that should run was busy with something else. Another process being faster, nothing is begun.
+    """
+    if not nodes.booted(tx, node.id, node.boot_id, report.boot_id):
+        return ()
+    off = {domain.server: domain.epoch for domain in report.domains if never_ran(domain)}
+    begun, busy = [], False
+    for row in rows:
+        if row.vm_state is not VmState.ACTIVE:
+            continue
+        busy = busy or bool(row.operation_id)
+        if row.operation_id or off.get(row.id) != row.epoch:
+            continue
+        down = f"node {node.name} started anew, and it does not run there yet"
+        if servers.found(tx, row, advance(row.state, Event.FOUND_DOWN, row.name), cluster.clock.now(), down):
+            server = server_in(tx, row.id)
+            note_on(cluster, tx, server, Event.FOUND_DOWN, f"on {node.name}")
+            begun.append(begin_one(cluster, tx, server, detached=True))
+    if busy:
+        nodes.booted(tx, node.id, report.boot_id, node.boot_id)
+    elif begun:
+        note_on(cluster, tx, node, "booted", f"{len(begun)} servers to start")
+    return tuple(begun)
