@@ -288,6 +288,7 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                  ':state_by, :boot_id, :admins_version, :next_public_key, :lease_until, :fenced_at)',
  'nodes.names': 'SELECT node.name FROM node WHERE substr(node.name, 1, length(:by_prefix)) = :by_prefix ORDER BY node.name '
                 'LIMIT 200 OFFSET 0',
+ 'nodes.q_booted': 'UPDATE node SET boot_id=:new_boot_id WHERE node.id = :by_id AND node.boot_id = :by_boot_id',
  'nodes.q_build_failed': 'UPDATE node SET failed_builds=(node.failed_builds + 1) WHERE node.id = :by_id',
  'nodes.q_built': 'UPDATE node SET failed_builds=0 WHERE node.id = :by_id AND node.failed_builds != 0',
  'nodes.q_file_insert': 'INSERT INTO node_file (node_id, report, undo, hardware, fencing) VALUES (:node_id, :report, :undo, '
@@ -296,9 +297,11 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'nodes.q_grant': "UPDATE node SET lease_until=:new_lease_until WHERE node.id = :by_id AND node.state IN ('enabled', "
                   "'disabled')",
  'nodes.q_in_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
+ 'nodes.q_look_again': "UPDATE node SET report_key='' WHERE node.id = :by_id",
  'nodes.q_measured': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, load_1m=:new_load_1m, '
                      'memory_used_mb=:new_memory_used_mb, disk_used_gb=:new_disk_used_gb, admins_version=:new_admins_version '
-                     'WHERE node.id = :by_id AND node.report_key = :by_report_key',
+                     'WHERE node.id = :by_id AND node.report_key = :by_report_key AND NOT (EXISTS (SELECT server.id FROM '
+                     'server WHERE server.node_id = node.id AND server.updated_at > node.reported_at))',
  'nodes.q_report': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, '
                    'agent_version=:new_agent_version, load_1m=:new_load_1m, memory_used_mb=:new_memory_used_mb, '
                    'disk_used_gb=:new_disk_used_gb, report_key=:new_report_key, admins_version=:new_admins_version WHERE '
@@ -356,8 +359,11 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                         'operation.open_object_id, operation.object_name, operation.state, operation.epoch, operation.attempt, '
                         'operation.owner, operation.lease_until, operation.actor, operation.record, operation.error, '
                         'operation.decision, operation.created_at, operation.ended_at, operation.reason, operation.actor_key, '
-                        'operation.deadline, operation.progress, operation.seq FROM operation WHERE :with_ended = 1 OR '
-                        'operation.ended_at IS NULL ORDER BY operation.created_at DESC, operation.id LIMIT :limit OFFSET 0',
+                        'operation.deadline, operation.progress, operation.seq FROM operation WHERE (:with_ended = 1 OR '
+                        "operation.ended_at IS NULL) AND (:by_kind = '' OR operation.kind = :by_kind) AND (:by_state = '' OR "
+                        "operation.state = :by_state) AND (:by_object_kind = '' OR operation.object_kind = :by_object_kind) "
+                        "AND (:by_object = '' OR operation.object_name = :by_object OR operation.object_id = :by_object) ORDER "
+                        'BY operation.created_at DESC, operation.id LIMIT :limit OFFSET 0',
  'operations.q_renew': 'UPDATE operation SET lease_until=:new_lease_until WHERE operation.id = :by_id AND operation.epoch = '
                        ':by_epoch',
  'operations.q_step_insert': 'INSERT INTO operation_step (operation_id, attempt, position, name, state, started_at, ended_at) '
@@ -548,7 +554,7 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                     ':by_id',
  'servers.q_powers': 'SELECT server.id, server.name, server.node_id, server.epoch, server.vm_state, server.task_state, '
                      'server.power_state, server.operation_id, server.updated_at, server.fault FROM server WHERE '
-                     "server.node_id IS NOT NULL AND (:by_node_id = '' OR server.node_id = :by_node_id) ORDER BY server.id",
+                     'server.node_id IS NOT NULL ORDER BY server.id',
  'servers.q_powers_on': 'SELECT server.id, server.name, server.node_id, server.epoch, server.vm_state, server.task_state, '
                         'server.power_state, server.operation_id, server.updated_at, server.fault FROM server WHERE '
                         'server.node_id = :by_node_id ORDER BY server.id',
