@@ -65,7 +65,13 @@ class Event(enum.StrEnum):
     FOUND_OFF = "found_off"
     FOUND_ON = "found_on"
     FOUND_GONE = "found_gone"
-    """The node says otherwise than the record: the guest shut itself down, the host lost power, somebody used virsh."""
+    FOUND_CRASHED = "found_crashed"
+    FOUND_PAUSED = "found_paused"
+    FOUND_DOWN = "found_down"
+    """The node says otherwise than the record: the guest shut itself down, QEMU died or stopped for want of space,
+    the host lost power (`found_down`: it is to run again), somebody used virsh."""
+    BEGIN_REVIVE = "revive"
+    REVIVED = "revived"
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,13 @@ _BUSY_STATUS: Mapping[tuple[VmState, TaskState], str] = {
     (VmState.ACTIVE, TaskState.REBOOTING_HARD): "HARD_REBOOT",
     (VmState.STOPPED, TaskState.REBOOTING_HARD): "HARD_REBOOT",
     (VmState.ERROR, TaskState.REBOOTING_HARD): "HARD_REBOOT",
+    (VmState.ERROR, TaskState.POWERING_ON): "REBOOT",
 }
 STATUSES: tuple[str, ...] = tuple(dict.fromkeys([*_STATUS.values(), *_BUSY_STATUS.values()]))
 
 _IDLE = frozenset({TaskState.NONE})
 _ANY_VM = frozenset(VmState) - {VmState.DELETED}
 _ANY_TASK = frozenset(TaskState)
-    (VmState.ERROR, TaskState.POWERING_ON): "REBOOT",
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,20 @@ def _begin(saga: Saga[Any], event: Event, record: Callable[[Server], Any]) -> Ca
     return start
 
 
+def _down(world: World) -> Server:
+    """It ran, and its host has started anew."""
+    server = _running(world)
+    world.agents[server.node_name].driver.lose_power()
+    with world.cluster.db.write() as tx:
+        (row,) = servers.powers(tx, server.node_id)
+        assert servers.found(tx, row, advance(row.state, Event.FOUND_DOWN, row.name), world.cluster.clock.now(), "down")
+    return api.show(world.cluster, server.name, refresh=False)
+
+
+def _revival(server: Server) -> revive.Revive:
+    return revive.Revive(server=server.id, node=server.node_id, epoch=server.epoch)
+
+
 def _deletion(server: Server) -> delete_server.DeleteServer:
     return delete_server.DeleteServer(server=server.id, node=server.node_id, epoch=server.epoch)
 
@@ -130,6 +144,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "server.start": Scenario(power_sagas.START, _stopped, _begin(power_sagas.START, Event.BEGIN_START, power._power)),
     "server.evacuate": Scenario(evacuate_server.EVACUATE, _lost, _begin_evacuation),
     "node.fence": Scenario(fence_node.FENCE, _nobody, _begin_fencing),
+    "server.revive": Scenario(revive.REVIVE, _down, _begin(revive.REVIVE, Event.BEGIN_REVIVE, _revival)),
     "server.reboot": Scenario(power_sagas.REBOOT, _running, _begin(power_sagas.REBOOT, Event.BEGIN_REBOOT_HARD, _hard)),
 }
 """Enrolment and removal change a machine over SSH: their laws run on a test host (tests/integration)."""
