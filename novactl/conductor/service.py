@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from novactl.cluster import Cluster
 from novactl.conductor import owner, recover
+from novactl.conductor.aftermath import Aftermath
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership, present
 from novactl.conductor.notify import Hooks, Telling
@@ -31,7 +32,7 @@ from novactl.model.operation import EventRecord, OperationState
 STATUS = "conductor"
 """The key of `meta` under which the leader says about itself what its lease does not: JSON of `Status`."""
 LOOK_S = 0.2
-SCHEMA_S = 30.0
+SCHEMA_S, RECOVERY_S = 30.0, 30.0
 LAST_WORDS_S = 3.0
 """What the leader's threads get to end."""
 DAY_S = 86400.0
@@ -57,7 +58,7 @@ class Job(NamedTuple):
 
 def _recover(leadership: Leadership, journal: Journal) -> None:
     """End what nobody drives any more. Each operation's own epoch lets only one process do it."""
-    for operation, error in recover.recover(leadership.cluster):
+    for operation, error in recover.recover(leadership.cluster, budget_s=RECOVERY_S):
         facts = {"operation": operation.id[:8], "kind": operation.kind, "object": operation.object_name}
         if error is None:
             journal.say("ended", **facts, state=operation.state.value)
@@ -146,8 +147,9 @@ class Conductor:
         """Until `stop`, or until the lease is lost."""
         lease = self.leadership.lease
         self.journal.say("leads", epoch=lease.epoch if lease else 0)
-        ending, watcher = threading.Event(), Watcher(self.leadership, self.journal)
-        threads = [self._thread(name, target, ending) for name, target in self._duties(watcher)]
+        aftermath = Aftermath(self.leadership, self.journal)
+        ending, watcher = threading.Event(), Watcher(self.leadership, self.journal, aftermath.odd)
+        threads = [self._thread(name, target, ending) for name, target in self._duties(watcher, aftermath)]
         try:
             with self.leadership.holding():
                 self._attend(stop, watcher)
@@ -159,8 +161,8 @@ class Conductor:
             ending.set()
         self.journal.say("leads no more", reports=watcher.reports)
 
-    def _duties(self, watcher: Watcher) -> list[tuple[str, Callable[[threading.Event], None]]]:
-        found = [("watch", watcher.run)]
+    def _duties(self, watcher: Watcher, aftermath: Aftermath) -> list[tuple[str, Callable[[threading.Event], None]]]:
+        found = [("watch", watcher.run), ("follow", aftermath.run)]
         if self.cluster.config["conductor.hook"]:
             found.append(("hooks", Hooks(self.leadership, self.journal).run))
         if self.publish:
@@ -168,7 +170,16 @@ class Conductor:
         return [*found, *((job.name, lambda ending, job=job: self._work(job, ending)) for job in JOBS)]
 
     def _thread(self, name: str, target: Callable[[threading.Event], None], ending: threading.Event) -> threading.Thread:
-        thread = threading.Thread(target=target, args=(ending,), name=name, daemon=True)
+        """`target` in a thread, begun anew should it fail as a whole."""
+        def run() -> None:
+            while not ending.is_set() and self.leadership.held:
+                try:
+                    target(ending)
+                except Exception as error:  # noqa: BLE001 - a duty that breaks must not stay undone
+                    self.journal.failed(name, error)
+                ending.wait(LOOK_S)
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread
 

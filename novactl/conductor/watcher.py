@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from novactl.cluster import Cluster
@@ -28,9 +29,10 @@ AT_ONCE = 200
 
 class Watcher:
     """`run` is the thread. `reports` counts those taken in, `late_s` is how long the slowest of the last batch waited for it,
-    `round_s` when (by the stop watch) the thread last began anew."""
+    `round_s` when (by the stop watch) the thread last began anew. `odd` is told of nodes whose servers are not as their rows say."""
 
-    def __init__(self, leadership: Leadership, journal: Journal) -> None:
+    def __init__(self, leadership: Leadership, journal: Journal, odd: Callable[[str], None] = lambda node_id: None) -> None:
+        self._odd = odd
         self.cluster: Cluster = leadership.cluster
         self.leadership, self.journal = leadership, journal
         self.reports, self.late_s, self.connected = 0, 0.0, 0
@@ -110,7 +112,8 @@ class Watcher:
     def _take(self, tx: Tx, heard: Heard, now: float) -> None:
         row = self._rows.get(heard.peer)
         try:
-            fleet.take_report(tx, heard.peer, heard.report, now - heard.age_s)
+            if fleet.take_report(tx, heard.peer, heard.report, now - heard.age_s):
+                self._odd(heard.peer)
         except Unreachable as wrong:                          # said before anything is written
             self.journal.failed(f"report of {row.name if row else heard.peer}", wrong)
             return
