@@ -77,8 +77,9 @@ class RandomIds:
 class Cluster:
     """`db` and `agents` are opened with their first use, once, by whichever thread.
 
-    `actor` is who asks (`user@host`), `key` the public key they use, `reason` what they said it is for. `late` are the ids of
-    operations of dead processes that this one has given to the background.
+    `actor` is who asks (`user@host`), `key` the public key they use, `reason` what they said it is for. `driving` are the ids of the
+    operations that this process has begun or taken over, and not ended; `late` those of dead processes that it has given to the
+    background.
     """
 
     def __init__(self, config: Config, *, clock: Clock | None = None, ids: Ids | None = None, actor: str = "") -> None:
@@ -87,6 +88,7 @@ class Cluster:
         self.ids: Ids = ids or RandomIds()
         self._actor = actor
         self.reason = ""
+        self.driving: dict[str, None] = {}
         self.late: set[str] = set()
         self._opening = threading.Lock()
         self._db: Database | None = None
@@ -94,11 +96,17 @@ class Cluster:
 
     @property
     def db(self) -> Database:
-        """The database, its schema checked. Raises NotInitialised, SchemaOlder, SchemaNewer, DatabaseFailed."""
+        """The database, its schema checked, and that this admin's key may read it.
+
+        Raises NotInitialised, SchemaOlder, SchemaNewer, DatabaseFailed, Denied.
+        """
         with self._opening:
             if self._db is None:
+                from novactl.db.admission import admit
+
                 database = self.unchecked_db()
                 database.check_schema()
+                admit(database, self.key)
                 self._db = database
             return self._db
 
@@ -114,9 +122,11 @@ class Cluster:
             if self._agents is None:
                 from novactl.agents import keys
                 from novactl.agents.client import Agents
+                from novactl.conductor.keyring import Ring
 
-                pair = functools.cache(lambda: keys.load(self.config.data_dir / "keys"))
-                self._agents = Agents(pair, actor=self.actor, connect_s=self.config["agent.connect_s"])
+                self._agents = Agents(
+                    lambda: keys.load(self.config.data_dir / "keys"), actor=self.actor, connect_s=self.config["agent.connect_s"],
+                    ring=Ring(self))
             return self._agents
 
     @functools.cached_property
@@ -141,6 +151,10 @@ class Cluster:
             return keys.load(self.config.data_dir / "keys").public
         except NovaError:
             return ""
+
+    def forget_key(self) -> None:
+        """It has been changed: read it again."""
+        self.__dict__.pop("key", None)
 
     def close(self) -> None:
         if self._agents is not None:

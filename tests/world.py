@@ -16,13 +16,15 @@ from nodeagent.clock import BootClock
 from nodeagent.config import Config as AgentConfig
 from nodeagent.drivers.fake import FakeDriver
 from nodeagent.ledger import Ledger
-from nodeagent.loop import Endpoint, Loop, new_keypair
+from nodeagent.loop import Endpoint, Loop, new_keypair, public_of
+from nodeagent.nodekeys import NodeKeys
 from novactl.agents import keys, wire
 from novactl.api import cluster as api_cluster
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.config import load_config
 from novactl.db import flavors, images, meta, nodes, operations, placement, projects, servers
+from novactl.db import keys as keys_db
 from novactl.model.flavor import Flavor
 from novactl.model.image import Image
 from novactl.model.node import Node, NodeState
@@ -54,7 +56,7 @@ class World:
         (folder / "state").mkdir(parents=True)
         (folder / "pool").mkdir()
         with cluster.db.read() as tx:
-            cluster_id = meta.cluster_id(tx)
+            cluster_id, version = meta.cluster_id(tx), keys_db.version(tx)
         config = AgentConfig(
             node_id=cluster.ids.uuid(), cluster_id=cluster_id, name=name, listen="tcp://127.0.0.1:*", keys_dir=str(folder),
             admins_file=str(folder / "admins.json"), state_dir=str(folder / "state"), pool_dir=str(folder / "pool"), driver="fake",
@@ -62,9 +64,10 @@ class World:
         admin = keys.load(self.config.data_dir / "keys").public
         agent = Agent(
             config, FakeDriver(config), BootClock(), Ledger(str(folder / "state" / "ledger.db")),
-            FixedAdmins({admin: ("tester", wire.ADMIN)}))
-        public, secret = new_keypair()
-        endpoint = self.loop.add(agent, config.listen, secret, public)
+            FixedAdmins({admin: ("tester", wire.ADMIN)}, version))
+        own = NodeKeys(config.keys_dir, public_of, new_keypair)
+        public, secret = own.ensure()
+        endpoint = self.loop.add(agent, config.listen, secret, public, own)
         agent.start()
         node = Node(
             id=config.node_id, name=name, state=NodeState.ENABLED, address=endpoint.address, public_key=public, ssh="", host_key="",
@@ -140,9 +143,6 @@ class World:
             assert fresh is not None
             operations.take(tx, fresh, state=fresh.state, owner="", lease_until=0.0)
 
-    def agent_config(self, name: str) -> str:
-        return json.dumps(wire.to_plain(self.agents[name].config))
-
     def reboot(self, name: str) -> None:
         """A node's host loses power and comes back in another boot."""
         agent = self.agents[name]
@@ -151,6 +151,9 @@ class World:
         agent.clock.boot_id = self.cluster.ids.uuid()
         agent.autostart.begin()
         agent._report = None
+
+    def agent_config(self, name: str) -> str:
+        return json.dumps(wire.to_plain(self.agents[name].config))
 
 
 @contextmanager

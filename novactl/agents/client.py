@@ -21,7 +21,8 @@ import zmq
 from nodeagent import wire
 from novactl.agents.diagnose import why_silent
 from novactl.agents.keys import KeyPair
-from novactl.errors import AgentRefused, AgentTimeout, NovaError, Unreachable
+from novactl.agents.ring import NoRing, Ring
+from novactl.errors import AgentRefused, AgentTimeout, Denied, NovaError, Unreachable
 
 ASK_AGAIN_S = 3.0
 """After so long without an answer a request is sent again; then after twice as long, and so on."""
@@ -58,13 +59,29 @@ class Answer(NamedTuple):
 class Agents:
     """The agents, as seen by one admin. `close()` drops every connection."""
 
-    def __init__(self, keys: Callable[[], KeyPair], *, actor: str, connect_s: float) -> None:
-        self.keys, self.actor, self.connect_s = keys, actor, connect_s
+    def __init__(self, keys: Callable[[], KeyPair], *, actor: str, connect_s: float, ring: Ring | None = None) -> None:
+        self._load, self.actor, self.connect_s, self.ring = keys, actor, connect_s, ring or NoRing()
+        self._pair: KeyPair | None = None
+        self._generation = 0
         self._context: zmq.Context | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
         self._numbers = itertools.count(1)
         self._prefix = f"r-{os.urandom(6).hex()}-"
+
+    def keys(self) -> KeyPair:
+        """This admin's pair, read once."""
+        pair = self._pair
+        if pair is None:
+            pair = self._pair = self._load()
+        return pair
+
+    def rekey(self) -> bool:
+        """Read the pair again; True when it is another one by now. Then new connections are made with it."""
+        known, self._pair = self._pair, None
+        changed = known is not None and self.keys() != known
+        self._generation += changed
+        return changed
 
     def call(
         self, peer: Peer, method: str, args: Any = None, payload: bytes | None = None, *, fence: Fence | None = None,
@@ -72,9 +89,27 @@ class Agents:
     ) -> Answer:
         """One request, one answer.
 
-        Raises Unreachable (nothing connected), AgentTimeout (no answer in time: it may have happened) or
-        AgentRefused. `fence` is needed for mutations and only for them.
+        Raises Unreachable (nothing connected), AgentTimeout (no answer in time: it may have happened), Denied (it does not admit
+        this key) or AgentRefused. `fence` is needed for mutations and only for them. An agent that has an older table of keys
+        is given the newer one first.
         """
+        try:
+            return self._call(peer, method, args, payload, fence, timeout_s)
+        except NovaError as refused:
+            again = self._mended(peer, refused)
+            if again is None:
+                raise
+        return self._call(again, method, args, payload, fence, timeout_s)
+
+    def _mended(self, peer: Peer, refused: NovaError) -> Peer | None:
+        """Only where keys were the matter, which is asked first: whatever else went wrong costs nothing more."""
+        about_keys = refused.details.get("handshake") if isinstance(refused, Unreachable | Denied) else (
+            refused.details.get("code") == wire.Code.OLD_KEYS)
+        return self.ring.mend(self, peer, refused) if about_keys else None
+
+    def _call(
+        self, peer: Peer, method: str, args: Any, payload: bytes | None, fence: Fence | None, timeout_s: float | None,
+    ) -> Answer:
         deadline = time.monotonic() + (timeout_s or wire.METHODS[method].timeout_s)
         link = self.link(peer)
         reply, body = self._asked(link, method, args, payload, fence, deadline)
@@ -105,6 +140,15 @@ class Agents:
 
     def stream(self, peer: Peer, method: str, args: Any = None) -> Stream:
         """Open a stream on a connection of its own. Raises as `call` does."""
+        try:
+            return self._stream(peer, method, args)
+        except NovaError as refused:
+            again = self._mended(peer, refused)
+            if again is None:
+                raise
+        return self._stream(again, method, args)
+
+    def _stream(self, peer: Peer, method: str, args: Any) -> Stream:
         link = Link(self.context(), self.keys(), peer, self)
         deadline = time.monotonic() + self.connect_s + 2
         try:
@@ -123,12 +167,12 @@ class Agents:
         While no answer comes all that is unanswered is sent again, in its order.
         """
         link, sent = self.link(peer), deque[tuple[wire.Request, bytes | None]]()
-        timeout_s = wire.METHODS[method].timeout_s
+        timeout_s, version = wire.METHODS[method].timeout_s, self.ring.version()
         for number, (args, payload) in enumerate(items):
             if len(sent) >= window:
                 yield self._pipelined(link, peer, sent)
             numbered = fence._replace(request_id=f"{fence.request_id}:{number}")
-            request = link.request(method, args, numbered, time.monotonic() + timeout_s)
+            request = link.request(method, args, numbered, time.monotonic() + timeout_s, version)
             link.send(request, payload, time.monotonic() + timeout_s)
             sent.append((request, payload))
         while sent:
@@ -154,14 +198,16 @@ class Agents:
 
     def fan_out(
         self, peers: Sequence[Peer], method: str, args: Any = None, *, timeout_s: float, hurry: Mapping[str, float] | None = None,
+        fence: Callable[[Peer], Fence] | None = None,
     ) -> dict[str, Answer | NovaError]:
-        """Ask all at once (a read); peer id -> answer, or the error it gave. Takes `timeout_s` at most.
+        """Ask all at once; peer id -> answer, or the error it gave. Takes `timeout_s` at most; twice that for a mutation, which
+        needs `fence` and greets all first.
 
         `hurry` maps the ids of those who are hardly expected to answer to the seconds they alone may take.
         """
-        from novactl.agents.fanout import fan_out
+        from novactl.agents.fanout import Terms, fan_out
 
-        return fan_out(self, peers, method, args, timeout_s, hurry or {})
+        return fan_out(self, peers, method, args, Terms(timeout_s, hurry or {}, fence))
 
     def close(self) -> None:
         with self._lock:
@@ -179,13 +225,16 @@ class Agents:
 
     def link(self, peer: Peer) -> Link:
         """This thread's connection to `peer`."""
-        links: dict[tuple[str, str], Link] | None = getattr(self._local, "links", None)
-        if links is None or getattr(self._local, "context", None) is not self._context:
+        links: dict[tuple[str, ...], Link] | None = getattr(self._local, "links", None)
+        if links is None or getattr(self._local, "of", None) != (self._context, self._generation):
+            for link in (links or {}).values():
+                link.close()
             links = self._local.links = {}
-            self._local.context = self.context()
-        found = links.get((peer.address, peer.public_key))
+            self._local.of = self.context(), self._generation
+        place = (peer.address, *_keys_of(peer))
+        found = links.get(place)
         if found is None or found.socket.closed:
-            found = links[peer.address, peer.public_key] = Link(self.context(), self.keys(), peer, self)
+            found = links[place] = Link(self.context(), self.keys(), peer, self)
         return found
 
     def next_id(self) -> str:
@@ -195,19 +244,27 @@ class Agents:
         return why_silent(self.context(), self.keys(), peer, within_s=min(1.0, self.connect_s))
 
 
+def _keys_of(peer: Peer) -> tuple[str, ...]:
+    """Its own, and while it is changed the next one."""
+    return tuple(dict.fromkeys(filter(None, (peer.public_key, getattr(peer, "next_public_key", "")))))
+
+
 class Link:
-    """One connection of one thread to one agent."""
+    """One connection of one thread to one agent. While the agent's key is changed, each of the two is tried; one is taken."""
 
     def __init__(self, context: zmq.Context, keys: KeyPair, peer: Peer, agents: Agents) -> None:
         self.peer, self._agents = peer, agents
-        self.socket = dealer(context, keys, peer.public_key)
-        self.socket.connect(peer.address)
+        self._rivals = [dealer(context, keys, server_key) for server_key in _keys_of(peer) or (peer.public_key,)]
+        for socket in self._rivals:
+            socket.connect(peer.address)
+        self.socket = self._rivals[0]
         self._boot: tuple[str, float] | None = None
         self._early: dict[str, deque[tuple[wire.Reply, bytes | None]]] = {}
         self._asked: set[str] = set()
 
-    def request(self, method: str, args: Any, fence: Fence | None, deadline: float) -> wire.Request:
-        """The envelope; for a mutation with the agent's boot and the moment it expires there (asked for once)."""
+    def request(self, method: str, args: Any, fence: Fence | None, deadline: float, version: int | None = None) -> wire.Request:
+        """The envelope; for a mutation with the agent's boot and the moment it expires there (asked for once), and the version of
+        the table of keys that the agent must have."""
         plain = wire.to_plain(args) if args is not None else {}
         timeout_s = max(0.0, deadline - time.monotonic())
         if not wire.METHODS[method].mutates:
@@ -217,7 +274,7 @@ class Link:
         boot_id, offset_s = self._boot or self._hello(deadline)
         return wire.Request(
             fence.request_id, method, plain, timeout_s, self._agents.actor, fence.operation, fence.epoch, boot_id,
-            deadline + offset_s, fence.seq,
+            deadline + offset_s, fence.seq, self._agents.ring.version() if version is None else version,
         )
 
     def _hello(self, deadline: float) -> tuple[str, float]:
@@ -225,7 +282,10 @@ class Link:
         self.send(request, None, deadline)
         reply, _ = self.receive(request, deadline)
         self.forget(request)
-        hello: wire.Hello = result_of(self.peer, "agent.hello", reply)
+        return self.greeted(result_of(self.peer, "agent.hello", reply))
+
+    def greeted(self, hello: wire.Hello) -> tuple[str, float]:
+        """The agent's boot, and its clock against ours."""
         # measured after the answer came: the command expires a little early rather than late
         self._boot = hello.boot_id, hello.boottime_s - time.monotonic()
         return self._boot
@@ -238,11 +298,28 @@ class Link:
     def send(self, request: wire.Request, payload: bytes | None, deadline: float) -> None:
         """Hand the request to a living connection. Raises Unreachable when there is none within `connect_s`."""
         wait_s = min(self._agents.connect_s, max(0.0, deadline - time.monotonic()))
-        if not self.socket.poll(int(wait_s * 1000), zmq.POLLOUT):
+        if not self.choose(wait_s):
             self.close()
             raise self._agents.diagnose(self.peer)
         self.socket.send_multipart(wire.encode(request, payload), flags=zmq.NOBLOCK, copy=payload is None)
         self._asked.add(request.id)
+
+    def choose(self, wait_s: float) -> bool:
+        """Whether something can be sent within `wait_s`: by the first connection that comes up, and from then on by no other."""
+        if len(self._rivals) == 1:
+            return bool(self.socket.poll(int(wait_s * 1000), zmq.POLLOUT))
+        poller = zmq.Poller()
+        for socket in self._rivals:
+            poller.register(socket, zmq.POLLOUT)
+        ready = poller.poll(int(wait_s * 1000))
+        if not ready:
+            return False
+        self.socket = ready[0][0]
+        for socket in self._rivals:
+            if socket is not self.socket:
+                socket.close(linger=0)
+        self._rivals = [self.socket]
+        return True
 
     def forget(self, request: wire.Request) -> None:
         """It has been answered: what else comes for it (it was asked twice) is passed over."""
@@ -271,7 +348,8 @@ class Link:
             raise Unreachable(f"node {self.peer.name} sent what is not our protocol: {bad}") from None
 
     def close(self) -> None:
-        self.socket.close(linger=0)
+        for socket in self._rivals:
+            socket.close(linger=0)
 
 
 class Stream:

@@ -42,12 +42,13 @@ def _named(seen: set[int], peer: Peer) -> NovaError:
     check = f"novactl node check {peer.name}"
     if zmq.EVENT_HANDSHAKE_FAILED_AUTH in seen:
         return Denied(
-            f"{where} does not admit this admin's key", hint="enrol the node again from here, or use the admin's machine", command=check)
+            f"{where} does not admit this admin's key", hint="it was revoked (novactl key list), or the node has not been told of it yet:"
+            " an admin's next command there tells it", command="novactl key list", details={"handshake": "admin"})
     if zmq.EVENT_HANDSHAKE_SUCCEEDED in seen:
         return Unreachable(f"{where} answered too late", hint="it is busy, or the network is slow; try again", command=check)
     if zmq.EVENT_CONNECTED in seen:
         return Unreachable(
             f"something listens at {peer.address}, but it is not the agent enrolled as {peer.name}",
-            hint="the agent has another key (re-installed?): enrol the node again", command=check)
+            hint="the agent has another key (re-installed?): enrol the node again", command=check, details={"handshake": "node"})
     return Unreachable(
         f"{where} does not answer", hint="the host is down, the agent is not running, or a firewall drops its port", command=check)

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zmq
 
 from nodeagent import wire
-from novactl.agents.client import Answer, Link, Peer, result_of
+from novactl.agents.client import Answer, Fence, Link, Peer, result_of
 from novactl.errors import AgentTimeout, NovaError, Unreachable
 
 if TYPE_CHECKING:
     from novactl.agents.client import Agents
 
 
-def fan_out(
-    agents: Agents, peers: Sequence[Peer], method: str, args: Any, timeout_s: float, hurry: Mapping[str, float],
-) -> dict[str, Answer | NovaError]:
-    """Peer id -> answer or error. Sends to whoever is connected, then to the others as they come up, until the deadline.
+CHANGING_S = 0.5
+"""So long at most it takes to find out which of its two keys an agent has while it is changed."""
 
-    `hurry` gives some peers (by id) less time: they are waited for alone no longer than that.
-    """
+
+class Terms(NamedTuple):
+    """`hurry` gives some peers (by id) less time: they are waited for alone no longer than that. `fence` is for mutations."""
+
+    timeout_s: float
+    hurry: Mapping[str, float] = {}
+    fence: Callable[[Peer], Fence] | None = None
+
+
+def fan_out(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms: Terms) -> dict[str, Answer | NovaError]:
+    """Peer id -> answer or error. Sends to whoever is connected, then to the others as they come up, until the deadline."""
+    if terms.fence is None:
+        return _asked(agents, peers, method, args, terms)
+    answers = _asked(agents, peers, "agent.hello", None, terms._replace(fence=None))
+    there = [peer for peer in peers if isinstance(answers[peer.id], Answer)]
+    for peer in there:
+        agents.link(peer).greeted(answers[peer.id].body)      # type: ignore[union-attr]
+    return answers | _asked(agents, there, method, args, terms)
+
+
+def _asked(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms: Terms) -> dict[str, Answer | NovaError]:
+    timeout_s, hurry, fence = terms
     began = time.monotonic()
     deadline, hurried = began + timeout_s, began + max(hurry.values(), default=0.0)
     patient = sum(peer.id not in hurry for peer in peers)
@@ -33,7 +51,9 @@ def fan_out(
     with select.epoll() as epoll:
         for peer in peers:
             link = agents.link(peer)
-            request = link.request(method, args, None, deadline)
+            if getattr(peer, "next_public_key", ""):
+                link.choose(min(CHANGING_S, timeout_s))
+            request = link.request(method, args, fence(peer) if fence else None, deadline)
             fd = link.socket.getsockopt(zmq.FD)
             waiting[fd] = link, request
             epoll.register(fd, select.EPOLLIN)

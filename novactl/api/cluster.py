@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 from novactl.cluster import Cluster
@@ -18,7 +19,8 @@ from novactl.model.resources import amount_text
 
 @dataclass(frozen=True)
 class Initialised:
-    """`created` is False when the cluster was there already. `admin_key` is the public half, Z85."""
+    """`created` is False when the cluster was there already. `admin_key` is the public half, Z85; `role` what it may do, "" where it
+    is not one of the cluster's."""
 
     created: bool
     data_dir: str
@@ -26,14 +28,17 @@ class Initialised:
     cluster_id: str
     admin_key: str
     schema: int
+    role: str = ""
 
 
-def init(cluster: Cluster, *, upgrade: bool = False, dry_run: bool = False) -> Initialised:
-    """Make the database, the cluster's id and this admin's key; what is there stays.
+def init(cluster: Cluster, *, upgrade: bool = False, key: Path | None = None, dry_run: bool = False) -> Initialised:
+    """Make the database, the cluster's id and this admin's key; what is there stays. The first key is an admin's.
 
-    Raises SchemaOlder unless `upgrade`, SchemaNewer always.
+    `key` is a file that another admin made (`novactl key create`): it becomes this data directory's. Raises SchemaOlder unless
+    `upgrade`, SchemaNewer always, and BadConfig or Conflict about the file.
     """
     from novactl.agents import keys
+    from novactl.conductor.keyring import record_first
     from novactl.db.engine import SCHEMA
 
     config, database = cluster.config, cluster.unchecked_db()
@@ -52,10 +57,12 @@ def init(cluster: Cluster, *, upgrade: bool = False, dry_run: bool = False) -> I
         from novactl.db.migrate import upgrade as migrate
 
         migrate(database, config.database_url, cluster.ids.uuid())
-    pair = keys.ensure(config.data_dir / "keys")
-    with cluster.db.read() as tx:
-        cluster_id = meta.cluster_id(tx)
-    return Initialised(found == 0, str(config.data_dir), database.where, cluster_id, pair.public, SCHEMA)
+    pair = keys.adopt(key, config.data_dir / "keys") if key else keys.ensure(config.data_dir / "keys")
+    cluster.forget_key()
+    with database.write() as tx:
+        mine = record_first(cluster, tx, pair.public)
+        role = mine.role.value if mine and mine.revoked_at is None else ""
+        return Initialised(found == 0, str(config.data_dir), database.where, meta.cluster_id(tx), pair.public, SCHEMA, role)
 
 
 class ClassSums(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
+from novactl.conductor import keyring
 from novactl.db import nodes, placement, servers
 from novactl.db.nodes import AgentRow, NodeRow
 from novactl.db.servers import PowerRow
@@ -124,6 +125,8 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow]
                     nodes.silent(tx, node.id, now)
             elif take_report(tx, node.id, report, now):
                 odd.append(node.id)
+    keyring.hand_on(cluster, [node for node in stale if node.id not in errors], {
+        node_id: report.admins_version for node_id, report in heard.items() if not isinstance(report, NovaError)})
     if odd:
         from novactl.conductor.reconcile import settle
 

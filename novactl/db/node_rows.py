@@ -51,6 +51,7 @@ class AgentRow(NamedTuple):
     public_key: str
     reported_at: float | None
     silent_since: float | None
+    next_public_key: str
 
 
 @statement

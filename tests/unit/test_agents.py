@@ -49,6 +49,8 @@ def test_nobody_listening_is_said_so_in_time(world: World) -> None:
 def test_an_impostor_is_recognised(world: World) -> None:
     """Another agent's key at the address: nothing is sent to it, and the error says so."""
     wrong = dataclasses.replace(node(world), public_key=node(world, "n2").public_key)
+    with world.cluster.db.write() as tx:
+        nodes.update(tx, wrong)
     with pytest.raises(Unreachable, match="not the agent enrolled as n1"):
         world.cluster.agents.call(wrong, "agent.ping")
 
