@@ -207,9 +207,11 @@ class Dispatcher:
             args_hash = _hash(request.method, args, payload)
             given = ledger.answer(request.id)
             if given:
-                if given.args_hash != args_hash:
+                known, _, refused_at = given.args_hash.partition("@")
+                if known != args_hash:
                     raise Refused(Code.CONFLICT, f"request {request.id} came before with other arguments")
-                return given.kind, given.body, None
+                if request.epoch <= int(refused_at or request.epoch):
+                    return given.kind, given.body, None
         try:
             result, answered = HANDLERS[request.method](call, args, payload)
             kind, body = wire.RESULT, wire.to_plain(result)
@@ -217,6 +219,7 @@ class Dispatcher:
             if refused.failure.retryable or not method.once:
                 raise
             kind, body, answered = wire.ERROR, wire.to_plain(refused.failure), None
+            args_hash = f"{args_hash}@{request.epoch}"        # whoever takes the operation over may ask again
         if method.once:
             ledger.record(request.id, Given(args_hash, kind, body), time.time())
         return kind, body, answered

@@ -87,6 +87,22 @@ def test_the_first_answer_is_the_answer(node: Node) -> None:
     assert node.ask(unknown) == node.ask(unknown)
 
 
+def test_whoever_takes_over_may_ask_again(tmp_path: Path) -> None:
+    """A refusal is the answer as long as the operation's epoch is the same; at a later one the request is tried anew."""
+    broken = {"delete_disk": "no"}
+    node = Node(tmp_path, fake={"fail": broken})
+    node.prepare()
+    delete = node.request("disk.delete", DomainRef(SERVER, 1))
+    first = node.ask(delete)
+    assert first[0].body["code"] == Code.DRIVER
+    broken.clear()
+    assert node.ask(delete) == first
+    later = wire.Request(**{**vars(delete), "epoch": delete.epoch + 1})
+    assert node.ask(later)[0].kind == wire.RESULT
+    assert node.ask(later)[0].kind == wire.RESULT
+    node.down()
+
+
 def test_answers_outlive_the_agent(fake: Node) -> None:
     """A request repeated to a restarted agent gets the first answer."""
     spec = fake.define(fake.put_image())
