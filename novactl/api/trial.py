@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from novactl.cluster import Cluster
-from novactl.db.statements import Tx
+from novactl.conductor.change import Change, changing
+
+__all__ = ["Change", "changing", "tried"]
 
 
-class _Undone(Exception):
-    """Ends a transaction that was only a trial."""
-
-
-@contextlib.contextmanager
-def changing(cluster: Cluster, *, dry_run: bool) -> Iterator[Tx]:
-    """A transaction for writing; in a dry run all is done and checked in it, and then taken back."""
-    with contextlib.suppress(_Undone), cluster.db.write() as tx:
-        yield tx
-        if dry_run:
-            raise _Undone
+def tried(cluster: Cluster) -> AbstractContextManager[Change]:
+    """A transaction that is taken back whatever becomes of it."""
+    return changing(cluster, dry_run=True)

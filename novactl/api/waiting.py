@@ -1,4 +1,4 @@
-"""Running begun operations: here until they end, in the background, or here until a deadline and then in the background."""
+"""Running begun operations: here until they end, in the background, or here until a deadline or an interruption and then there."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 
 from novactl.cluster import Cluster
 from novactl.conductor.background import hand_over, let_go
-from novactl.conductor.crew import side_by_side
+from novactl.conductor.crew import in_threads, side_by_side
 from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Driver, Saga
+from novactl.conductor.sagas import SAGAS
+from novactl.db import operations
 from novactl.errors import WaitTimeout
-from novactl.model.operation import Operation
+from novactl.model.operation import Operation, OperationState
+
+__all__ = ["Begun", "Left", "detach", "in_threads", "run_all"]
 
 
 class Begun(NamedTuple):
@@ -56,7 +60,28 @@ def run_all(cluster: Cluster, begun: Sequence[Begun], watch: Watch | None, *, wa
         let_go(cluster, ids)
         short = ids[0][:8]
         raise WaitTimeout(
-            f"not done after {timeout_s:g} s; operation {short} goes on in the background", command=f"novactl operation show {short}",
+            f"not done after {timeout_s:g} s; operation {short} goes on in the background", command=f"novactl operation watch {short}",
             operation=ids[0])
     if failed:
         raise failed[0]
+
+
+class Left(NamedTuple):
+    """What an interrupted command leaves: operations that go on in the background, and those that wait to be resumed."""
+
+    going_on: tuple[Operation, ...]
+    waiting: tuple[Operation, ...]
+
+
+def detach(cluster: Cluster) -> Left:
+    """Hand what this process drives to one of its own, where that can be; this one changes nothing more of it."""
+    with cluster.db.read() as tx:
+        found = [operation for id_ in list(cluster.driving) if (operation := operations.by_id(tx, id_))]
+    mine = [operation for operation in found if not operation.state.ended and operation.state is not OperationState.STUCK]
+    movable = [operation.id for operation in mine if SAGAS[operation.kind].detaches]
+    moved = set(let_go(cluster, movable)) if movable else set()
+    with cluster.db.read() as tx:
+        fresh = [operation for one in mine if (operation := operations.by_id(tx, one.id)) and not operation.state.ended]
+    return Left(
+        tuple(operation for operation in fresh if operation.id in moved),
+        tuple(operation for operation in fresh if operation.id not in moved))

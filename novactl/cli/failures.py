@@ -12,7 +12,7 @@ from novactl.cli.session import Session
 from novactl.errors import ExitStatus, NovaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from novactl.model.operation import Operation
 
@@ -72,42 +72,54 @@ def lines(error: NovaError, colour: bool = False) -> Iterator[str]:
 
 
 def interrupted(session: Session) -> Interrupted:
-    """Counts what this command has ended, names what it leaves open, and how to go on with that."""
-    if not session.operations:
+    """Hands what this command drives to the background, counts what it has ended, and says how to come back."""
+    if session.begun is None or not (session.begun.driving or session.operations):
         return Interrupted("interrupted")
-    from novactl.model.operation import OperationState
+    from novactl.api import waiting
 
     try:
-        ended, left = _read_back(session)
-    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - the journal cannot be read now: no reason to say nothing
-        return Interrupted("interrupted; what this command began may be left open", command="novactl operation list")
-    if not left:
-        return Interrupted("interrupted")
-    ok = sum(operation.state is OperationState.OK for operation in ended)
-    counts = [f"{ok} ended ok"] * bool(ok) + [f"{len(ended) - ok} failed"] * (ok < len(ended))
-    ids = [operation.id[:8] for operation in left]
-    names = [f"{operation.id[:8]} ({operation.kind} {operation.object_name})" for operation in left]
-    them, one = ("it", "it") if len(left) == 1 else ("them", "one")
-    rest = f"operation {names[0]} is left as it was" if len(left) == 1 else f"{len(left)} operations are left as they were"
+        left = waiting.detach(session.begun)
+        counts = _counted(session)
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 - no database, no process: no reason to say nothing
+        return Interrupted("interrupted; what this command began is left as it is", command="novactl operation list")
+    if left.waiting:
+        ids = [operation.id[:8] for operation in left.waiting]
+        rest = f"{_those(left.waiting)} {'is' if len(ids) == 1 else 'are'} left half way"
+        return Interrupted(
+            "; ".join(["interrupted", *counts, rest]),
+            reasons=[_named(operation) for operation in left.waiting] if len(ids) > 1 else (),
+            hint=f"or turn it back with: novactl operation undo {ids[0]}", command=f"novactl operation resume {' '.join(ids)}",
+            operation=left.waiting[0].id if len(ids) == 1 else "")
+    if not left.going_on:
+        return Interrupted("; ".join(["interrupted", *counts]) if counts else "interrupted")
+    going_on, ids = left.going_on, [operation.id[:8] for operation in left.going_on]
+    one = len(ids) == 1
     return Interrupted(
-        f"interrupted; {', '.join([*counts, rest])}", reasons=names if len(left) > 1 else (),
-        hint=f"the next novactl command takes {them} over; or turn {one} back with: novactl operation undo {ids[0]}",
-        command=f"novactl operation resume {' '.join(ids)}", operation=left[0].id if len(left) == 1 else "")
+        "; ".join(["interrupted", *counts, f"{_those(going_on)} {'goes' if one else 'go'} on in the background"]),
+        reasons=() if one else [_named(operation) for operation in going_on],
+        hint=f"come back with the command below, or turn {'it' if one else 'one'} back with: novactl operation cancel {ids[0]}",
+        command=f"novactl operation watch {' '.join(ids)}", operation=going_on[0].id if one else "")
 
 
-def _read_back(session: Session) -> tuple[list[Operation], list[Operation]]:
-    """This command's operations, (ended, left open): those that reported progress, and those begun with them that had not yet."""
+def _those(found: Sequence[Operation]) -> str:
+    return f"operation {_named(found[0])}" if len(found) == 1 else f"{len(found)} operations"
+
+
+def _named(operation: Operation) -> str:
+    return f"{operation.id[:8]} ({operation.kind} {operation.object_name})"
+
+
+def _counted(session: Session) -> list[str]:
+    """What has become of the operations that reported progress and have ended."""
     from novactl.api import operations as api
     from novactl.model.operation import OperationState
 
-    under_way = {operation.id: operation for operation in api.list_operations(session.cluster)}
-    named = [under_way.get(id_) or api.show(session.cluster, id_)[0] for id_ in session.operations]
-    owners = {operation.owner for operation in named if operation.owner}
-    waiting = [
-        operation for id_, operation in under_way.items()
-        if id_ not in session.operations and operation.owner in owners and operation.state is not OperationState.STUCK]
-    left = [operation for operation in (*named, *waiting) if not operation.state.ended]
-    return [operation for operation in named if operation.state.ended], sorted(left, key=lambda operation: operation.created_at)
+    ended = [found for id_ in session.operations if (found := api.show(session.cluster, id_)[0]).state.ended]
+    ok = sum(operation.state is OperationState.OK for operation in ended)
+    failed = [operation for operation in ended if operation.state is not OperationState.OK]
+    if len(failed) == 1 and not ok:
+        return [f"operation {_named(failed[0])} was undone"]
+    return [", ".join([f"{ok} ended ok"] * bool(ok) + [f"{len(failed)} failed"] * bool(failed))] if ended else []
 
 
 def crashed(session: Session, fault: Exception) -> Crashed:

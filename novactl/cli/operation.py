@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import OperationRef, OperationRefs, Quiet
+from novactl.cli.options import Async, DryRun, OfNode, OfServer, OperationRef, OperationRefs, Quiet, Timeout, duration
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
@@ -18,33 +18,71 @@ NOUN = Noun("operation", settles=False)
 def list_(
     ctx: typer.Context,
     all_: Annotated[bool, typer.Option("--all", "-a", help="Those that have ended, too.")] = False,
+    kind: Annotated[str, typer.Option(metavar="KIND", show_default=False, help="Only these: server.create, node.enroll, ...")] = "",
+    server: OfServer = "", node: OfNode = "",
+    state: Annotated[str, typer.Option(
+        metavar="STATE", show_default=False, help="Only these: running, unwinding, stuck, ok, failed.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="At most so many, the newest.")] = 1000,
 ) -> Any:
     """List the operations under way or stuck.
 
     novactl operation list
-    novactl operation list --all -o json
+    novactl operation list --all --server web1 -o json
+    novactl operation list --state failed --limit 20
     """
     from novactl.api import operations as api
 
-    return api.list_operations(cluster_of(ctx), all=all_)
+    return api.list_operations(cluster_of(ctx), all=all_, kind=kind, server=server, node=node, state=state.lower(), limit=limit)
 
 
 @NOUN.verb("show", columns.OPERATIONS)
 def show(ctx: typer.Context, operation: OperationRef) -> Any:
-    """Show one operation and its steps.
+    """Show one operation: who, when, why, its steps and what came of it. Where an error came from is shown by --debug and -o json.
 
     novactl operation show 3f2a
+    novactl operation show 3f2a -o json
     """
     from novactl.api import operations as api
     from novactl.cli.plain import fields_of
 
-    found, steps = api.show(cluster_of(ctx), operation)
-    return Shown({**(fields_of(found) or {}), "steps": steps})
+    session = session_of(ctx)
+    fields = fields_of(api.shown(session.cluster, operation)) or {}
+    if not session.debug and not session.wants_json:
+        del fields["trace"]
+    return Shown(fields)
 
 
-@NOUN.verb("resume", columns.OPERATIONS)
-def resume(ctx: typer.Context, operations: OperationRefs, quiet: Quiet = False) -> Any:
-    """Take operations over and drive them to their ends, side by side.
+@NOUN.verb("watch", columns.OPERATIONS)
+def watch(ctx: typer.Context, operations: OperationRefs, timeout: Timeout = "") -> Any:
+    """Follow operations, wherever they run, until they end; exits as they do. What a dead process left is ended.
+
+    novactl operation watch 3f2a
+    """
+    return _followed(ctx, operations, timeout, quiet=False)
+
+
+@NOUN.verb("wait", columns.OPERATIONS)
+def wait(ctx: typer.Context, operations: OperationRefs, timeout: Timeout = "") -> Any:
+    """As `watch`, saying nothing meanwhile.
+
+    novactl operation wait 3f2a 77c1 --timeout 10m
+    """
+    return _followed(ctx, operations, timeout, quiet=True)
+
+
+def _followed(ctx: typer.Context, operations: list[str], timeout: str, *, quiet: bool) -> Shown:
+    from novactl.api import operations as api
+
+    session, timeout_s = session_of(ctx), duration(timeout)
+    with watching(session, quiet=quiet) as watch:
+        return _shown(api.watch(session.cluster, operations, watch=watch, timeout_s=timeout_s))
+
+
+@NOUN.verb("resume", columns.OPERATIONS, changes=True)
+def resume(
+    ctx: typer.Context, operations: OperationRefs, async_: Async = False, quiet: Quiet = False, dry_run: DryRun = False,
+) -> Any:
+    """Take operations over whose owner died, or that are stuck, and drive them to their ends, side by side.
 
     novactl operation resume 3f2a
     """
@@ -52,13 +90,12 @@ def resume(ctx: typer.Context, operations: OperationRefs, quiet: Quiet = False) 
 
     session = session_of(ctx)
     with watching(session, quiet=quiet) as watch:
-        ended = api.resume(session.cluster, operations, watch=watch)
-    return Shown(ended[0] if len(ended) == 1 else ended, rows=ended)
+        return _shown(api.resume(session.cluster, operations, watch=watch, wait=not async_, dry_run=dry_run), begun=async_)
 
 
-@NOUN.verb("undo", columns.OPERATIONS)
-def undo(ctx: typer.Context, operation: OperationRef, quiet: Quiet = False) -> Any:
-    """Take an operation over and undo what it has done.
+@NOUN.verb("undo", columns.OPERATIONS, changes=True)
+def undo(ctx: typer.Context, operation: OperationRef, async_: Async = False, quiet: Quiet = False, dry_run: DryRun = False) -> Any:
+    """Take an operation over whose owner died, or that is stuck, and undo what it has done.
 
     novactl operation undo 3f2a
     """
@@ -66,5 +103,26 @@ def undo(ctx: typer.Context, operation: OperationRef, quiet: Quiet = False) -> A
 
     session = session_of(ctx)
     with watching(session, quiet=quiet) as watch:
-        ended = api.undo(session.cluster, operation, watch=watch)
-    return Shown(ended, rows=(ended,))
+        return _shown((api.undo(session.cluster, operation, watch=watch, wait=not async_, dry_run=dry_run),), begun=async_)
+
+
+@NOUN.verb("cancel", columns.OPERATIONS, changes=True)
+def cancel(
+    ctx: typer.Context, operations: OperationRefs, async_: Async = False, quiet: Quiet = False, dry_run: DryRun = False,
+) -> Any:
+    """Take operations over, also from a process that drives them, and undo what they have done.
+
+    novactl operation cancel 3f2a --reason "wrong image"
+    """
+    from novactl.api import operations as api
+
+    session = session_of(ctx)
+    with watching(session, quiet=quiet) as watch:
+        return _shown(api.cancel(session.cluster, operations, watch=watch, wait=not async_, dry_run=dry_run), begun=async_)
+
+
+def _shown(ended: Any, *, begun: bool = False) -> Shown:
+    if begun:
+        ids = tuple(operation.id for operation in ended)
+        return Shown({"operations": ids}, rows=tuple({"id": id_} for id_ in ids), table=columns.BEGUN)
+    return Shown(ended[0] if len(ended) == 1 else ended, rows=ended)

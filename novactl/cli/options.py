@@ -53,6 +53,8 @@ OnZone = _choice("zone", str | None, "Only nodes of this zone.")
 ZoneName = _choice("zone", str | None, "The availability zone that its nodes are.")
 InProject = _choice("project", str | None, "The project it belongs to (default: default).")
 OfProject = _choice("project", str | None, "Only those of this project.")
+OfServer, OfNode = _choice("server", str, "Only those of this server, also of one that is gone."), _choice(
+    "node", str, "Only those of this node, also of one that is gone.")
 OperationRef, OperationRefs = _target("operation", "OPERATION"), _targets("operation", "OPERATION...")
 AggregateRef, AggregateRefs = _target("aggregate", "AGGREGATE"), _targets("aggregate", "AGGREGATE...")
 GroupRef, GroupRefs = _target("server-group", "GROUP"), _targets("server-group", "GROUP...")
@@ -95,6 +97,10 @@ VIEW_PARAMETERS = (
     _keyword("no_headers", _NoHeaders, False), _keyword("sort", _Sort, ""),
 )
 """What every verb that shows something takes beside its own flags."""
+
+REASON = _keyword("reason", Annotated[str, typer.Option(
+    "--reason", metavar="TEXT", show_default=False, help="What it is for: kept with the operation and its events.")], "")
+"""What every verb that changes something takes."""
 
 HINT_PANEL = "Where it goes"
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import Any
 
 import typer
 
@@ -23,15 +25,40 @@ def run(argv: list[str]) -> int:
     try:
         if COMPLETE in os.environ:
             return complete(session)
+        _heed_signals()
         status, error = attempt(session, argv)
         error = error or failures.unwritten(session)
         if error is not None:
             failures.report(session, error)
-        return status or (int(error.exit_status) if error else 0)
+        status = status or (int(error.exit_status) if error else 0)
     except KeyboardInterrupt:
-        return int(ExitStatus.INTERRUPTED)
-    finally:
-        session.close()
+        status = int(ExitStatus.INTERRUPTED)
+    if status in (ExitStatus.INTERRUPTED, ExitStatus.TIMEOUT):
+        _leave(session, status)
+    session.close()
+    return status
+
+
+def _heed_signals() -> None:
+    """Being asked to end, and a terminal that closes, are what Ctrl-C is: what is under way goes on in the background. A process
+    there leaves its operations to the next command."""
+    from novactl.cli.session import BACKGROUND
+
+    def leave(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    if BACKGROUND in os.environ:
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:        # nohup has it ignored
+            signal.signal(number, leave)
+
+
+def _leave(session: Session, status: int) -> None:
+    """End at once: threads that wait for a node have nothing more to say, and nobody waits for them."""
+    session.stdout.flush()
+    session.stderr.flush()
+    os._exit(status)
 
 
 def attempt(session: Session, argv: list[str]) -> tuple[int, NovaError | None]:

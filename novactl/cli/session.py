@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from novactl.cli.streams import Output
+from novactl.errors import UsageError
 
 if TYPE_CHECKING:
     import typer
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from novactl.cluster import Cluster
     from novactl.config import Config
 
+MAX_REASON = 255
+BACKGROUND = "NOVACTL_BACKGROUND"
+"""Set in the environment of a process that was started to go on with operations."""
 _FALSE = ("", "0", "false", "no", "off")
 
 
@@ -26,7 +30,7 @@ class Session:
 
     `captured` is None, or a list that takes what would be printed as a JSON object (`novactl batch`). `operations` are
     the ids of those that reported progress, in order. `argv` is what the user typed. `settles`: opening the cluster first ends
-    what a dead process left behind.
+    what a dead process left behind. `reason` is what --reason said.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Session:
         self.captured: list[dict[str, Any]] | None = None
         self.operations: dict[str, None] = {}
         self.settles = False
+        self.reason = ""
         self._cluster: Cluster | None = None
         self._lender: Session | None = None
 
@@ -62,8 +67,11 @@ class Session:
 
     @property
     def cluster(self) -> Cluster:
-        if self._lender is not None:
-            return self._lender.cluster
+        found = self._opened() if self._lender is None else self._lender.cluster
+        found.reason = self.reason
+        return found
+
+    def _opened(self) -> Cluster:
         if self._cluster is None:
             from novactl.cluster import open_cluster
 
@@ -74,6 +82,17 @@ class Session:
                 for sentence in settle(self._cluster):
                     self.note(sentence)
         return self._cluster
+
+    @property
+    def begun(self) -> Cluster | None:
+        """The cluster, if it was opened."""
+        return self._lender.begun if self._lender is not None else self._cluster
+
+    def give_reason(self, text: str) -> None:
+        """What the command is for. Raises UsageError."""
+        if len(text) > MAX_REASON or (text and not text.isprintable()):
+            raise UsageError(f"a reason is printable text of at most {MAX_REASON} characters")
+        self.reason = text
 
     @property
     def can_ask(self) -> bool:

@@ -55,20 +55,12 @@ def _results(session: Session, refs: list[str], act: Callable[[str], Any], at_on
         except NovaError as error:
             return error
 
-    def tried_apart(ref: str) -> Any:
-        try:
-            return tried(ref)
-        finally:
-            session.cluster.db.close()                        # this thread's connection
-
     if at_once == 1:
         yield from map(tried, refs)
         return
-    from concurrent.futures import ThreadPoolExecutor
+    from novactl.api.waiting import in_threads
 
-    session.cluster                                           # noqa: B018 - opened, and settled, before the threads
-    with ThreadPoolExecutor(max_workers=at_once, thread_name_prefix="target") as pool:
-        yield from pool.map(tried_apart, refs)
+    yield from in_threads(session.cluster, refs, act, at_once)      # the cluster is opened, and settled, before the threads
 
 
 def _status(targets: int, failed: list[ExitStatus]) -> ExitStatus:

@@ -110,7 +110,8 @@ def write_head(command: Any, ctx: typer.Context, formatter: Any) -> None:
 
 @dataclass(frozen=True)
 class Spec:
-    """A verb as declared: its function, and the table its result is shown with (None: it prints by itself).
+    """A verb as declared: its function, and the table its result is shown with (None: it prints by itself). One that `changes`
+    something takes --reason.
 
     `settles`: it first ends what a dead process left behind.
     """
@@ -119,6 +120,7 @@ class Spec:
     function: Callable[..., Any]
     table: Table | None
     settles: bool
+    changes: bool
 
     @property
     def line(self) -> str:
@@ -129,6 +131,7 @@ class Spec:
     def build(self) -> Any:
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         function = _settling(self.function) if self.settles else self.function
+        function = _reasoned(function) if self.changes else function
         function = function if self.table is None else _presenting(function, self.table)
         app.command(self.name, cls=Verb, context_settings=dict(SETTINGS))(function)
         return get_command(app)
@@ -142,11 +145,12 @@ class Noun:
         self.settles = settles and bool(name)
         self.verbs: dict[str, Spec] = {}
 
-    def verb(self, name: str, table: Table | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Declares a verb. With a table, its function returns a value and the verb gets the output options."""
+    def verb(self, name: str, table: Table | None = None, *, changes: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Declares a verb. With a table, its function returns a value and the verb gets the output options; with `changes` it gets
+        --reason, and leaves an operation."""
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
-            self.verbs[name] = Spec(name, function, table, self.settles)
+            self.verbs[name] = Spec(name, function, table, self.settles, changes)
             return function
 
         return declare
@@ -172,6 +176,21 @@ def _settling(function: Callable[..., Any]) -> Callable[..., Any]:
         given["ctx"].obj.settles = True
         return function(**given)
 
+    return call
+
+
+def _reasoned(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with --reason, which the session hands to the cluster."""
+    from novactl.cli.options import REASON
+
+    own = inspect.signature(function)
+
+    def call(**given: Any) -> Any:
+        given["ctx"].obj.give_reason(given.pop(REASON.name))
+        return function(**given)
+
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    call.__signature__ = own.replace(parameters=[*own.parameters.values(), REASON])  # type: ignore[attr-defined]
     return call
 
 

@@ -12,10 +12,13 @@ from novactl.cluster import Cluster
 from novactl.db import operations
 from novactl.model.operation import OperationState
 
+BACKGROUND = "NOVACTL_BACKGROUND"
+"""Set in the environment of such a process: being asked to end, it leaves its operations to the next command."""
 
-def let_go(cluster: Cluster, operation_ids: Sequence[str]) -> None:
-    """Give operations up with a new epoch, so that this process changes nothing more, and hand them over."""
-    left = []
+
+def let_go(cluster: Cluster, operation_ids: Sequence[str]) -> list[str]:
+    """Give operations up with a new epoch, so that this process changes nothing more, and hand them over; their ids."""
+    left: list[str] = []
     with cluster.db.write() as tx:
         until = cluster.clock.now() + cluster.config["operation.lease_s"]
         for id_ in operation_ids:
@@ -24,8 +27,11 @@ def let_go(cluster: Cluster, operation_ids: Sequence[str]) -> None:
                 continue
             if operations.take(tx, operation, state=operation.state, owner="", lease_until=until):
                 left.append(id_)
+    for id_ in operation_ids:
+        cluster.driving.pop(id_, None)
     if left:
         hand_over(cluster, left)
+    return left
 
 
 _MAIN = "import sys; home = sys.argv.pop(1); home in sys.path or sys.path.insert(0, home); from novactl.__main__ import main; main()"
@@ -41,6 +47,7 @@ def hand_over(cluster: Cluster, operation_ids: Sequence[str]) -> None:
         subprocess.Popen(
             [sys.executable, "-P", "-c", _MAIN, str(Path(__file__).parents[2]), "operation", "resume", *operation_ids],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, close_fds=True,
-            env={**os.environ, "NOVACTL_DATA_DIR": str(cluster.config.data_dir), "NOVACTL_CONFIG": str(cluster.config.config_file)})
+            env={**os.environ, BACKGROUND: "1", "NOVACTL_DATA_DIR": str(cluster.config.data_dir),
+                 "NOVACTL_CONFIG": str(cluster.config.config_file)})
     finally:
         os.close(log)

@@ -263,5 +263,5 @@ ENROLL_NODE: Saga[EnrollRecord] = Saga(
         Step("verify", verify, _unprepare),
         Step("unlock", unlock, nothing("undoing goes on without it")),
     ),
-    finish=_finish, fail=_fail, timeout="timeout.enroll_s",
+    finish=_finish, fail=_fail, timeout="timeout.enroll_s", detaches=False,
 )

@@ -13,9 +13,10 @@ from novactl.cluster import Cluster
 from novactl.conductor import background
 from novactl.conductor.history import note_taken
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, Run, Saga, busy, deadline_of, late, overdue, owned_by_the_living, taken
+from novactl.conductor.saga import Driver, Run, Saga, busy, deadline_of, late, overdue, owned_by_the_living, taken, tries_of
 from novactl.conductor.sagas import SAGAS
 from novactl.db import nodes, operations
+from novactl.db.statements import Tx
 from novactl.errors import Conflict, ExitStatus, NotFound, NovaError, Superseded, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
@@ -103,7 +104,7 @@ class _Crew:
             if node and node in self._silent:
                 operation, error = _park(self.cluster, operation, self._silent[node]), self._silent[node]
             else:
-                operation = _ended(self.cluster, operation)
+                operation = end(self.cluster, operation)
         except Superseded:                                    # another command was faster, or this one let go
             with self._lock:
                 self._passed.add(operation.id)
@@ -123,7 +124,7 @@ def _park(cluster: Cluster, operation: Operation, because: NovaError) -> Operati
         fresh = operations.by_id(tx, operation.id) or operation
         if fresh.state.ended or owned_by_the_living(fresh, cluster.clock.now()):
             raise operations.superseded(fresh)
-        took = dataclasses.replace(taken(cluster, tx, fresh, OperationState.STUCK), error=because.as_dict())
+        took = dataclasses.replace(taken(cluster, tx, fresh, OperationState.STUCK), error={**because.as_dict(), "tries": tries_of(fresh)})
         operations.write(tx, took)
         note_taken(cluster, tx, took, f"stuck: {because.message}")
     return took
@@ -157,7 +158,7 @@ def free(cluster: Cluster, object_id: str) -> None:
     for operation in left:
         if operation.id in cluster.late or not owned_by_the_living(operation, now):
             try:
-                _ended(cluster, operation)
+                end(cluster, operation)
             except (Superseded, Conflict):
                 continue                                      # it has ended, or somebody else does it: who asks is told
 
@@ -185,7 +186,7 @@ def _goes_on(operation: Operation, now: float) -> bool:
     return SAGAS[operation.kind].resumes and not overdue(operation, now)
 
 
-def _ended(cluster: Cluster, operation: Operation, watch: Watch = unwatched) -> Operation:
+def end(cluster: Cluster, operation: Operation, watch: Watch = unwatched) -> Operation:
     """Drive an abandoned operation the way its saga says, or back when its time is over. Raises when it cannot be ended now;
     being undone is an end."""
     because = ABANDONED if operation.id in cluster.late else None
@@ -228,25 +229,35 @@ def take_over(
     With `because`, which it then ends with, it is taken from an owner that lives, too; else that raises Busy, until the
     operation's time is over. Raises Conflict when it has ended or can only go forward, Superseded in a lost race.
     """
-    saga = SAGAS[operation.kind]
     with cluster.db.write() as tx:
-        fresh = operations.by_id(tx, operation.id) or operation
-        short = fresh.id[:8]
-        if fresh.state.ended:
-            raise Conflict(f"operation {short} has ended: {fresh.state.value}", command=f"novactl operation show {short}")
-        now = cluster.clock.now()
-        if because is None and fresh.owner and owned_by_the_living(fresh, now):
-            raise busy(cluster, fresh)
-        state, attempt = _direction(saga, fresh, operations.steps(tx, fresh.id), forward)
-        deadline = deadline_of(cluster, saga, wire.from_plain(saga.record, dict(fresh.record)))
-        took = dataclasses.replace(taken(cluster, tx, fresh, state), attempt=attempt, deadline=deadline)
-        if state is OperationState.UNWINDING and (took.error is None or because not in (None, ABANDONED)):
-            why = because or (late(cluster, saga, fresh) if overdue(fresh, now) else ABANDONED)
-            took = dataclasses.replace(took, error=why.as_dict())
-        operations.write(tx, took)
-        if fresh.owner:
-            note_taken(cluster, tx, took, "taken over: " + ("goes on" if state is OperationState.RUNNING else "is turned back"))
-    return Driver(cluster, saga, took, watch, extras)
+        took = take(cluster, tx, operation, forward=forward, because=because)
+    cluster.driving[took.id] = None
+    return Driver(cluster, SAGAS[took.kind], took, watch, extras)
+
+
+def take(cluster: Cluster, tx: Tx, operation: Operation, *, forward: bool | None, because: NovaError | None = None) -> Operation:
+    """The part of `take_over` that is written."""
+    now = cluster.clock.now()
+    fresh = operations.by_id(tx, operation.id) or operation
+    short = fresh.id[:8]
+    if fresh.state.ended:
+        raise Conflict(f"operation {short} has ended: {fresh.state.value}", command=f"novactl operation show {short}")
+    if because is None and fresh.owner and owned_by_the_living(fresh, now):
+        raise busy(cluster, fresh)
+    saga = SAGAS[fresh.kind]
+    state, attempt = _direction(saga, fresh, operations.steps(tx, fresh.id), forward)
+    deadline = deadline_of(cluster, saga, wire.from_plain(saga.record, dict(fresh.record)))
+    took = dataclasses.replace(taken(cluster, tx, fresh, state), attempt=attempt, deadline=deadline)
+    if state is OperationState.UNWINDING and (took.error is None or because not in (None, ABANDONED)):
+        why = because or (late(cluster, saga, fresh) if overdue(fresh, now) else ABANDONED)
+        took = dataclasses.replace(took, error=why.as_dict())
+    if fresh.state is OperationState.STUCK or tries_of(fresh):
+        tries = tries_of(fresh) + (fresh.state is OperationState.STUCK)
+        took = dataclasses.replace(took, error={**(took.error or {}), "tries": tries})
+    operations.write(tx, took)
+    if fresh.owner:
+        note_taken(cluster, tx, took, "taken over: " + ("goes on" if state is OperationState.RUNNING else "is turned back"))
+    return took
 
 
 def _direction(
@@ -263,7 +274,7 @@ def _direction(
         if forward is False:
             raise Conflict(
                 f"operation {operation.id[:8]} ({operation.kind}) is past the point where it can be undone",
-                command=f"novactl operation resume {operation.id[:8]}")
+                command=f"novactl operation {'wait' if operation.state is OperationState.RUNNING else 'resume'} {operation.id[:8]}")
         return OperationState.RUNNING, operation.attempt
     turned = operation.state is not OperationState.RUNNING or any(step.state is StepState.UNDONE for step in here)
     if not forward or (turned and not (saga.resumes and operation.state is OperationState.STUCK)):

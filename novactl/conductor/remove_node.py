@@ -97,7 +97,7 @@ def _fail(run: Run, tx: Tx, record: RemoveRecord, error: NovaError) -> None:
 _REVERSED = tuple(_step(of) for of in reversed(steps.STEPS))
 REMOVE_NODE: Saga[RemoveRecord] = Saga(
     kind="node.remove", record=RemoveRecord, steps=(Step("unprepare", _unprepare, _prepare_again), *_REVERSED),
-    finish=_finish, fail=_fail, point_of_no_return=_REVERSED[0].name, timeout="timeout.enroll_s",
+    finish=_finish, fail=_fail, point_of_no_return=_REVERSED[0].name, timeout="timeout.enroll_s", detaches=False,
 )
 SAGAS = {REMOVE_NODE.kind: REMOVE_NODE}
 

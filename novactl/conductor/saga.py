@@ -65,7 +65,8 @@ def _give_up(run: Run, record: Any, error: NovaError) -> None:
 class Saga(Generic[R]):
     """`finish` and `fail` run in the transaction that ends the operation. `next_attempt` gives the record of another try
     after unwinding, or None. From `point_of_no_return` on there is only forward. `resumes`: what a takeover does with
-    an operation whose owner died (True: goes on; False: turns back). `timeout` is the setting that says how long one may take."""
+    an operation whose owner died (True: goes on; False: turns back). `timeout` is the setting that says how long one may take.
+    `detaches`: it can go on in another process at any moment; where it cannot, an interruption turns it back."""
 
     kind: str
     record: type[R]
@@ -75,6 +76,7 @@ class Saga(Generic[R]):
     next_attempt: Callable[[Run, R, NovaError], R | None] = _give_up
     point_of_no_return: str = ""
     resumes: bool = False
+    detaches: bool = True
     timeout: str = "timeout.default_s"
 
     def no_way_back(self, position: int) -> bool:
@@ -108,8 +110,9 @@ class Run:
     def fence(self, method: str) -> Any:
         from novactl.agents.client import Fence
 
-        op = self.operation
-        return Fence(f"{op.id}:{self.step}:{op.attempt}:{self.direction}:{method}", op.id, op.epoch, op.seq)
+        op, tries = self.operation, tries_of(self.operation)
+        attempt = f"{op.attempt}.{tries}" if tries else op.attempt
+        return Fence(f"{op.id}:{self.step}:{attempt}:{self.direction}:{method}", op.id, op.epoch, op.seq)
 
     def call(self, peer: Any, method: str, args: Any = None, payload: bytes | None = None, *, timeout_s: float | None = None) -> Any:
         """A call that carries this operation's fence when it changes something. Returns the result's record."""
@@ -136,6 +139,11 @@ class Run:
             operations.tell(tx, self.operation, told.to_text())
 
 
+def tries_of(operation: Operation) -> int:
+    """How often it was stuck and taken up again. Agents give a repeated request the answer they gave; each try asks anew."""
+    return int((operation.error or {}).get("tries", 0))
+
+
 def begin(
     cluster: Cluster, tx: Tx, saga: Saga[R], record: R, subject: tuple[str, str, str], *, detached: bool = False, detail: str = "",
 ) -> Operation:
@@ -155,6 +163,8 @@ def begin(
         deadline=deadline_of(cluster, saga, record),
     )
     operations.insert(tx, operation)
+    if not detached:
+        cluster.driving[operation_id] = None
     note_of(cluster, tx, operation, saga.kind, f"begun: {detail}" if detail else "begun")
     return operation
 
@@ -208,9 +218,14 @@ class Driver(Generic[R]):
         """Forward to the end and return the record; or back, and raise what went wrong. Raises Stuck, Superseded."""
         try:
             with keeping(self.cluster, [self.run.operation.id]):
-                return self._drive()
-        except Superseded as lost:
-            raise self._overtaken(lost) from lost
+                record = self._drive()
+        except Exception as error:
+            self.cluster.driving.pop(self.run.operation.id, None)
+            if isinstance(error, Superseded):
+                raise self._overtaken(error) from error
+            raise
+        self.cluster.driving.pop(self.run.operation.id, None)
+        return record
 
     def _drive(self) -> R:
         while True:
@@ -224,6 +239,15 @@ class Driver(Generic[R]):
                 raise
             except NovaError as error:
                 if not self._turn(error):
+                    raise
+            except KeyboardInterrupt:
+                if self.saga.detaches or self.saga.no_way_back(self._newest()):
+                    raise
+                short = self.run.operation.id[:8]
+                self.run.progress(
+                    state="failed", detail=f"interrupted, being undone; Ctrl-C again leaves that to novactl operation resume {short}")
+                if not self._turn(Cancelled(f"operation {short} was interrupted by {self.cluster.actor}")):
+                    self.cluster.driving.pop(self.run.operation.id, None)
                     raise
             except Exception as crash:
                 if not self._turn(_as_error(crash)):
@@ -417,7 +441,8 @@ class Driver(Generic[R]):
 
     def _kept(self, error: NovaError) -> dict[str, Any]:
         """The error with its trace: its own, or, of one that was read from the journal, the one that stands there."""
-        return {**error.as_dict(), "trace": faults.trace_of(error) or (self.run.operation.error or {}).get("trace", "")}
+        trace = faults.trace_of(error) or (self.run.operation.error or {}).get("trace", "")
+        return {**error.as_dict(), "trace": trace, "tries": tries_of(self.run.operation)}
 
     def _stuck(self, error: NovaError, why: str) -> Stuck:
         op = self.run.operation

@@ -51,10 +51,18 @@ def q_by_id_prefix(sa: Any, t: Any) -> Any:
 
 @statement
 def q_recent(sa: Any, t: Any) -> Any:
-    ended = sa.bindparam("with_ended", type_=sa.Integer)
+    o, ended = t.operation.c, sa.bindparam("with_ended", type_=sa.Integer)
+
+    def any_or(column: Any, name: str) -> Any:
+        wanted = sa.bindparam(name, type_=sa.String)
+        return sa.or_(wanted == "", column == wanted)
+
+    named = sa.bindparam("by_object", type_=sa.String)
     return (
-        sa.select(t.operation).where(sa.or_(ended == 1, t.operation.c.ended_at.is_(None)))
-        .order_by(t.operation.c.created_at.desc(), t.operation.c.id).limit(sa.bindparam("limit", type_=sa.BigInteger))
+        sa.select(t.operation).where(
+            sa.or_(ended == 1, o.ended_at.is_(None)), any_or(o.kind, "by_kind"), any_or(o.state, "by_state"),
+            any_or(o.object_kind, "by_object_kind"), sa.or_(named == "", o.object_name == named, o.object_id == named))
+        .order_by(o.created_at.desc(), o.id).limit(sa.bindparam("limit", type_=sa.BigInteger))
     )
 
 
@@ -163,9 +171,12 @@ def names(tx: Tx, prefix: str) -> list[str]:
     return [id_ for (id_,) in tx.stream(q_ids, by_prefix=prefix)]
 
 
-def recent(tx: Tx, *, ended: bool, limit: int = 1000) -> tuple[Operation, ...]:
-    """Newest first; those not ended, or with `ended` all."""
-    return tuple(_record(row) for row in tx.all(q_recent, with_ended=int(ended), limit=limit))
+def recent(
+    tx: Tx, *, ended: bool, limit: int = 1000, kind: str = "", state: str = "", object_kind: str = "", named: str = "",
+) -> tuple[Operation, ...]:
+    """Newest first; those not ended, or with `ended` all. "" is any; `named` is an object's name or id."""
+    return tuple(_record(row) for row in tx.all(
+        q_recent, with_ended=int(ended), limit=limit, by_kind=kind, by_state=state, by_object_kind=object_kind, by_object=named))
 
 
 def open_of(tx: Tx, object_id: str) -> tuple[Operation, ...]:

@@ -166,35 +166,39 @@ def interrupted(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
                         id=f"{number:08d}-0000", kind="server.create", object_kind="server", object_id=f"s{number}",
                         object_name=f"web-{number}", state=kind, epoch=1, attempt=0, owner="me", lease_until=0.0, actor="me", record={},
                         error=None, created_at=float(number), ended_at=ended_at))
+            cluster.driving.update(dict.fromkeys(f"{number:08d}-0000" for number in range(len(states))))
             for number in {*range(len(states))} - {*silent}:
                 watch(Progress(f"{number:08d}-0000", f"web-{number}", "image", "running", 1, 2))
             raise KeyboardInterrupt
 
         monkeypatch.setattr("novactl.api.servers.create", create)
+        monkeypatch.setattr("novactl.conductor.background.hand_over", lambda cluster, ids: handed.extend(ids))
         return world.run("server", "create", "web", "--flavor", "tiny", "--image", "i", *words)
+
+    handed: list[str] = []
 
     return run
 
 
 def test_an_interruption_names_the_operation(interrupted: Callable[..., Ran]) -> None:
-    """Ctrl-C exits 130 and says which operation was under way and how to go on with it."""
+    """Ctrl-C exits 130 and says which operation goes on, how to come back to it and how to turn it back."""
     ran = interrupted("running")
     assert ran.status == ExitStatus.INTERRUPTED
-    assert "interrupted; operation 00000000 (server.create web-0) is left as it was\n" in ran.err
-    assert "try: novactl operation resume 00000000\n" in ran.err
+    assert "interrupted; operation 00000000 (server.create web-0) goes on in the background\n" in ran.err
+    assert "novactl operation cancel 00000000\n" in ran.err and "try: novactl operation watch 00000000\n" in ran.err
 
 
 def test_an_interruption_tells_what_is_done_and_what_is_left(interrupted: Callable[..., Ran]) -> None:
     """Of several operations the ended are counted and the open named, those too that had not reported anything yet."""
     ran = interrupted("ok", "running", "ok", "failed", "unwinding", "running", silent=[5])
-    assert "error[interrupted]: interrupted; 2 ended ok, 1 failed, 3 operations are left as they were\n" in ran.err
+    assert "error[interrupted]: interrupted; 2 ended ok, 1 failed; 3 operations go on in the background\n" in ran.err
     assert "  00000005 (server.create web-5)\n" in ran.err
-    assert "try: novactl operation resume 00000001 00000004 00000005\n" in ran.err
+    assert "try: novactl operation watch 00000001 00000004 00000005\n" in ran.err
 
 
 def test_an_interruption_that_leaves_nothing_names_nothing(interrupted: Callable[..., Ran]) -> None:
     """Where every operation has ended there is nothing to go on with."""
-    assert interrupted("ok", "failed", words=["-q"]).err == "error[interrupted]: interrupted\n"
+    assert interrupted("ok", "failed", words=["-q"]).err == "error[interrupted]: interrupted; 1 ended ok, 1 failed\n"
 
 
 def test_ctrl_c_in_a_real_process_is_130(world: World) -> None:

@@ -76,7 +76,7 @@ def test_the_tree_has_the_commands_promised() -> None:
         "aggregate": "create list show set unset delete add-node remove-node", "zone": "list", "trait": "list", "resource-class": "list",
         "server-group": "create list show delete", "project": "create list show set delete", "quota": "show list set",
         "cluster": "show set", "scheduler": "list show check", "placement": "explain why-not list export simulate",
-        "operation": "list show resume undo",
+        "operation": "list show watch wait resume undo cancel",
         "server": "create list show start stop reboot delete console-log console events why set evacuate",
     }
     expected = {(noun, verb) for noun, names in promised.items() for verb in names.split()}
