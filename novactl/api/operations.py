@@ -100,8 +100,6 @@ def shown(cluster: Cluster, ref: str) -> OperationShown:
     now = cluster.clock.now()
     error = dict(found.error) if found.error else None
     trace = error.pop("trace", "") if error else ""
-    if error:
-        error.pop("tries", None)
     open_ = not found.state.ended
     return OperationShown(
         id=found.id, kind=found.kind, object_kind=found.object_kind, object_name=found.object_name, object_id=found.object_id,

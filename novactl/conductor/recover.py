@@ -13,7 +13,7 @@ from novactl.cluster import Cluster
 from novactl.conductor import background
 from novactl.conductor.history import note_taken
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, Run, Saga, busy, deadline_of, late, overdue, owned_by_the_living, taken, tries_of
+from novactl.conductor.saga import Driver, Run, Saga, busy, deadline_of, late, overdue, owned_by_the_living, taken
 from novactl.conductor.sagas import SAGAS
 from novactl.db import nodes, operations
 from novactl.db.statements import Tx
@@ -124,7 +124,7 @@ def _park(cluster: Cluster, operation: Operation, because: NovaError) -> Operati
         fresh = operations.by_id(tx, operation.id) or operation
         if fresh.state.ended or owned_by_the_living(fresh, cluster.clock.now()):
             raise operations.superseded(fresh)
-        took = dataclasses.replace(taken(cluster, tx, fresh, OperationState.STUCK), error={**because.as_dict(), "tries": tries_of(fresh)})
+        took = dataclasses.replace(taken(cluster, tx, fresh, OperationState.STUCK), error=because.as_dict())
         operations.write(tx, took)
         note_taken(cluster, tx, took, f"stuck: {because.message}")
     return took
@@ -251,9 +251,6 @@ def take(cluster: Cluster, tx: Tx, operation: Operation, *, forward: bool | None
     if state is OperationState.UNWINDING and (took.error is None or because not in (None, ABANDONED)):
         why = because or (late(cluster, saga, fresh) if overdue(fresh, now) else ABANDONED)
         took = dataclasses.replace(took, error=why.as_dict())
-    if fresh.state is OperationState.STUCK or tries_of(fresh):
-        tries = tries_of(fresh) + (fresh.state is OperationState.STUCK)
-        took = dataclasses.replace(took, error={**(took.error or {}), "tries": tries})
     operations.write(tx, took)
     if fresh.owner:
         note_taken(cluster, tx, took, "taken over: " + ("goes on" if state is OperationState.RUNNING else "is turned back"))

@@ -110,9 +110,8 @@ class Run:
     def fence(self, method: str) -> Any:
         from novactl.agents.client import Fence
 
-        op, tries = self.operation, tries_of(self.operation)
-        attempt = f"{op.attempt}.{tries}" if tries else op.attempt
-        return Fence(f"{op.id}:{self.step}:{attempt}:{self.direction}:{method}", op.id, op.epoch, op.seq)
+        op = self.operation
+        return Fence(f"{op.id}:{self.step}:{op.attempt}:{self.direction}:{method}", op.id, op.epoch, op.seq)
 
     def call(self, peer: Any, method: str, args: Any = None, payload: bytes | None = None, *, timeout_s: float | None = None) -> Any:
         """A call that carries this operation's fence when it changes something. Returns the result's record."""
@@ -137,11 +136,6 @@ class Run:
         self._kept_at = now
         with contextlib.suppress(DatabaseFailed), self.cluster.db.write() as tx:
             operations.tell(tx, self.operation, told.to_text())
-
-
-def tries_of(operation: Operation) -> int:
-    """How often it was stuck and taken up again. Agents give a repeated request the answer they gave; each try asks anew."""
-    return int((operation.error or {}).get("tries", 0))
 
 
 def begin(
@@ -441,8 +435,7 @@ class Driver(Generic[R]):
 
     def _kept(self, error: NovaError) -> dict[str, Any]:
         """The error with its trace: its own, or, of one that was read from the journal, the one that stands there."""
-        trace = faults.trace_of(error) or (self.run.operation.error or {}).get("trace", "")
-        return {**error.as_dict(), "trace": trace, "tries": tries_of(self.run.operation)}
+        return {**error.as_dict(), "trace": faults.trace_of(error) or (self.run.operation.error or {}).get("trace", "")}
 
     def _stuck(self, error: NovaError, why: str) -> Stuck:
         op = self.run.operation
