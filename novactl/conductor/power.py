@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from novactl.agents import wire
-from novactl.conductor.domain import ensure_defined, node_of, power_off, power_on, server_in
+from novactl.conductor.domain import ensure_defined, node_of, power_off, power_on, server_in, server_of
 from novactl.conductor.history import note
-from novactl.conductor.saga import Run, Saga, Step, nothing
+from novactl.conductor.saga import Run, Saga, Step
 from novactl.db import servers
 from novactl.db.statements import Tx
 from novactl.errors import AgentRefused, NovaError
-from novactl.states import Event, advance
+from novactl.states import Event, PowerState, advance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,14 @@ def reboot(run: Run, record: Power) -> Power:
     return record
 
 
+def power_as_it_was(run: Run, record: Power) -> None:
+    """Half a reboot leaves a guest off. And the node hears of the operation's new epoch: whoever was overtaken is refused there."""
+    if server_of(run, record).power_state is PowerState.RUNNING:
+        power_on_again(run, record)
+    else:
+        power_off(run, record)
+
+
 def _finish(event: Event) -> Callable[[Run, Tx, Power], None]:
     def finish(run: Run, tx: Tx, record: Power) -> None:
         server = server_in(tx, record.server)
@@ -78,5 +86,5 @@ def _saga(kind: str, step: Step[Power], ends: Event) -> Saga[Power]:
 
 START = _saga("server.start", Step("start", do=start, undo=power_off), Event.STARTED)
 STOP = _saga("server.stop", Step("stop", do=stop, undo=power_on_again), Event.STOPPED)
-REBOOT = _saga("server.reboot", Step("reboot", do=reboot, undo=nothing("a reboot leaves what was running running")), Event.REBOOTED)
+REBOOT = _saga("server.reboot", Step("reboot", do=reboot, undo=power_as_it_was), Event.REBOOTED)
 SAGAS = {saga.kind: saga for saga in (START, STOP, REBOOT)}
