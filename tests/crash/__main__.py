@@ -35,6 +35,7 @@ class Sum:
     recoveries: int = 0
     missed: int = 0
     seconds: float = 0.0
+    kinds: dict[str, list[float]] = field(default_factory=dict)
     violations: list[Any] = field(default_factory=list)
 
 
@@ -153,6 +154,7 @@ class Matrix:
             case = told.case
             total = sums[case.saga, case.database]
             total.cases, total.recoveries, total.seconds = total.cases + 1, total.recoveries + told.recoveries, total.seconds + seconds
+            total.kinds.setdefault(case.kind + "+" * bool(case.again), []).append(seconds)
             if told.missed:
                 total.missed += 1
             if told.wrong:
@@ -191,6 +193,9 @@ def _told(sums: dict[tuple[str, str], Sum], seconds: float) -> int:
     for (saga, database), total in sorted(sums.items()):
         print(f"{saga} on {database}: {total.points} crash points, {total.cases} cases, {total.recoveries} recoveries,"
               f" {len(total.violations)} violations ({total.seconds:.0f} s)")
+        if os.environ.get("CRASH_TIMES"):
+            for kind, times in sorted(total.kinds.items()):
+                print(f"    {kind}: {len(times)} cases, {sum(times):.0f} s, longest {max(times):.1f} s")
     points, recoveries, cases = (sum(getattr(t, name) for t in sums.values()) for name in ("points", "recoveries", "cases"))
     violations = sum(len(total.violations) for total in sums.values())
     print(f"{points} crash points, {cases} cases, {recoveries} recoveries, {violations} violations in {seconds:.0f} s")

@@ -17,8 +17,8 @@ from tests.crash.invariants import Look, look, written
 from tests.crash.points import Act
 from tests.crash.slot import NODES, Hung, Slot
 
-AHEAD_S = 3600.0
-"""How much later it is for whoever finds a stopped process: longer than any lease."""
+AHEAD_S = 90.0
+"""How much later it is for whoever finds a stopped process: longer than any lease, and shorter than any operation may take."""
 SILENCE_S = 0.5
 """After so long a node that is not there is silent."""
 HEADSTART_S = 0.25

@@ -12,13 +12,15 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from nodeagent import __main__ as agent_main
 from nodeagent import config as agent_config
 from nodeagent import wire
+from nodeagent.drivers.fake import FakeDriver
 from novactl.agents import client, keys
 from novactl.api import cluster as api_cluster
 from novactl.cli.run import run as run_cli
@@ -338,6 +340,7 @@ class World:
         self.slot, self.folder = slot, slot.folder
         self.config = load_config(env=slot.env)
         self.cluster = Cluster(self.config, actor="tester@crash")
+        self.agents = Agents(self)
 
     def domains(self) -> dict[str, str]:
         """Server id -> power state, on all nodes."""
@@ -357,6 +360,25 @@ class World:
 
     def pool(self, name: str) -> list[str]:
         return sorted(path.name for path in (self.folder / name / "pool").iterdir())
+
+
+class Agents(Mapping[str, Any]):
+    """`agents[name].driver`, where a scenario changes what is on a node: the agent is killed for it, and knows when it is started next."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __getitem__(self, name: str) -> Any:
+        slot = self._world.slot
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(slot.agents[name], signal.SIGKILL)
+        return SimpleNamespace(driver=FakeDriver(agent_config.load(str(slot.folder / name / "config.json"))))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NODES)
+
+    def __len__(self) -> int:
+        return len(NODES)
 
 
 def _made(world: World) -> dict[str, dict[str, Any]]:
