@@ -54,7 +54,7 @@ class Watching:
     """Belongs to one thread. `interval_s`: how often agents report. `faults` has what came and was not our protocol, by peer."""
 
     def __init__(self, agents: Agents, interval_s: float) -> None:
-        self._agents, self._interval_s = agents, interval_s
+        self._agents, self._interval_s = agents, max(interval_s, LOOK_S)
         self._epoll = select.epoll()
         self._lines: dict[str, _Line] = {}
         self._by_fd: dict[int, _Line] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from novactl.cluster import Cluster
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership
 from novactl.conductor.reconcile import settle

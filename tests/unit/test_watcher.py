@@ -1,0 +1,186 @@
+"""All agents listened to on one thread: real agents, real sockets, a real database."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nodeagent import wire
+from novactl.api import servers as api
+from novactl.api.servers import CreateServer
+from novactl.conductor.journal import Journal
+from novactl.conductor.leader import Leadership
+from novactl.conductor.watcher import Watcher
+from novactl.db import events, leases, nodes
+from novactl.model.node import Node, NodeState
+from tests.contract.process import AgentProcess
+from tests.world import World, small_world
+
+INTERVAL_S = 1.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with small_world(tmp_path) as made:
+        made.cluster.config = made.config.replace(agent__report_interval_s=INTERVAL_S, conductor__lease_s=60.0)
+        for agent in made.agents.values():
+            agent.config = dataclasses.replace(agent.config, report_interval_s=INTERVAL_S)
+        yield made
+
+
+@contextmanager
+def watching(world: World, odd: Callable[[str], None] = lambda id_: None) -> Iterator[tuple[Watcher, list[str]]]:
+    """A watcher that runs, and the lines of its log."""
+    lines: list[str] = []
+    leadership, stop = Leadership(world.cluster), threading.Event()
+    assert leadership.take()
+    watcher = Watcher(leadership, Journal(lines.append, world.cluster.clock), odd)
+    thread = threading.Thread(target=watcher.run, args=(stop,))
+    thread.start()
+    try:
+        yield watcher, lines
+    finally:
+        stop.set()
+        thread.join(10)
+        leadership.release()
+        assert not thread.is_alive()
+
+
+def until(done: Callable[[], bool], within_s: float = 15.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
+
+
+def rows(world: World) -> dict[str, nodes.AgentRow]:
+    with world.cluster.db.read() as tx:
+        return {row.name: row for row in nodes.agent_rows(tx)}
+
+
+def names_of_events(world: World, node: str) -> list[str]:
+    id_ = rows(world)[node].id
+    with world.cluster.db.read() as tx:
+        return [event.event for event in events.of(tx, id_)]
+
+
+def test_reports_keep_rows_fresh(world: World) -> None:
+    """Every node's row is written anew again and again, though nobody asks."""
+    first = {name: row.reported_at for name, row in rows(world).items()}
+    with watching(world) as (watcher, _):
+        until(lambda: all(row.reported_at > first[name] for name, row in rows(world).items()) and watcher.connected == 2)
+        second = {name: row.reported_at for name, row in rows(world).items()}
+        until(lambda: all(row.reported_at > second[name] for name, row in rows(world).items()))
+
+
+def test_a_change_is_told_at_once(world: World) -> None:
+    """A guest that dies is known to have long before the next report would be due."""
+    world.cluster.config = world.cluster.config.replace(agent__report_interval_s=60.0)
+    server = api.create(world.cluster, CreateServer(name="web", flavor="small", image="guest")).servers[0]
+    odd: list[str] = []
+    with watching(world, odd.append) as (watcher, _):
+        until(lambda: watcher.connected == 2 and watcher.reports >= 2)
+        odd.clear()                                           # the report that a stream begins with may be from before
+        world.agents[server.node_name].driver.crash(server.id)
+        until(lambda: set(odd) == {server.node_id}, 5.0)
+
+
+def test_silence_is_noted_once_and_ends(world: World) -> None:
+    """A node whose agent says nothing is silent after 2.5 intervals, since the first word that was due; when it speaks, it is not."""
+    (n1,) = [endpoint for name, endpoint in world.endpoints.items() if name == "n1"]
+    receive, said = n1.dispatcher.receive, n1.send
+    with watching(world) as (watcher, lines):
+        until(lambda: watcher.connected == 2 and watcher.reports >= 2)
+        n1.dispatcher.receive, n1.send = (lambda *_: None), (lambda *_: None)
+        began = world.cluster.clock.now()
+        until(lambda: rows(world)["n1"].silent_since is not None)
+        assert rows(world)["n2"].silent_since is None
+        assert began - INTERVAL_S < rows(world)["n1"].silent_since < world.cluster.clock.now() - INTERVAL_S
+        n1.dispatcher.receive, n1.send = receive, said
+        until(lambda: rows(world)["n1"].silent_since is None)
+    assert names_of_events(world, "n1") == ["silent", "answers"] and names_of_events(world, "n2") == []
+    assert [line.split(" ", 1)[1].split()[:2] for line in lines] == [["node", "silent"], ["node", "answers"]]
+
+
+def test_a_stream_whose_time_is_over_is_opened_again(world: World) -> None:
+    """It ends with an error and a new one is asked for on the same connection; no word of it in the log."""
+    with watching(world) as (watcher, lines):
+        until(lambda: watcher.connected == 2 and watcher.reports >= 2)
+        dispatcher = world.endpoints["n2"].dispatcher
+        ((key, first),) = dispatcher._streams.items()
+        first.finish(wire.ERROR, wire.Failure(wire.Code.STALE, "the stream reached its time limit", retryable=True))
+        dispatcher._forget(first)
+        until(lambda: any(found != key for found in list(dispatcher._streams)))
+    assert lines == []
+
+
+def test_an_agent_that_was_killed_is_heard_again(world: World, tmp_path: Path) -> None:
+    """Its connection is gone with it; the one that is made to the next process gets a stream of its own, before silence is noted."""
+    world.cluster.config = world.cluster.config.replace(agent__report_interval_s=30.0)
+    (tmp_path / "n3").mkdir()
+    how = {"node_id": world.cluster.ids.uuid(), "name": "n3", "report_interval_s": 30.0}
+    with contextlib.ExitStack() as stack:
+        first = AgentProcess(tmp_path / "n3", **how)
+        stack.callback(first.stop)
+        first.admit({world.cluster.key: wire.ADMIN})
+        with world.cluster.db.write() as tx:
+            nodes.insert(tx, Node(
+                id=how["node_id"], name="n3", state=NodeState.ENABLED, address=first.address, public_key=first.public, ssh="", host_key="",
+                zone="", architecture="x86_64", agent_version="", generation=0, created_at=world.cluster.clock.now()))
+        with watching(world) as (watcher, lines):
+            until(lambda: rows(world)["n3"].reported_at is not None)
+            heard_at = rows(world)["n3"].reported_at
+            first.process.kill()
+            first.process.wait()
+            until(lambda: watcher.connected == 2)
+            second = AgentProcess(tmp_path / "n3", **how, listen=first.address)
+            stack.callback(second.stop)
+            second.admit({world.cluster.key: wire.ADMIN})
+            until(lambda: watcher.connected == 3 and rows(world)["n3"].reported_at > heard_at)
+        assert lines == []
+
+
+def test_nodes_come_and_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is removed is let go; one that is added is listened to."""
+    monkeypatch.setattr("novactl.conductor.watcher.ROWS_S", 0.2)
+    n1 = rows(world)["n1"]
+    with world.cluster.db.read() as tx:
+        kept = nodes.by_id(tx, n1.id)
+    with watching(world) as (watcher, _):
+        until(lambda: watcher.connected == 2)
+        with world.cluster.db.write() as tx:
+            nodes.delete(tx, n1.id)
+        until(lambda: watcher.connected == 1)
+        with world.cluster.db.write() as tx:
+            nodes.insert(tx, kept)
+        until(lambda: watcher.connected == 2 and rows(world)["n1"].reported_at is not None)
+
+
+def test_a_watcher_that_was_overtaken_writes_nothing(world: World) -> None:
+    """When another leads, its next batch is refused and its thread ends; the rows are as they were."""
+    with watching(world) as (watcher, _):
+        until(lambda: watcher.connected == 2 and watcher.reports >= 2)
+        with world.cluster.db.write() as tx:
+            assert leases.take(tx, "conductor", "somebody else", world.cluster.clock.now() + 60, watcher.leadership.lease)
+            before = {name: row.reported_at for name, row in {row.name: row for row in nodes.agent_rows(tx)}.items()}
+        time.sleep(4 * INTERVAL_S)
+        assert {name: row.reported_at for name, row in rows(world).items()} == before
+
+
+def test_nonsense_of_one_node_costs_the_others_nothing(world: World) -> None:
+    """A node that speaks of another is not believed, and named in the log; the other's reports go on."""
+    agent = world.agents["n1"]
+    agent.config = dataclasses.replace(agent.config, node_id=world.cluster.ids.uuid())
+    agent._report = None
+    before = rows(world)
+    with watching(world) as (watcher, lines):
+        until(lambda: rows(world)["n2"].reported_at > before["n2"].reported_at + INTERVAL_S)
+        until(lambda: any("n1" in line for line in lines))
+    assert rows(world)["n1"].reported_at == before["n1"].reported_at
