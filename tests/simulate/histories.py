@@ -66,7 +66,8 @@ MIXES: tuple[tuple[int, Mix], ...] = (
     (2, Mix("skewed clocks", killed=0.3, stopped=0.2, skew_s=3600.0, weather=_CHOPPY, every_s=25, faults=("jump", "cut"))),
     (2, Mix("driver", killed=0.2, agent_killed=0.2, weather=_CHOPPY, every_s=8, faults=("break driver", "guest off"))),
     (5, Mix("everything", killed=0.25, stopped=0.25, agent_killed=0.25, weather=_CHOPPY, loses=0.005, hides=0.01, skew_s=600.0, every_s=10,
-            faults=("kill agent", "reboot host", "cut", "cut one way", "isolate", "stop agent", "refuse", "jump", "break driver", "guest off"))),
+            faults=("kill agent", "reboot host", "cut", "cut one way", "isolate", "stop agent", "refuse", "jump", "break driver",
+                    "guest off"))),
 )
 
 
@@ -157,6 +158,8 @@ class Command:
     weight: int
     choose: Callable[[History, Random], tuple[Any, ...] | None]
     act: Callable[..., Any]
+    kind: str = ""
+    """Of the operation that it begins."""
     settles: bool = True
 
 
@@ -167,7 +170,8 @@ def _how(chance: Random) -> dict[str, Any]:
 
 
 def _new_server(history: History, chance: Random) -> tuple[Any, ...]:
-    return chance.choice(NAMES), {"node": chance.choice(history.open_nodes)} if chance.random() < 0.25 or history.mix.frozen else {}, _how(chance)
+    is_pinned = chance.random() < 0.25 or history.mix.frozen
+    return chance.choice(NAMES), {"node": chance.choice(history.open_nodes)} if is_pinned else {}, _how(chance)
 
 
 def _create(cluster: Cluster, name: str, where: dict[str, Any], how: dict[str, Any]) -> None:
@@ -200,12 +204,12 @@ def _an_operation(history: History, chance: Random) -> tuple[Any, ...] | None:
 
 
 COMMANDS: tuple[Command, ...] = (
-    Command("server create", 30, _new_server, _create),
-    Command("server create --count", 6, _batch, _create),
-    Command("server delete", 16, _a_server, lambda cluster, name, how: api_servers.delete(cluster, name, **how)),
-    Command("server stop", 9, _graceful, lambda cluster, name, how: api_servers.stop(cluster, name, **how)),
-    Command("server start", 9, _a_server, lambda cluster, name, how: api_servers.start(cluster, name, **how)),
-    Command("server reboot", 10, _a_reboot, lambda cluster, name, how: api_servers.reboot(cluster, name, **how)),
+    Command("server create", 30, _new_server, _create, "server.create"),
+    Command("server create --count", 6, _batch, _create, "server.create"),
+    Command("server delete", 16, _a_server, lambda cluster, name, how: api_servers.delete(cluster, name, **how), "server.delete"),
+    Command("server stop", 9, _graceful, lambda cluster, name, how: api_servers.stop(cluster, name, **how), "server.stop"),
+    Command("server start", 9, _a_server, lambda cluster, name, how: api_servers.start(cluster, name, **how), "server.start"),
+    Command("server reboot", 10, _a_reboot, lambda cluster, name, how: api_servers.reboot(cluster, name, **how), "server.reboot"),
     Command("operation resume", 6, _an_operation, lambda cluster, id_: api_operations.resume(cluster, [id_])),
     Command("operation undo", 8, _an_operation, lambda cluster, id_: api_operations.undo(cluster, id_)),
     Command("server show", 5, _a_server, lambda cluster, name, how: api_servers.show(cluster, name), settles=False),
@@ -344,7 +348,7 @@ class History:
         else:
             note("done")
             if not any(isinstance(part, dict) and part.get("wait") is False for part in asked):
-                self.oracle.acknowledged(cluster.actor, f"{row.name} {asked}")
+                self.oracle.acknowledged(cluster.actor, row.kind, f"{row.name} {asked}")
         took = self.world.scheduler.now - began
         if self.mix.frozen and took > FROZEN_COSTS_S and row.name != "server create --count" and not self._touches_frozen(asked):
             self.oracle.broken(f"I9: {row.name} {asked} took {took:.1f} s while only {FROZEN_NODE} hangs")
@@ -422,16 +426,18 @@ class History:
                     if not operations.recent(tx, ended=False):
                         break
                 world.scheduler.sleep(40.0)
-            self.oracle.check_acknowledged(cluster)
             with cluster.db.read() as tx:
+                left = operations.recent(tx, ended=False)
                 names = sorted(server.id for server in servers.all_(tx))
+            if not left:
+                self.oracle.check_acknowledged(cluster)
             for name in names:
                 api_servers.show(cluster, name)
-            self.oracle.check_end(cluster)
 
-        ended: list[bool] = []
-        world.command("last", self.hosts[0], last, lambda: ended.append(True))
-        self._go(lambda: bool(ended))
+        for act in (last, last, self.oracle.check_end):
+            ended: list[bool] = []
+            world.command(act.__name__, self.hosts[0], act, lambda ended=ended: ended.append(True))
+            self._go(lambda ended=ended: bool(ended) and not self._commands())
 
 
 __all__ = ["COMMANDS", "FAULTS", "MIXES", "History", "Killed"]

@@ -97,6 +97,11 @@ class Oracle:
         if server:
             self._server_epochs[node.name, server] = max(server_epoch, self._server_epochs.get((node.name, server), 0))
 
+    def differs(self, node: Any, server: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+        """Whether something was done. Of a disk that no guest has written to, a fresh one is as good as the one before."""
+        fresh = bool(before[3]) and bool(after[3]) and not self._written.get((node.name, server))
+        return before[:3] != after[:3] if fresh else before != after
+
     def effect(self, node: Any, verb: str, server: str, call: Any, before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
         """`before` and `after`: (power, runs, spec, inode of the disk)."""
         self.effects += 1
@@ -144,9 +149,10 @@ class Oracle:
 
     # ---- what callers were told
 
-    def acknowledged(self, actor: str, what: str) -> None:
-        """The command returned success: what it began is done, and stays so."""
-        rows = self._world.connection.execute("SELECT id, kind, state FROM operation WHERE actor = ?", (actor,)).fetchall()
+    def acknowledged(self, actor: str, kind: str, what: str) -> None:
+        """The command returned success: the operation of this kind that it began is done. (That it stays so, `after_commit` sees.)"""
+        rows = self._world.connection.execute(
+            "SELECT id, kind, state FROM operation WHERE actor = ? AND kind = ?", (actor, kind)).fetchall()
         for id_, kind, state in rows:
             if state != OperationState.OK.value:
                 self.broken(f"I8: {what} returned success, its operation {id_[:8]} ({kind}) is {state}")
@@ -178,7 +184,8 @@ class Oracle:
         what = f"server {server.name} ({server.id[:8]})"
         if server.operation_id or server.task_state:
             self.broken(f"I4: {what} is {server.vm_state}/{server.task_state} by operation {server.operation_id[:8]}")
-        if server.vm_state not in (VmState.ACTIVE, VmState.STOPPED):
+        lost_power = server.vm_state is VmState.ERROR and self._outside[server.id] > 0    # and could not be started again
+        if server.vm_state not in (VmState.ACTIVE, VmState.STOPPED) and not lost_power:
             self.broken(f"I4: {what} is {server.vm_state}: {server.fault}")
         if server.node_id not in names:
             self.broken(f"I3: {what} is on no node")

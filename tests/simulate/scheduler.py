@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
@@ -396,42 +396,3 @@ class ProcessLock:
 
     def __exit__(self, *what: Any) -> None:
         self._mine().__exit__(*what)
-
-
-class Executor:
-    """concurrent.futures.ThreadPoolExecutor, as far as it is used."""
-
-    threading: Threading
-
-    def __init__(self, max_workers: int | None = None, thread_name_prefix: str = "") -> None:
-        self._most, self._name = max_workers or 4, thread_name_prefix or "pool"
-
-    def __enter__(self) -> Executor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def map(self, act: Callable[[Any], Any], *items: Iterable[Any]) -> Iterator[Any]:
-        todo = deque(enumerate(zip(*items, strict=False)))
-        found: dict[int, Any] = {}
-        failed: dict[int, Exception] = {}
-        count = len(todo)
-
-        def work() -> None:
-            while todo:
-                number, args = todo.popleft()
-                try:
-                    found[number] = act(*args)
-                except Exception as error:  # noqa: BLE001 - it belongs to whoever asks for the result
-                    failed[number] = error
-
-        workers = [self.threading.Thread(target=work, name=f"{self._name}-{n}") for n in range(min(self._most, count))]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        for number in range(count):
-            if number in failed:
-                raise failed[number]
-            yield found[number]

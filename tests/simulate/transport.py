@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -192,8 +192,8 @@ class Socket:
 class SimAgents(Agents):
     """The agents as one process sees them."""
 
-    def __init__(self, network: Network, process: Process, actor: str, connect_s: float) -> None:
-        super().__init__(lambda: None, actor=actor, connect_s=connect_s)    # type: ignore[arg-type, return-value]
+    def __init__(self, network: Network, process: Process, actor: str, connect_s: float, ring: Any) -> None:
+        super().__init__(lambda: None, actor=actor, connect_s=connect_s, ring=ring)    # type: ignore[arg-type, return-value]
         self._context = network                               # type: ignore[assignment]
         self._prefix = f"r-{process.name}-"
 
@@ -206,47 +206,48 @@ class SimAgents(Agents):
     def close(self) -> None:
         pass
 
-    def fan_out(
-        self, peers: Sequence[Peer], method: str, args: Any = None, *, timeout_s: float, hurry: Mapping[str, float] | None = None,
-    ) -> dict[str, Answer | NovaError]:
-        """As `novactl.agents.fanout.fan_out`, without its descriptors."""
-        scheduler: Scheduler = self._context.scheduler        # type: ignore[union-attr]
-        began = scheduler.now
-        hurried = began + max((hurry or {}).values(), default=0.0)
-        found: dict[str, Answer | NovaError] = {}
-        links = [self.link(peer) for peer in peers]
-        unsent = {link.peer.id: link.request(method, args, None, client.time.monotonic() + timeout_s) for link in links}
-        sent: dict[str, wire.Request] = {}
-        while True:
-            for link in links:
-                if link.peer.id in unsent and link.socket.is_up():
-                    request = sent[link.peer.id] = unsent.pop(link.peer.id)
-                    link.socket.send_multipart(wire.encode(request))
-                answer = self._taken(link, sent.get(link.peer.id), method)
-                if answer is not None and link.peer.id not in found:
-                    found[link.peer.id] = answer
-            waiting = [link for link in links if link.peer.id not in found]
-            patient = any(link.peer.id not in (hurry or {}) for link in waiting)
-            left = (began + timeout_s if patient else hurried) - scheduler.now
-            if not waiting or left <= 1e-9:
-                break
-            for link in waiting:
-                link.socket.waiter = scheduler.living()
-            scheduler.wait(min(left, 0.25))
-            for link in waiting:
-                link.socket.waiter = None
-        for link in waiting:
-            name = link.peer.name
-            found[link.peer.id] = AgentTimeout(name, method, timeout_s) if link.peer.id in sent else self.diagnose(link.peer)
-            link.close()
-        return found
 
-    def _taken(self, link: Link, request: wire.Request | None, method: str) -> Answer | NovaError | None:
-        while request is not None and link.socket.inbox:
-            reply, payload = wire.decode(wire.Reply, link.socket.recv_multipart())
-            if reply.id == request.id:
-                try:
-                    return Answer(client.result_of(link.peer, method, reply), payload)
-                except NovaError as refused:
-                    return refused
-        return None
+def asked(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms: Any) -> dict[str, Answer | NovaError]:
+    """As `novactl.agents.fanout._asked`, without its descriptors."""
+    scheduler: Scheduler = agents.context().scheduler         # type: ignore[attr-defined]
+    hurry, began = terms.hurry, scheduler.now
+    hurried = began + max(hurry.values(), default=0.0)
+    found: dict[str, Answer | NovaError] = {}
+    links = [agents.link(peer) for peer in peers]
+    deadline = client.time.monotonic() + terms.timeout_s
+    unsent = {link.peer.id: link.request(method, args, terms.fence(link.peer) if terms.fence else None, deadline) for link in links}
+    sent: dict[str, wire.Request] = {}
+    while True:
+        for link in links:
+            if link.peer.id in unsent and link.socket.is_up():
+                request = sent[link.peer.id] = unsent.pop(link.peer.id)
+                link.socket.send_multipart(wire.encode(request))
+            answer = _taken(link, sent.get(link.peer.id), method)
+            if answer is not None and link.peer.id not in found:
+                found[link.peer.id] = answer
+        waiting = [link for link in links if link.peer.id not in found]
+        patient = any(link.peer.id not in hurry for link in waiting)
+        left = (began + terms.timeout_s if patient else hurried) - scheduler.now
+        if not waiting or left <= 1e-9:
+            break
+        for link in waiting:
+            link.socket.waiter = scheduler.living()
+        scheduler.wait(min(left, 0.25))
+        for link in waiting:
+            link.socket.waiter = None
+    for link in waiting:
+        name = link.peer.name
+        found[link.peer.id] = AgentTimeout(name, method, terms.timeout_s) if link.peer.id in sent else agents.diagnose(link.peer)
+        link.close()
+    return found
+
+
+def _taken(link: Link, request: wire.Request | None, method: str) -> Answer | NovaError | None:
+    while request is not None and link.socket.inbox:          # type: ignore[attr-defined]
+        reply, payload = wire.decode(wire.Reply, link.socket.recv_multipart())
+        if reply.id == request.id:
+            try:
+                return Answer(client.result_of(link.peer, method, reply), payload)
+            except NovaError as refused:
+                return refused
+    return None

@@ -6,7 +6,6 @@ by `simulated`, and what it takes from its Cluster by `World.cluster`.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import functools
 import hashlib
@@ -34,12 +33,11 @@ from nodeagent.config import Config as AgentConfig
 from nodeagent.dispatch import Call, Dispatcher
 from nodeagent.drivers.fake import FakeDriver
 from nodeagent.ledger import Ledger
-from nodeagent.refusal import Refused
-from nodeagent.wire import METHODS
-from novactl.agents import client, wire
+from novactl.agents import client, fanout, wire
 from novactl.api import cluster as api_cluster
 from novactl.cluster import Cluster
 from novactl.conductor import background, fleet, owner, saga, seed, transfer
+from novactl.conductor.keyring import Ring
 from novactl.config import load_config
 from novactl.db import flavors, images, meta, nodes
 from novactl.db.engine import SqliteDatabase, SqliteTx
@@ -48,14 +46,13 @@ from novactl.errors import DatabaseLost, NovaError, Uncertain
 from novactl.model.flavor import Flavor
 from novactl.model.image import Image
 from novactl.model.node import Node, NodeState
-from tests.simulate.scheduler import Executor, Process, ProcessLock, Scheduler, Threading
-from tests.simulate.transport import Network, Socket, SimAgents, short
+from tests.simulate.scheduler import Process, ProcessLock, Scheduler, Threading
+from tests.simulate.transport import Network, SimAgents, Socket, asked, short
 
 EPOCH_S = 1_800_000_000.0
 """What controllers' clocks say when a history begins."""
 IMAGE = b"guest" * 100
 SEED = bytes(32769) + b"CD001"
-KEY = "k" * 40
 NODES = ("n1", "n2", "n3")
 FAKE = {"vcpus": 8, "memory_mb": 1536, "disk_gb": 20}
 """With 512 MiB reserved and servers of 512 MiB, two on each node."""
@@ -72,7 +69,6 @@ def scheduler() -> Scheduler:
 
 
 _THREADING = Threading(scheduler)
-Executor.threading = _THREADING
 
 
 class _Time:
@@ -92,7 +88,7 @@ class _Time:
 
 
 _SKIPPED = ("novactl.db.migrations", "novactl.cli", "novactl.enroll", "novactl.__main__", "nodeagent.loop", "nodeagent.__main__",
-            "nodeagent.drivers.libvirt", "novactl.agents.fanout", "novactl.agents.diagnose", "novactl.db.core", "novactl.db.compile",
+            "nodeagent.drivers.libvirt", "novactl.agents.diagnose", "novactl.db.core", "novactl.db.compile",
             "novactl.db.migrate")
 
 
@@ -121,7 +117,7 @@ def simulated(world: World) -> Iterator[None]:
         changes.append((holder, name, ProcessLock(scheduler, _THREADING.Lock)))
     changes += [
         (transfer, "_LOCKS", defaultdict(lambda: ProcessLock(scheduler, _THREADING.Lock))),
-        (concurrent.futures, "ThreadPoolExecutor", Executor),
+        (fanout, "_asked", asked),
         (seed, "build_seed", lambda server: SEED),
         (saga.Run, "tx", world.oracle.watched(saga.Run.tx)),
         (owner, "this_process", world.this_process), (owner, "is_alive", world.is_alive),
@@ -330,10 +326,10 @@ class _Driver(FakeDriver):
             act(*args)
         finally:
             after = self._seen(server)
-            if after != before:
-                task = scheduler().living()
-                self._node.world.oracle.effect(self._node, verb, server, task.call, before, after)
-        scheduler().step(f"{verb} {server[:8]} done" if after != before else f"{verb} {server[:8]}: nothing to do")
+            changed = self._node.world.oracle.differs(self._node, server, before, after)
+            if changed:
+                self._node.world.oracle.effect(self._node, verb, server, scheduler().living().call, before, after)
+        scheduler().step(f"{verb} {server[:8]} done" if changed else f"{verb} {server[:8]}: nothing to do")
 
     def _seen(self, server: str) -> tuple[Any, ...]:
         guest, path = self._guests.get(server), self._disk_path(server)
@@ -386,6 +382,7 @@ class SimNode:
         self.config = AgentConfig(
             node_id=node.id, cluster_id=world.template.cluster_id, name=node.name, state_dir=str(self.folder / "state"),
             pool_dir=str(self.folder / "pool"), driver="fake", fake=self.fake)
+        self.admins = FixedAdmins({world.template.key: ("admin", wire.ADMIN)})    # its file: outlives the agent
         self.session = self.machine = 0
         self.booted_s = 0.0
         self.process: Process | None = None
@@ -416,7 +413,7 @@ class SimNode:
     def _serve(self) -> None:
         world, scheduler_ = self.world, self.world.scheduler
         ledger = _Ledger(self)
-        agent = Agent(self.config, _Driver(self.config, self), _NodeClock(self), ledger, FixedAdmins({KEY: ("admin", wire.ADMIN)}))
+        agent = Agent(self.config, _Driver(self.config, self), _NodeClock(self), ledger, self.admins)
         agent.start()
         dispatcher = _Dispatcher(agent, lambda peer, frames: world.network.reply(self, peer, frames))
         self.agent = agent
@@ -428,7 +425,7 @@ class SimNode:
                 self._waiting = None
             peer, frames = self.inbox.popleft()
             scheduler_.step("takes a message")
-            reply = dispatcher.receive(peer, KEY, frames)
+            reply = dispatcher.receive(peer, world.template.key, frames)
             if reply is not None:
                 world.network.reply(self, peer, reply)
 
@@ -457,7 +454,7 @@ class SimNode:
             for server, one in plain.items():
                 if one["power"] == "RUNNING":
                     self.world.oracle.power_cut(self, server)
-                one["power"] = "SHUTDOWN"
+                one["power"], one["reason"] = "SHUTDOWN", ""
             path.write_text(json.dumps(plain))
 
     def power_cut(self, server: str) -> None:
@@ -465,7 +462,7 @@ class SimNode:
         if self.agent is not None and self.process is not None and self.process.alive and self.agent.driver.run_id(server):
             self.world.log(self.world.scheduler.now, self.name, f"GUEST {server[:8]} GOES OFF")
             self.world.oracle.power_cut(self, server)
-            self.agent.driver._off(server, "SHUTDOWN")
+            self.agent.driver._off(server, "SHUTDOWN", "shutdown")
 
     # ---- messages
 
@@ -506,6 +503,7 @@ class Template:
         api_cluster.init(cluster)
         with cluster.db.read() as tx:
             self.cluster_id = meta.cluster_id(tx)
+        self.key = cluster.key
         self.nodes = [self._node(cluster, name) for name in NODES]
         sha256 = hashlib.sha256(IMAGE).hexdigest()
         store = self.config.data_dir / "images"
@@ -516,19 +514,21 @@ class Template:
             images.insert(tx, Image(
                 id=ids.uuid(), name="guest", sha256=sha256, disk_format="raw", size_bytes=len(IMAGE), virtual_size_bytes=len(IMAGE),
                 architecture="x86_64", source="test", created_at=0.0))
-        cluster.db._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)")   # type: ignore[attr-defined]
         cluster.close()
-        file = sqlite3.connect(self.config.sqlite_path)
-        file.execute("PRAGMA journal_mode=DELETE")
-        self.image = file.serialize()
+        file, copy = sqlite3.connect(self.config.sqlite_path), sqlite3.connect(":memory:")
+        file.backup(copy)
+        image = bytearray(copy.serialize())
+        image[18:20] = b"\1\1"                                # no write-ahead log: there is none in memory
+        self.image = bytes(image)
         file.close()
+        copy.close()
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.ledgers = [_empty_ledger() for _ in NODES]
         self.no_answers = self.ledgers[0].serialize()
 
     def _node(self, cluster: Cluster, name: str) -> Node:
         node = Node(
-            id=cluster.ids.uuid(), name=name, state=NodeState.ENABLED, address=name, public_key=KEY, ssh="", host_key="", zone="",
+            id=cluster.ids.uuid(), name=name, state=NodeState.ENABLED, address=name, public_key="k" * 40, ssh="", host_key="", zone="",
             architecture="x86_64", agent_version="", generation=0, created_at=cluster.clock.now())
         folder = self.folder / "probe" / name
         for part in ("state", "pool"):
@@ -537,7 +537,7 @@ class Template:
             node_id=node.id, cluster_id=self.cluster_id, name=name, state_dir=str(folder / "state"), pool_dir=str(folder / "pool"),
             driver="fake", fake=FAKE)
         clock = SimpleNamespace(boot_id="template", boottime_s=lambda: 1.0)
-        report = Agent(config, FakeDriver(config), clock, Ledger(":memory:"), None).report(0)
+        report = Agent(config, FakeDriver(config), clock, Ledger(":memory:"), FixedAdmins({})).report(0)
         with cluster.db.write() as tx:
             nodes.insert(tx, node)
             nodes.ensure_inventory(tx, node.id, fleet.first_inventories(self.config, report))
@@ -626,7 +626,8 @@ class World:
     def cluster(self, process: Process) -> Cluster:
         cluster = Cluster(self.template.config, clock=_Clock(self, process), ids=self._ids, actor=process.name)
         cluster._db = Database(self, process)
-        cluster._agents = SimAgents(self.network, process, process.name, self.template.config["agent.connect_s"])
+        cluster.__dict__["key"] = self.template.key
+        cluster._agents = SimAgents(self.network, process, process.name, self.template.config["agent.connect_s"], Ring(cluster))
         return cluster
 
     def agent_broke(self, **_: Any) -> None:
