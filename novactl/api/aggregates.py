@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from novactl.api import zones
+from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
+from novactl.api.trial import Change, changing
 from novactl.api.zones import Belonging
 from novactl.cluster import Cluster
 from novactl.conductor.history import note_on
@@ -32,18 +34,19 @@ class AggregateView:
     created_at: float
 
 
+@needs(Role.ADMIN)
 def create(
     cluster: Cluster, *, name: str, zone: str = "", properties: Mapping[str, str] | None = None, dry_run: bool = False,
 ) -> AggregateView:
     """Raises UsageError for a bad name, key or value, AlreadyExists."""
     check_name("aggregate", name)
     metadata = _asked(cluster, zone or None, properties or {})
-    with cluster.db.write() as tx:
+    with changing(cluster, "aggregate.create", {"name": name, "zone": zone, "properties": properties or {}}, dry_run=dry_run) as tx:
         if aggregates.by_name(tx, name) is not None:
             raise AlreadyExists("aggregate", name)
         made = Aggregate(id=cluster.ids.uuid(), name=name, metadata=_by_id(tx, metadata), created_at=cluster.clock.now())
-        if not dry_run:
-            aggregates.insert(tx, made)
+        aggregates.insert(tx, made)
+        tx.on(made)
         return _view(tx, made, ())
 
 
@@ -59,32 +62,35 @@ def show(cluster: Cluster, ref: str) -> AggregateView:
         return _view(tx, found, _members(tx).get(found.id, ()))
 
 
+@needs(Role.ADMIN)
 def set_(
     cluster: Cluster, ref: str, *, zone: str | None = None, properties: Mapping[str, str], dry_run: bool = False,
 ) -> AggregateView:
     """Set keys; the others stay. Raises UsageError, and Conflict where a node would be in two zones or leave one its servers asked for."""
     if zone is None and not properties:
         raise UsageError("nothing to set", hint="--property KEY=VALUE or --zone ZONE")
-    with cluster.db.write() as tx:
+    with changing(cluster, "aggregate.set", {"zone": zone, "properties": properties}, dry_run=dry_run) as tx:
         zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
-        return _rewrite(cluster, tx, found, {**found.metadata, **_by_id(tx, _asked(cluster, zone, properties))}, dry_run)
+        return _rewrite(cluster, tx, found, {**found.metadata, **_by_id(tx, _asked(cluster, zone, properties))})
 
 
+@needs(Role.ADMIN)
 def unset(cluster: Cluster, ref: str, *, zone: bool = False, keys: Iterable[str], dry_run: bool = False) -> AggregateView:
     """Take keys away; what is not there is no error. Raises Conflict as `set_`."""
     gone = {*keys, *([ZONE_KEY] if zone else [])}
     if not gone:
         raise UsageError("nothing to take away", hint="--property KEY or --zone")
-    with cluster.db.write() as tx:
+    with changing(cluster, "aggregate.unset", {"keys": sorted(gone)}, dry_run=dry_run) as tx:
         zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
-        return _rewrite(cluster, tx, found, {key: value for key, value in found.metadata.items() if key not in gone}, dry_run)
+        return _rewrite(cluster, tx, found, {key: value for key, value in found.metadata.items() if key not in gone})
 
 
+@needs(Role.ADMIN)
 def delete(cluster: Cluster, ref: str, *, force: bool = False, dry_run: bool = False) -> AggregateView:
     """Raises InUse while it has nodes, unless `force`; Conflict where its zone is one that servers asked for."""
-    with cluster.db.write() as tx:
+    with changing(cluster, "aggregate.delete", {"force": force}, dry_run=dry_run) as tx:
         zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
         everyone = zones.belongings(tx)
@@ -96,40 +102,42 @@ def delete(cluster: Cluster, ref: str, *, force: bool = False, dry_run: bool = F
                 hint="take them out first, or --force: the nodes stay, without it",
                 command=f"novactl aggregate remove-node {found.name} {members[0].node.name}")
         zones.check(tx, everyone, [_without(one, found) for one in members])
-        if not dry_run:
-            aggregates.delete(tx, found.id)
-            _note(cluster, tx, [one.node for one in members], f"aggregate {found.name} deleted")
+        aggregates.delete(tx, found.id)
+        _note(cluster, tx, [one.node for one in members], f"aggregate {found.name} deleted")
+        tx.on(found)
         return _view(tx, found, sorted(one.node.name for one in members))
 
 
+@needs(Role.ADMIN)
 def add_nodes(cluster: Cluster, ref: str, node_refs: Sequence[str], *, dry_run: bool = False) -> AggregateView:
     """All of them or none. Raises Conflict where a node would be in two zones, or leave one its servers asked for."""
-    with cluster.db.write() as tx:
+    with changing(cluster, "aggregate.add-node", {"nodes": node_refs}, dry_run=dry_run) as tx:
         zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
         everyone = zones.belongings(tx)
         new = [one for one in _named(tx, everyone, node_refs) if found not in one.aggregates]
         zones.check(tx, everyone, [Belonging(one.node, (*one.aggregates, found)) for one in new])
-        if not dry_run:
-            for one in new:
-                aggregates.add_node(tx, found.id, one.node.id)
-            _note(cluster, tx, [one.node for one in new], f"joined aggregate {found.name}")
+        for one in new:
+            aggregates.add_node(tx, found.id, one.node.id)
+        _note(cluster, tx, [one.node for one in new], f"joined aggregate {found.name}")
+        tx.on(found, detail=", ".join(one.node.name for one in new))
         there = {one.node.name for one in everyone.values() if found in one.aggregates}
         return _view(tx, found, sorted(there | {one.node.name for one in new}))
 
 
+@needs(Role.ADMIN)
 def remove_nodes(cluster: Cluster, ref: str, node_refs: Sequence[str], *, dry_run: bool = False) -> AggregateView:
     """All of them or none; one that is not in it is no error. Raises Conflict where servers asked for the zone a node would leave."""
-    with cluster.db.write() as tx:
+    with changing(cluster, "aggregate.remove-node", {"nodes": node_refs}, dry_run=dry_run) as tx:
         zones.hold(tx)
         found: Aggregate = resolve(tx, "aggregate", aggregates, ref)
         everyone = zones.belongings(tx)
         going = [one for one in _named(tx, everyone, node_refs) if found in one.aggregates]
         zones.check(tx, everyone, [_without(one, found) for one in going])
-        if not dry_run:
-            for one in going:
-                aggregates.remove_node(tx, found.id, one.node.id)
-            _note(cluster, tx, [one.node for one in going], f"left aggregate {found.name}")
+        for one in going:
+            aggregates.remove_node(tx, found.id, one.node.id)
+        _note(cluster, tx, [one.node for one in going], f"left aggregate {found.name}")
+        tx.on(found, detail=", ".join(one.node.name for one in going))
         there = {one.node.name for one in everyone.values() if found in one.aggregates}
         return _view(tx, found, sorted(there - {one.node.name for one in going}))
 
@@ -176,14 +184,15 @@ def _by_name(metadata: Mapping[str, str], names: Mapping[str, str]) -> dict[str,
         for key, value in metadata.items()}
 
 
-def _rewrite(cluster: Cluster, tx: Tx, found: Aggregate, metadata: Mapping[str, str], dry_run: bool) -> AggregateView:
+def _rewrite(cluster: Cluster, tx: Change, found: Aggregate, metadata: Mapping[str, str]) -> AggregateView:
     changed = dataclasses.replace(found, metadata=metadata)
     everyone = zones.belongings(tx)
     members = [one for one in everyone.values() if found in one.aggregates]
     zones.check(tx, everyone, [Belonging(one.node, (*_without(one, found).aggregates, changed)) for one in members])
-    if changed != found and not dry_run:
+    if changed != found:
         aggregates.update(tx, changed)
         _note(cluster, tx, [one.node for one in members], f"aggregate {found.name} changed")
+    tx.on(found)
     return _view(tx, changed, sorted(one.node.name for one in members))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from novactl.api.authority import Role, needs
+from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.db import meta, nodes, operations
 from novactl.db.statements import Tx
@@ -116,14 +118,22 @@ def show(cluster: Cluster) -> ClusterView:
         return _view(cluster, tx)
 
 
+class Itself(NamedTuple):
+    """The cluster, as what is changed."""
+
+    id: str
+    name: str = "cluster"
+
+
+@needs(Role.ADMIN)
 def set_(cluster: Cluster, *, n_plus_1: bool | None = None, dry_run: bool = False) -> ClusterView:
     """Change what holds for all of it; None stays. Raises UsageError where there is nothing to set."""
     if n_plus_1 is None:
         raise UsageError("nothing to set", hint="--n-plus-1 or --no-n-plus-1")
-    with cluster.db.write() as tx:
-        if not dry_run:
-            meta.put(tx, meta.N_PLUS_1, str(int(n_plus_1)))
-        return replace(_view(cluster, tx), n_plus_1=n_plus_1)
+    with changing(cluster, "cluster.set", {"n_plus_1": n_plus_1}, dry_run=dry_run) as tx:
+        meta.put(tx, meta.N_PLUS_1, str(int(n_plus_1)))
+        tx.on(Itself(meta.cluster_id(tx)), detail=f"n+1 {'on' if n_plus_1 else 'off'}")
+        return _view(cluster, tx)
 
 
 def _view(cluster: Cluster, tx: Tx) -> ClusterView:

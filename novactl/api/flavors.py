@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
+from novactl.api.trial import Change, changing
 from novactl.cluster import Cluster
 from novactl.db import flavors
-from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, UsageError
 from novactl.model.flavor import Flavor
 from novactl.model.ids import check_description, check_name
@@ -31,6 +32,7 @@ class CreateFlavor:
     description: str = ""
 
 
+@needs(Role.ADMIN)
 def create(cluster: Cluster, wanted: CreateFlavor, *, dry_run: bool = False) -> Flavor:
     """Raises UsageError for a bad name, size or extra spec, AlreadyExists."""
     name = check_name("flavor", wanted.name)
@@ -43,39 +45,43 @@ def create(cluster: Cluster, wanted: CreateFlavor, *, dry_run: bool = False) -> 
     flavor = _checked(Flavor(
         id=cluster.ids.uuid(), name=name, vcpus=wanted.vcpus, memory_mb=wanted.memory_mb, disk_gb=wanted.disk_gb,
         created_at=cluster.clock.now(), specs=wanted.specs, description=wanted.description))
-    with cluster.db.write() as tx:
+    with changing(cluster, "flavor.create", wanted, dry_run=dry_run) as tx:
         if flavors.by_name(tx, name) is not None:
             raise AlreadyExists("flavor", name)
-        if not dry_run:
-            flavors.insert(tx, flavor)
+        flavors.insert(tx, flavor)
+        tx.on(flavor)
     return flavor
 
 
+@needs(Role.ADMIN)
 def set_(
     cluster: Cluster, ref: str, *, specs: Mapping[str, str], description: str | None = None, dry_run: bool = False,
 ) -> Flavor:
     """Set extra specs, and the description unless None; sizes never change. Servers made from it keep their copy. Raises UsageError."""
     if not specs and description is None:
         raise UsageError("nothing to set", hint="--property KEY=VALUE or --description TEXT; a flavor's sizes never change")
-    with cluster.db.write() as tx:
+    with changing(cluster, "flavor.set", {"specs": specs, "description": description}, dry_run=dry_run) as tx:
         flavor: Flavor = resolve(tx, "flavor", flavors, ref)
-        return _write(tx, flavor, dataclasses.replace(
-            flavor, specs={**flavor.specs, **specs}, description=flavor.description if description is None else description), dry_run)
+        changed = dataclasses.replace(
+            flavor, specs={**flavor.specs, **specs}, description=flavor.description if description is None else description)
+        return _write(tx, flavor, changed)
 
 
+@needs(Role.ADMIN)
 def unset(cluster: Cluster, ref: str, *, keys: Iterable[str], dry_run: bool = False) -> Flavor:
     """Take extra specs away; what is not there is no error. Raises UsageError where what stays makes no sense."""
     gone = set(keys)
-    with cluster.db.write() as tx:
+    with changing(cluster, "flavor.unset", {"keys": sorted(gone)}, dry_run=dry_run) as tx:
         flavor: Flavor = resolve(tx, "flavor", flavors, ref)
-        return _write(tx, flavor, dataclasses.replace(
-            flavor, specs={key: value for key, value in flavor.specs.items() if key not in gone}), dry_run)
+        kept = {key: value for key, value in flavor.specs.items() if key not in gone}
+        return _write(tx, flavor, dataclasses.replace(flavor, specs=kept))
 
 
-def _write(tx: Tx, flavor: Flavor, changed: Flavor, dry_run: bool) -> Flavor:
+def _write(tx: Change, flavor: Flavor, changed: Flavor) -> Flavor:
     _checked(changed)
-    if changed != flavor and not dry_run:
+    if changed != flavor:
         flavors.update(tx, changed)
+    tx.on(flavor)
     return changed
 
 
@@ -110,10 +116,11 @@ def show(cluster: Cluster, ref: str) -> Flavor:
         return resolve(tx, "flavor", flavors, ref)
 
 
+@needs(Role.ADMIN)
 def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> Flavor:
     """Servers made from it keep their copy."""
-    with cluster.db.write() as tx:
+    with changing(cluster, "flavor.delete", dry_run=dry_run) as tx:
         flavor: Flavor = resolve(tx, "flavor", flavors, ref)
-        if not dry_run:
-            flavors.delete(tx, flavor.id)
+        flavors.delete(tx, flavor.id)
+        tx.on(flavor)
     return flavor

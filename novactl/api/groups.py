@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
+from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.db import groups, nodes, projects, quotas
 from novactl.db.statements import Tx
@@ -56,6 +58,7 @@ class GroupShown:
     created_at: float
 
 
+@needs(Role.OPERATOR)
 def create(cluster: Cluster, wanted: CreateGroup, *, dry_run: bool = False) -> GroupShown:
     """Raises UsageError for a bad name, policy, limit or scope, NotFound, AlreadyExists, QuotaExceeded."""
     check_name("server group", wanted.name)
@@ -68,7 +71,7 @@ def create(cluster: Cluster, wanted: CreateGroup, *, dry_run: bool = False) -> G
     if wanted.scope and not NAME.match(wanted.scope):
         raise UsageError(
             f"--scope {wanted.scope!r} is not the name of a node label", hint="such as rack, after novactl node set n1 --label rack=r1")
-    with cluster.db.write() as tx:
+    with changing(cluster, "server-group.create", wanted, dry_run=dry_run) as tx:
         project: Project = resolve(tx, "project", projects, wanted.project or DEFAULT_PROJECT)
         if groups.by_name(tx, wanted.name) is not None:
             raise AlreadyExists(NOUN, wanted.name)
@@ -76,8 +79,8 @@ def create(cluster: Cluster, wanted: CreateGroup, *, dry_run: bool = False) -> G
         made = ServerGroup(
             id=cluster.ids.uuid(), name=wanted.name, project_id=project.id, policy=policy, scope=wanted.scope,
             max_per_domain=wanted.max_per_host or 1, created_at=cluster.clock.now())
-        if not dry_run:
-            groups.insert(tx, made)
+        groups.insert(tx, made)
+        tx.on(made)
     return _shown(made, project.name, ())
 
 
@@ -97,9 +100,10 @@ def show(cluster: Cluster, ref: str) -> GroupShown:
         return _show(tx, resolve(tx, NOUN, groups, ref))
 
 
+@needs(Role.OPERATOR)
 def delete(cluster: Cluster, ref: str, *, force: bool = False, dry_run: bool = False) -> GroupShown:
     """Raises InUse while it has members, unless `force`: then they go on without a group."""
-    with cluster.db.write() as tx:
+    with changing(cluster, "server-group.delete", {"force": force}, dry_run=dry_run) as tx:
         group: ServerGroup = resolve(tx, NOUN, groups, ref)
         shown = _show(tx, group)
         if shown.members and not force:
@@ -107,8 +111,8 @@ def delete(cluster: Cluster, ref: str, *, force: bool = False, dry_run: bool = F
             raise InUse(
                 f"server group {group.name} has {len(shown.members)} member{'s' if len(shown.members) > 1 else ''}: {names}",
                 hint="delete them first, or --force: they go on, and nothing keeps them together or apart any more")
-        if not dry_run:
-            groups.delete(tx, group.id)
+        groups.delete(tx, group.id)
+        tx.on(group)
     return shown
 
 

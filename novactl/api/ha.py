@@ -6,13 +6,13 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+from novactl.api.authority import Role, needs
 from novactl.api.node_views import NodeShown, shown
 from novactl.api.resolve import resolve
 from novactl.api.trial import changing
 from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import evacuate_server, fence_node, ha
-from novactl.conductor.history import note_on
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import busy
 from novactl.db import nodes, operations, servers
@@ -32,6 +32,7 @@ class Fenced:
     stayed: tuple[tuple[str, str], ...] = ()
 
 
+@needs(Role.ADMIN)
 def fence(
     cluster: Cluster, ref: str, *, by_hand: bool = False, watch: Watch | None = None, dry_run: bool = False, wait: bool = True,
     timeout_s: float | None = None,
@@ -86,6 +87,7 @@ def _evacuated(cluster: Cluster, node: Node, watch: Watch | None, timeout_s: flo
     return Fenced(view, tuple(moved), tuple((one.name, refused.get(one.id) or one.fault or _why_not(one)) for one in left))
 
 
+@needs(Role.OPERATOR)
 def evacuate(
     cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True, timeout_s: float | None = None,
 ) -> Server | str:
@@ -104,15 +106,16 @@ def evacuate(
         return (servers.by_id(tx, server.id) or server) if wait else begun[0].id
 
 
+@needs(Role.OPERATOR)
 def set_server(cluster: Cluster, ref: str, *, wants_ha: bool | None = None, dry_run: bool = False) -> Server:
     """Whether it is started elsewhere when its node has been fenced; None stays. Raises UsageError where there is nothing to set."""
     if wants_ha is None:
         raise UsageError("nothing to set", hint="--ha or --no-ha")
-    with changing(cluster, dry_run=dry_run) as tx:
+    with changing(cluster, "server.set", {"ha": wants_ha}, dry_run=dry_run) as tx:
         server: Server = resolve(tx, "server", servers, ref)
         if server.ha != wants_ha:
             servers.set_ha(tx, server.id, wants_ha)
-            note_on(cluster, tx, server, "set", f"ha {'on' if wants_ha else 'off'}")
+        tx.on(server, detail=f"ha {'on' if wants_ha else 'off'}")
         return servers.by_id(tx, server.id) or server
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
+from novactl.api.trial import Change, changing
 from novactl.cluster import Cluster
 from novactl.conductor.progress import Watch, unwatched
 from novactl.db import images as db_images
-from novactl.db.statements import Tx
 from novactl.errors import UsageError
 from novactl.model.ids import check_name
 from novactl.model.image import DISK_FORMATS, CreateImage, Image
@@ -23,6 +24,7 @@ ARCHITECTURES: Mapping[str, str] = {
 """What an image may run on, in libvirt's words, and what else people call it."""
 
 
+@needs(Role.OPERATOR)
 def create(cluster: Cluster, wanted: CreateImage, *, watch: Watch = unwatched, dry_run: bool = False) -> Image:
     """Take in an image. Raises UsageError, BadImage, AlreadyExists, Unreachable (a URL) or NoSpace; then nothing stays."""
     from novactl.conductor.image_intake import take_in
@@ -47,28 +49,31 @@ def show(cluster: Cluster, ref: str) -> Image:
         return resolve(tx, "image", db_images, ref)
 
 
+@needs(Role.OPERATOR)
 def set_(cluster: Cluster, ref: str, *, properties: Mapping[str, str], dry_run: bool = False) -> Image:
     """Set properties; servers made from it keep their copy. Raises UsageError."""
     if not properties:
         raise UsageError("nothing to set", hint="--property KEY=VALUE")
-    with cluster.db.write() as tx:
+    with changing(cluster, "image.set", {"properties": properties}, dry_run=dry_run) as tx:
         image: Image = resolve(tx, "image", db_images, ref)
-        return _write(tx, image, {**image.properties, **properties}, dry_run)
+        return _write(tx, image, {**image.properties, **properties})
 
 
+@needs(Role.OPERATOR)
 def unset(cluster: Cluster, ref: str, *, keys: Iterable[str], dry_run: bool = False) -> Image:
     """Take properties away; what is not there is no error."""
     gone = set(keys)
-    with cluster.db.write() as tx:
+    with changing(cluster, "image.unset", {"keys": sorted(gone)}, dry_run=dry_run) as tx:
         image: Image = resolve(tx, "image", db_images, ref)
-        return _write(tx, image, {key: value for key, value in image.properties.items() if key not in gone}, dry_run)
+        return _write(tx, image, {key: value for key, value in image.properties.items() if key not in gone})
 
 
-def _write(tx: Tx, image: Image, properties: Mapping[str, str], dry_run: bool) -> Image:
+def _write(tx: Change, image: Image, properties: Mapping[str, str]) -> Image:
     _check(image.name, image.architecture, properties)
     changed = replace(image, properties=properties)
-    if changed != image and not dry_run:
+    if changed != image:
         db_images.update(tx, changed)
+    tx.on(image)
     return changed
 
 
@@ -83,6 +88,7 @@ def _check(name: str, architecture: str, properties: Mapping[str, str]) -> None:
         raise UsageError(f"image {name} is {architecture}; hw_architecture={said} contradicts it", hint="leave hw_architecture out")
 
 
+@needs(Role.OPERATOR)
 def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> Image:
     """Delete an image. Raises InUse while a server is being built from it; servers that exist go on."""
     from novactl.conductor.image_intake import drop

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
+from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.db import keypairs as db_keypairs
 from novactl.db.statements import Tx
@@ -36,6 +38,7 @@ class CreateKeypair:
     project: str | None = None
 
 
+@needs(Role.OPERATOR)
 def create(cluster: Cluster, wanted: CreateKeypair, *, dry_run: bool = False) -> CreatedKeypair:
     """Import a public key, or make an ed25519 pair.
 
@@ -51,7 +54,7 @@ def create(cluster: Cluster, wanted: CreateKeypair, *, dry_run: bool = False) ->
     if public_key is not None:
         keypair = _keypair(cluster, name, parse_public_key(public_key), project_id)
         if not dry_run:
-            _insert(cluster, keypair)
+            _insert(cluster, keypair, wanted)
         return CreatedKeypair(keypair=keypair, private_key_path="")
     assert private_key_path is not None
     path = Path(os.path.abspath(private_key_path.expanduser()))
@@ -61,7 +64,7 @@ def create(cluster: Cluster, wanted: CreateKeypair, *, dry_run: bool = False) ->
     private, public = _ed25519(f"novactl-{name}")
     keypair = _keypair(cluster, name, parse_public_key(public), project_id)
     with _new_file(path, private):
-        _insert(cluster, keypair)
+        _insert(cluster, keypair, wanted)
     return CreatedKeypair(keypair=keypair, private_key_path=str(path))
 
 
@@ -77,12 +80,13 @@ def show(cluster: Cluster, ref: str) -> Keypair:
         return resolve(tx, "keypair", db_keypairs, ref)
 
 
+@needs(Role.OPERATOR)
 def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> Keypair:
     """Servers keep the key they were given."""
-    with cluster.db.write() as tx:
+    with changing(cluster, "keypair.delete", dry_run=dry_run) as tx:
         keypair = resolve(tx, "keypair", db_keypairs, ref)
-        if not dry_run:
-            db_keypairs.delete(tx, keypair.id)
+        db_keypairs.delete(tx, keypair.id)
+        tx.on(keypair)
     return keypair
 
 
@@ -110,10 +114,11 @@ def _check_new(tx: Tx, name: str, project_id: str) -> None:
     quotas.check(tx, project_id, "keypairs", 1)
 
 
-def _insert(cluster: Cluster, keypair: Keypair) -> None:
-    with cluster.db.write() as tx:
+def _insert(cluster: Cluster, keypair: Keypair, wanted: CreateKeypair) -> None:
+    with changing(cluster, "keypair.create", wanted, dry_run=False) as tx:
         _check_new(tx, keypair.name, keypair.project_id)
         db_keypairs.insert(tx, keypair)
+        tx.on(keypair, detail=keypair.fingerprint)
 
 
 def _ed25519(comment: str) -> tuple[bytes, str]:

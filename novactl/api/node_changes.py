@@ -12,7 +12,6 @@ from novactl.api.resolve import resolve
 from novactl.api.trial import changing
 from novactl.api.zones import Belonging
 from novactl.cluster import Cluster
-from novactl.conductor.history import note_on
 from novactl.db import derived, nodes, placement
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, InUse, UsageError
@@ -85,7 +84,7 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Chang
         said = _rewrite(tx, node, changed)
         return said + [sentence for one in _wanted(tx, node, change) if (sentence := _put(tx, node, one))]
 
-    return _changing(cluster, ref, act, dry_run, pool=change.shared_disk or "")
+    return _changing(cluster, ref, ("node.set", change), act, dry_run, pool=change.shared_disk or "")
 
 
 def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Changed:
@@ -111,12 +110,15 @@ def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Ch
                 said.append(f"no {name}")
         return said
 
-    return _changing(cluster, ref, act, dry_run)
+    return _changing(cluster, ref, ("node.unset", change), act, dry_run)
 
 
-def _changing(cluster: Cluster, ref: str, act: Callable[[Tx, Node], list[str]], dry_run: bool, *, pool: str = "") -> Changed:
+def _changing(
+    cluster: Cluster, ref: str, what: tuple[str, SetNode | UnsetNode], act: Callable[[Tx, Node], list[str]], dry_run: bool, *,
+    pool: str = "",
+) -> Changed:
     """Do `act` on a node, which tells what it changed; a dry run does all of it and takes it back. `pool` is what its disk may join."""
-    with changing(cluster, dry_run=dry_run) as tx:
+    with changing(cluster, *what, dry_run=dry_run) as tx:
         zones.hold(tx)
         named: Node = resolve(tx, "node", nodes, ref)
         derived.lock_with_pools(tx, named.id, pool)           # of two who set it at once the second reads what the first wrote
@@ -124,8 +126,7 @@ def _changing(cluster: Cluster, ref: str, act: Callable[[Tx, Node], list[str]], 
         if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
             raise Conflict(f"node {node.name} is {node.state.value}", command="novactl operation list")
         said = act(tx, node)
-        if said:
-            note_on(cluster, tx, node, "set", "; ".join(said))
+        tx.on(node, detail="; ".join(said))
         after = nodes.by_id(tx, node.id) or node
         return Changed(shown(cluster, tx, after), _over(tx, after) if said else ())
 

@@ -6,12 +6,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from novactl.api import node_changes
+from novactl.api.authority import Role, needs
 from novactl.api.node_changes import Changed, SetNode, UnsetNode
 from novactl.api.node_views import NodeShown, NodeView, shown, views
 from novactl.api.resolve import resolve
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
-from novactl.conductor.history import note_on
 from novactl.db import nodes
 from novactl.enroll.request import EnrollNode, EnrolPlan, HostKey, SudoPassword
 from novactl.errors import Conflict, UsageError
@@ -29,6 +29,7 @@ __all__ = [
 MAX_REASON = 255
 
 
+@needs(Role.ADMIN)
 def enroll(cluster: Cluster, wanted: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False) -> NodeView | EnrolPlan:
     """Make a machine a node. Raises HostKeyUnknown, HostKeyChanged, SshDenied, Unreachable, EnrolFailed, Conflict.
 
@@ -40,6 +41,7 @@ def enroll(cluster: Cluster, wanted: EnrollNode, *, watch: Watch | None = None, 
     return made if isinstance(made, EnrolPlan) else show(cluster, made, refresh=False)
 
 
+@needs(Role.ADMIN)
 def remove(
     cluster: Cluster, ref: str, *, lost: bool = False, watch: Watch | None = None, dry_run: bool = False,
     sudo_password: SudoPassword | None = None,
@@ -75,6 +77,7 @@ def show(cluster: Cluster, ref: str, *, refresh: bool = True) -> NodeShown:
         return shown(cluster, tx, resolve(tx, "node", nodes, ref))
 
 
+@needs(Role.ADMIN)
 def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool = False) -> Changed:
     """Set what may be claimed of a node, and what is said of it; the same again changes nothing.
 
@@ -85,16 +88,19 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool = False) 
     return node_changes.set_(cluster, ref, change, dry_run=dry_run)
 
 
+@needs(Role.ADMIN)
 def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool = False) -> Changed:
     """Take away what `set_` gave; what is not there is no error. Raises InUse for a class or a CPU that servers hold, and Conflict."""
     return node_changes.unset(cluster, ref, change, dry_run=dry_run)
 
 
+@needs(Role.ADMIN)
 def enable(cluster: Cluster, ref: str, *, dry_run: bool = False) -> NodeView:
     """It takes servers again. Enabling an enabled node changes nothing."""
     return _switch(cluster, ref, NodeState.ENABLED, "", dry_run)
 
 
+@needs(Role.ADMIN)
 def disable(cluster: Cluster, ref: str, *, reason: str = "", dry_run: bool = False) -> NodeView:
     """It takes no new servers; those it has go on running."""
     return _switch(cluster, ref, NodeState.DISABLED, reason, dry_run)
@@ -104,7 +110,8 @@ def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: 
     """All of it; a dry run takes it back. Raises UsageError, NotFound, Conflict."""
     if len(reason) > MAX_REASON or (reason and not reason.isprintable()):
         raise UsageError(f"a reason is printable text of at most {MAX_REASON} characters")
-    with changing(cluster, dry_run=dry_run) as tx:
+    verb = "enable" if state is NodeState.ENABLED else "disable"
+    with changing(cluster, f"node.{verb}", {"reason": reason} if reason else {}, dry_run=dry_run) as tx:
         named: Node = resolve(tx, "node", nodes, ref)
         nodes.lock(tx, named.id)                              # what another admin sets of it at this moment is not lost
         node = nodes.by_id(tx, named.id) or named
@@ -113,7 +120,7 @@ def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: 
         changed = dataclasses.replace(node, state=state, reason=reason)
         if changed != node:
             nodes.update(tx, changed)
-            note_on(cluster, tx, node, state.value, reason)
+        tx.on(node, detail=reason)
         return shown(cluster, tx, nodes.by_id(tx, node.id) or changed)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
+from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.db import projects
 from novactl.errors import AlreadyExists, Conflict, InUse
@@ -27,16 +29,17 @@ class ProjectView:
     created_at: float
 
 
+@needs(Role.ADMIN)
 def create(cluster: Cluster, *, name: str, description: str = "", dry_run: bool = False) -> ProjectView:
     """Raises UsageError, AlreadyExists."""
     check_name("project", name)
     check_description(description)
     made = Project(id=cluster.ids.uuid(), name=name, description=description, created_at=cluster.clock.now())
-    with cluster.db.write() as tx:
+    with changing(cluster, "project.create", {"name": name, "description": description}, dry_run=dry_run) as tx:
         if projects.by_name(tx, name) is not None:
             raise AlreadyExists("project", name)
-        if not dry_run:
-            projects.insert(tx, made)
+        projects.insert(tx, made)
+        tx.on(made)
     return _view(made, {})
 
 
@@ -51,20 +54,23 @@ def show(cluster: Cluster, ref: str) -> ProjectView:
         return _view(found, projects.usage(tx, found.id))
 
 
+@needs(Role.ADMIN)
 def set_(cluster: Cluster, ref: str, *, description: str, dry_run: bool = False) -> ProjectView:
     """Raises UsageError, NotFound."""
     check_description(description)
-    with cluster.db.write() as tx:
+    with changing(cluster, "project.set", {"description": description}, dry_run=dry_run) as tx:
         found: Project = resolve(tx, "project", projects, ref)
         changed = dataclasses.replace(found, description=description)
-        if changed != found and not dry_run:
+        if changed != found:
             projects.update(tx, changed)
+        tx.on(found)
         return _view(changed, projects.usage(tx, found.id))
 
 
+@needs(Role.ADMIN)
 def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> ProjectView:
     """With its quotas. Raises Conflict for the default one, InUse naming what it still has."""
-    with cluster.db.write() as tx:
+    with changing(cluster, "project.delete", dry_run=dry_run) as tx:
         found: Project = resolve(tx, "project", projects, ref)
         if found.id == DEFAULT_PROJECT:
             raise Conflict("the default project cannot be deleted: what names no project belongs to it")
@@ -79,8 +85,8 @@ def delete(cluster: Cluster, ref: str, *, dry_run: bool = False) -> ProjectView:
         if left:
             raise InUse(f"project {found.name} still has {', '.join(left)}", hint="delete these first",
                         command=f"novactl quota show {found.name}")
-        if not dry_run:
-            projects.delete(tx, found.id)
+        projects.delete(tx, found.id)
+        tx.on(found)
     return _view(found, usage)
 
 

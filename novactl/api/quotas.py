@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
@@ -67,6 +68,7 @@ def defaults(tx: Tx) -> dict[str, int]:
     return {resource: own.get(resource, UNLIMITED) for resource in QUOTAS}
 
 
+@needs(Role.ADMIN)
 def set_(
     cluster: Cluster, ref: str | None, texts: Mapping[str, str], *, force: bool = False, dry_run: bool = False,
 ) -> tuple[QuotaRow, ...]:
@@ -81,13 +83,15 @@ def set_(
         if resource in limits:
             raise UsageError(f"{resource} is given twice", hint="name each resource once; ram is ram_mb, disk is disk_gb")
         limits[resource] = _limit(resource, text, of_all=ref is None)
-    with changing(cluster, dry_run=dry_run) as tx:
+    with changing(cluster, "quota.set", {"limits": texts, "force": force}, dry_run=dry_run) as tx:
         project: Project | None = resolve(tx, "project", projects, ref) if ref is not None else None
         project_id = project.id if project else DEFAULTS
         for resource, limit in limits.items():
             quotas.set_(tx, project_id, resource, limit, force=True)
         if not force:
             _check_usage([one for resource in limits for one in quotas.over(tx, project_id, resource)])
+        tx.on(project or Project(id=DEFAULTS, name="defaults", description="", created_at=0.0), noun="project",
+              detail=", ".join(f"{name}={text}" for name, text in texts.items()))
         return _rows(tx, project) if project else _default_rows(tx)
 
 

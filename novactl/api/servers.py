@@ -6,15 +6,17 @@ Lists are hot: nothing of the conductor, of ZeroMQ or of SQLAlchemy is imported 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from novactl.api.authority import Role, needs
 from novactl.api.hints import NO_HINTS, Hints
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.db import servers
 from novactl.db.servers import ServerRow
 from novactl.errors import Conflict, NotFound, UsageError
+from novactl.model.secret import SECRET
 from novactl.states import STATUSES
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class CreateServer:
     min_count: int | None = None
     node: str | None = None
     zone: str | None = None
-    user_data: str = ""
+    user_data: str = field(default="", metadata=SECRET)
     hints: Hints = NO_HINTS
 
 
@@ -53,6 +55,7 @@ class Created:
     decisions: tuple[Decision, ...]
 
 
+@needs(Role.OPERATOR)
 def create(
     cluster: Cluster, wanted: CreateServer, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True,
     timeout_s: float | None = None,
@@ -95,6 +98,7 @@ def show(cluster: Cluster, ref: str, *, refresh: bool = True) -> Server:
     return look(cluster, server)
 
 
+@needs(Role.OPERATOR)
 def start(cluster: Cluster, ref: str, **how: Any) -> Server | str:
     """Start a server that is shut off; one that runs is left alone. `how`: watch, dry_run, wait, timeout_s."""
     from novactl.api.power import start as act
@@ -102,6 +106,7 @@ def start(cluster: Cluster, ref: str, **how: Any) -> Server | str:
     return act(cluster, ref, **how)
 
 
+@needs(Role.OPERATOR)
 def stop(cluster: Cluster, ref: str, **how: Any) -> Server | str:
     """Shut a server down, asking the guest for `grace_s` (setting server.stop_grace_s) seconds; one that is shut off is left alone."""
     from novactl.api.power import stop as act
@@ -109,6 +114,7 @@ def stop(cluster: Cluster, ref: str, **how: Any) -> Server | str:
     return act(cluster, ref, **how)
 
 
+@needs(Role.OPERATOR)
 def reboot(cluster: Cluster, ref: str, **how: Any) -> Server | str:
     """Reboot a server; `hard=True` powers it off and on and defines its domain anew."""
     from novactl.api.power import reboot as act
@@ -116,6 +122,7 @@ def reboot(cluster: Cluster, ref: str, **how: Any) -> Server | str:
     return act(cluster, ref, **how)
 
 
+@needs(Role.OPERATOR)
 def delete(cluster: Cluster, ref: str, **how: Any) -> Server | str:
     """Delete a server and its disks. A creation that got stuck is undone instead."""
     from novactl.api.power import delete as act
@@ -130,6 +137,7 @@ def console_log(cluster: Cluster, ref: str, *, lines: int | None = None, follow:
     return log(cluster, _on_node(cluster, ref), lines=lines, follow=follow)
 
 
+@needs(Role.OPERATOR)
 def console(cluster: Cluster, ref: str) -> Console:
     """The serial console, to read from and write to. Raises Conflict when the server does not run."""
     from novactl.api.console import Console

@@ -26,7 +26,7 @@ from novactl.cli.tree import Noun
 NOUN = Noun("aggregate")
 
 
-@NOUN.verb("create", columns.AGGREGATES)
+@NOUN.verb("create", columns.AGGREGATES, changes=True)
 def create(
     ctx: typer.Context, name: NewName, zone: ZoneName = None, property_: Properties = [], dry_run: DryRun = False,  # noqa: B006
 ) -> Any:
@@ -64,7 +64,7 @@ def show(ctx: typer.Context, aggregate: AggregateRef) -> Any:
     return api.show(cluster_of(ctx), aggregate)
 
 
-@NOUN.verb("set", columns.AGGREGATES)
+@NOUN.verb("set", columns.AGGREGATES, changes=True)
 def set_(
     ctx: typer.Context, aggregate: AggregateRef, zone: ZoneName = None, property_: Properties = [], dry_run: DryRun = False,  # noqa: B006
 ) -> Any:
@@ -79,7 +79,7 @@ def set_(
     return Shown(changed, rows=(changed,))
 
 
-@NOUN.verb("unset", columns.AGGREGATES)
+@NOUN.verb("unset", columns.AGGREGATES, changes=True)
 def unset(
     ctx: typer.Context, aggregate: AggregateRef, property_: PropertyKeys = [],  # noqa: B006
     zone: Annotated[bool, typer.Option("--zone", help="Its nodes are no longer a zone.")] = False,
@@ -96,7 +96,7 @@ def unset(
     return Shown(changed, rows=(changed,))
 
 
-@NOUN.verb("delete", columns.AGGREGATES)
+@NOUN.verb("delete", columns.AGGREGATES, changes=True)
 def delete(ctx: typer.Context, aggregates: AggregateRefs, force: Force = False, yes: Yes = False, dry_run: DryRun = False) -> Any:
     """Delete aggregates; with --force also such as still have nodes, which stay as they are otherwise.
 
@@ -110,7 +110,7 @@ def delete(ctx: typer.Context, aggregates: AggregateRefs, force: Force = False, 
     return each(session, aggregates, lambda ref: api.delete(session.cluster, ref, force=force, dry_run=dry_run))
 
 
-@NOUN.verb("add-node", columns.AGGREGATES)
+@NOUN.verb("add-node", columns.AGGREGATES, changes=True)
 def add_node(ctx: typer.Context, aggregate: AggregateRef, nodes: NodeRefs, dry_run: DryRun = False) -> Any:
     """Add nodes to an aggregate: all of them, or none. A node that is in it already stays.
 
@@ -122,7 +122,7 @@ def add_node(ctx: typer.Context, aggregate: AggregateRef, nodes: NodeRefs, dry_r
     return Shown(changed, rows=(changed,))
 
 
-@NOUN.verb("remove-node", columns.AGGREGATES)
+@NOUN.verb("remove-node", columns.AGGREGATES, changes=True)
 def remove_node(ctx: typer.Context, aggregate: AggregateRef, nodes: NodeRefs, dry_run: DryRun = False) -> Any:
     """Take nodes out of an aggregate: all of them, or none. A node that is not in it is no error.
 

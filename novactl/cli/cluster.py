@@ -1,13 +1,15 @@
 """`novactl cluster`: what it has as a whole, and what holds for all of it."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import DryRun, n_plus_1
+from novactl.cli.options import DryRun, live_names, n_plus_1
+from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of
 from novactl.cli.tree import Noun
+from novactl.errors import ExitStatus
 
 NOUN = Noun("cluster")
 
@@ -24,7 +26,7 @@ def show(ctx: typer.Context) -> Any:
     return api.show(cluster_of(ctx))
 
 
-@NOUN.verb("set", columns.RECORD)
+@NOUN.verb("set", columns.RECORD, changes=True)
 def set_(
     ctx: typer.Context,
     n_plus_1: n_plus_1("Refuse a placement that would leave the loss of one node without room for its servers.") = None,
@@ -38,3 +40,46 @@ def set_(
     from novactl.api import cluster as api
 
     return api.set_(cluster_of(ctx), n_plus_1=n_plus_1, dry_run=dry_run)
+
+
+@NOUN.verb("verify", columns.DRIFTS)
+def verify(ctx: typer.Context) -> Any:
+    """Compare what all nodes run with what the database says; exit 1 if anything is wrong. Changes nothing.
+
+    novactl cluster verify
+    novactl cluster verify -o json
+    """
+    from novactl.api import verify as api
+
+    found = api.verify(cluster_of(ctx))
+    faults = sum(drift.is_fault for drift in found)
+    return Shown(found, footer=(_verdict(faults, sum(bool(drift.repair) for drift in found)),),
+                 status=ExitStatus.FAILED if faults else ExitStatus.OK)
+
+
+def _verdict(faults: int, mendable: int) -> str:
+    if not faults:
+        return "what runs is what the database says"
+    return f"{faults} faults, {mendable} of which are mended by: novactl cluster repair" if mendable else f"{faults} faults"
+
+
+@NOUN.verb("repair", columns.MENDED)
+def repair(
+    ctx: typer.Context,
+    server: Annotated[str, typer.Option(
+        metavar="SERVER", show_default=False, autocompletion=live_names("server"), help="Only what concerns this server.")] = "",
+    node: Annotated[str, typer.Option(
+        metavar="NODE", show_default=False, autocompletion=live_names("node"), help="Only what is on this node.")] = "",
+    dry_run: DryRun = False,
+) -> Any:
+    """Mend what `cluster verify` finds; exit 1 if something stays. Domains that are not novactl's are never touched.
+
+    novactl cluster repair --dry-run
+    novactl cluster repair
+    novactl cluster repair --node node1
+    """
+    from novactl.api import verify as api
+
+    found = api.repair(cluster_of(ctx), server=server, node=node, dry_run=dry_run)
+    stays = any(drift.result != "mended" for drift in found) and not dry_run
+    return Shown(found, status=ExitStatus.FAILED if stays else ExitStatus.OK)

@@ -16,7 +16,7 @@ NOUN = Noun("flavor")
 Description = Annotated[str | None, typer.Option(metavar="TEXT", show_default=False, help="What it is for.")]
 
 
-@NOUN.verb("create", columns.FLAVORS)
+@NOUN.verb("create", columns.FLAVORS, changes=True)
 def create(
     ctx: typer.Context,
     name: NewName,
@@ -65,7 +65,7 @@ def show(ctx: typer.Context, flavor: FlavorRef) -> Any:
     return api.show(cluster_of(ctx), flavor)
 
 
-@NOUN.verb("set", columns.FLAVORS)
+@NOUN.verb("set", columns.FLAVORS, changes=True)
 def set_(
     ctx: typer.Context, flavor: FlavorRef, property_: Properties = [], description: Description = None,  # noqa: B006
     dry_run: DryRun = False,
@@ -81,7 +81,7 @@ def set_(
     return Shown(changed, rows=(changed,))
 
 
-@NOUN.verb("unset", columns.FLAVORS)
+@NOUN.verb("unset", columns.FLAVORS, changes=True)
 def unset(ctx: typer.Context, flavor: FlavorRef, property_: PropertyKeys, dry_run: DryRun = False) -> Any:
     """Take extra specs of a flavor away. What is not there is no error.
 
@@ -93,7 +93,7 @@ def unset(ctx: typer.Context, flavor: FlavorRef, property_: PropertyKeys, dry_ru
     return Shown(changed, rows=(changed,))
 
 
-@NOUN.verb("delete", columns.FLAVORS)
+@NOUN.verb("delete", columns.FLAVORS, changes=True)
 def delete(ctx: typer.Context, flavors: FlavorRefs, yes: Yes = False, dry_run: DryRun = False) -> Any:
     """Delete flavors. Servers made from them keep their size. Several at once are confirmed first.
 

@@ -15,7 +15,7 @@ from novactl.cli.tree import Noun
 NOUN = Noun("image")
 
 
-@NOUN.verb("create", columns.IMAGES)
+@NOUN.verb("create", columns.IMAGES, changes=True)
 def create(
     ctx: typer.Context,
     name: NewName,
@@ -68,7 +68,7 @@ def show(ctx: typer.Context, image: ImageRef) -> Any:
     return api.show(cluster_of(ctx), image)
 
 
-@NOUN.verb("set", columns.IMAGES)
+@NOUN.verb("set", columns.IMAGES, changes=True)
 def set_(ctx: typer.Context, image: ImageRef, property_: Properties, dry_run: DryRun = False) -> Any:
     """Set properties of an image: what its servers need of a node. `novactl help placement` lists them.
 
@@ -81,7 +81,7 @@ def set_(ctx: typer.Context, image: ImageRef, property_: Properties, dry_run: Dr
     return Shown(changed, rows=(changed,))
 
 
-@NOUN.verb("unset", columns.IMAGES)
+@NOUN.verb("unset", columns.IMAGES, changes=True)
 def unset(ctx: typer.Context, image: ImageRef, property_: PropertyKeys, dry_run: DryRun = False) -> Any:
     """Take properties of an image away. What is not there is no error.
 
@@ -93,7 +93,7 @@ def unset(ctx: typer.Context, image: ImageRef, property_: PropertyKeys, dry_run:
     return Shown(changed, rows=(changed,))
 
 
-@NOUN.verb("delete", columns.IMAGES)
+@NOUN.verb("delete", columns.IMAGES, changes=True)
 def delete(ctx: typer.Context, images: ImageRefs, yes: Yes = False, dry_run: DryRun = False) -> Any:
     """Delete images and their stored files. Asks first; where nobody can answer it needs --yes.
 

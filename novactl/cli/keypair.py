@@ -17,7 +17,7 @@ from novactl.errors import UsageError
 NOUN = Noun("keypair")
 
 
-@NOUN.verb("create", columns.KEYPAIRS)
+@NOUN.verb("create", columns.KEYPAIRS, changes=True)
 def create(
     ctx: typer.Context,
     name: NewName,
@@ -73,7 +73,7 @@ def show(ctx: typer.Context, keypair: KeypairRef) -> Any:
     return api.show(cluster_of(ctx), keypair)
 
 
-@NOUN.verb("delete", columns.KEYPAIRS)
+@NOUN.verb("delete", columns.KEYPAIRS, changes=True)
 def delete(ctx: typer.Context, keypairs: KeypairRefs, yes: Yes = False, dry_run: DryRun = False) -> Any:
     """Delete keypairs. Servers keep the keys they were given. Several at once are confirmed first.
 

@@ -54,7 +54,7 @@ Trait = Annotated[list[str], typer.Option(
 Keep = Annotated[bool, typer.Option("--keep-on-failure", help="Leave a failed attempt as it is, to look at.")]
 
 
-@NOUN.verb("enroll", columns.NODES)
+@NOUN.verb("enroll", columns.NODES, changes=True)
 def enroll(
     ctx: typer.Context, target: Target = "", local: Local = False, name: Name = None, zone: Zone = "", label: Labels = [],  # noqa: B006
     ssh_port: SshPort = None, identity: Identity = None, host_key: HostKey = None, accept_new: AcceptNew = False,
@@ -138,7 +138,7 @@ def check(ctx: typer.Context, node: NodeRef, ask_sudo_pass: AskSudo = False) -> 
     return checked(api.check(session.cluster, node, sudo_password=_sudo(session, ask_sudo_pass)))
 
 
-@NOUN.verb("set", columns.NODES)
+@NOUN.verb("set", columns.NODES, changes=True)
 def set_(
     ctx: typer.Context, nodes: NodeRefs, cpu_ratio: CpuRatio = None, ram_ratio: RamRatio = None, disk_ratio: DiskRatio = None,
     reserved_cpus: ReservedCpus = None, reserved_ram: ReservedRam = None, reserved_disk: ReservedDisk = None,
@@ -181,7 +181,7 @@ def set_(
     return _changed(session_of(ctx), nodes, lambda cluster, ref: api.set_(cluster, ref, change, dry_run=dry_run))
 
 
-@NOUN.verb("unset", columns.NODES)
+@NOUN.verb("unset", columns.NODES, changes=True)
 def unset(
     ctx: typer.Context, nodes: NodeRefs, trait: Trait = [],  # noqa: B006
     label: Annotated[list[str], typer.Option(metavar="KEY", show_default=False, help="A label; may be repeated.")] = [],  # noqa: B006
@@ -226,7 +226,7 @@ def _changed(session: Session, refs: list[str], act: Callable[[Any, str], Any]) 
     return each(session, refs, one)
 
 
-@NOUN.verb("fence", columns.NODES)
+@NOUN.verb("fence", columns.NODES, changes=True)
 def fence(
     ctx: typer.Context, node: NodeRef,
     by_hand: Annotated[bool, typer.Option(
@@ -256,7 +256,7 @@ def fence(
     return Shown(fenced.node)
 
 
-@NOUN.verb("enable", columns.NODES)
+@NOUN.verb("enable", columns.NODES, changes=True)
 def enable(ctx: typer.Context, nodes: NodeRefs, dry_run: DryRun = False) -> Any:
     """Let nodes take new servers again.
 
@@ -268,23 +268,21 @@ def enable(ctx: typer.Context, nodes: NodeRefs, dry_run: DryRun = False) -> Any:
     return each(session, nodes, lambda ref: api.enable(session.cluster, ref, dry_run=dry_run))
 
 
-@NOUN.verb("disable", columns.NODES)
+@NOUN.verb("disable", columns.NODES, changes=True)
 def disable(
-    ctx: typer.Context, nodes: NodeRefs,
-    reason: Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Shown to whoever asks why.")] = "",
-    dry_run: DryRun = False,
+    ctx: typer.Context, nodes: NodeRefs, dry_run: DryRun = False,
 ) -> Any:
-    """Let nodes take no new servers; those they have go on running.
+    """Let nodes take no new servers; those they have go on running. The reason is shown to whoever asks why.
 
     novactl node disable n1 --reason "new kernel"
     """
     from novactl.api import nodes as api
 
     session = session_of(ctx)
-    return each(session, nodes, lambda ref: api.disable(session.cluster, ref, reason=reason, dry_run=dry_run))
+    return each(session, nodes, lambda ref: api.disable(session.cluster, ref, reason=session.reason, dry_run=dry_run))
 
 
-@NOUN.verb("remove", columns.NODES)
+@NOUN.verb("remove", columns.NODES, changes=True)
 def remove(
     ctx: typer.Context, node: NodeRef,
     lost: Annotated[bool, typer.Option("--lost", help="The host is gone for good: forget it without reaching it.")] = False,

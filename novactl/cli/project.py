@@ -16,7 +16,7 @@ NOUN = Noun("project")
 Description = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="What it is for.")]
 
 
-@NOUN.verb("create", columns.PROJECTS)
+@NOUN.verb("create", columns.PROJECTS, changes=True)
 def create(ctx: typer.Context, name: NewName, description: Description = "", dry_run: DryRun = False) -> Any:
     """Create a project. The default quotas hold for it until it has its own.
 
@@ -51,7 +51,7 @@ def show(ctx: typer.Context, project: ProjectRef) -> Any:
     return api.show(cluster_of(ctx), project)
 
 
-@NOUN.verb("set", columns.PROJECTS)
+@NOUN.verb("set", columns.PROJECTS, changes=True)
 def set_(
     ctx: typer.Context, project: ProjectRef,
     description: Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="What it is for.")],
@@ -67,7 +67,7 @@ def set_(
     return Shown(changed, rows=(changed,))
 
 
-@NOUN.verb("delete", columns.PROJECTS)
+@NOUN.verb("delete", columns.PROJECTS, changes=True)
 def delete(ctx: typer.Context, projects: ProjectRefs, yes: Yes = False, dry_run: DryRun = False) -> Any:
     """Delete projects and their quotas. One that still has servers, keys or groups is kept, and so is `default`.
 

@@ -51,7 +51,7 @@ def list_(ctx: typer.Context) -> Any:
     return api.list_quotas(cluster_of(ctx))
 
 
-@NOUN.verb("set", columns.QUOTAS)
+@NOUN.verb("set", columns.QUOTAS, changes=True)
 def set_(
     ctx: typer.Context,
     words: Annotated[list[str], typer.Argument(

@@ -41,7 +41,7 @@ UserData = Annotated[Path | None, typer.Option(
     "--user-data", metavar="FILE", show_default=False, help="cloud-init user data ('-': from standard input).")]
 
 
-@NOUN.verb("create", columns.SERVERS)
+@NOUN.verb("create", columns.SERVERS, changes=True)
 @with_hints
 def create(
     ctx: typer.Context,
@@ -115,7 +115,7 @@ def show(
     return api.show(cluster_of(ctx), server, refresh=not cached)
 
 
-@NOUN.verb("start", columns.SERVERS)
+@NOUN.verb("start", columns.SERVERS, changes=True)
 def start(
     ctx: typer.Context, servers: ServerRefs, async_: Async = False, timeout: Timeout = "", quiet: Quiet = False,
     dry_run: DryRun = False,
@@ -130,7 +130,7 @@ def start(
     return _change(session_of(ctx), servers, api.start, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout))
 
 
-@NOUN.verb("stop", columns.SERVERS)
+@NOUN.verb("stop", columns.SERVERS, changes=True)
 def stop(
     ctx: typer.Context, servers: ServerRefs,
     grace: Annotated[str, typer.Option(metavar="DURATION", show_default=False,
@@ -151,7 +151,7 @@ def stop(
         session, servers, api.stop, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout), grace_s=grace_s)
 
 
-@NOUN.verb("reboot", columns.SERVERS)
+@NOUN.verb("reboot", columns.SERVERS, changes=True)
 def reboot(
     ctx: typer.Context, servers: ServerRefs,
     hard: Annotated[bool, typer.Option("--hard", help="Do not ask the guest: power off and on.")] = False,
@@ -169,7 +169,7 @@ def reboot(
     return _change(session, servers, api.reboot, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout), hard=hard)
 
 
-@NOUN.verb("delete", columns.SERVERS)
+@NOUN.verb("delete", columns.SERVERS, changes=True)
 def delete(
     ctx: typer.Context, servers: ServerRefs,
     lost: Annotated[bool, typer.Option("--lost", help="Their node is gone for good: forget them without reaching it.")] = False,
@@ -188,7 +188,7 @@ def delete(
     return _change(session, servers, api.delete, quiet, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout), lost=lost)
 
 
-@NOUN.verb("set", columns.SERVERS)
+@NOUN.verb("set", columns.SERVERS, changes=True)
 def set_(
     ctx: typer.Context, servers: ServerRefs,
     ha: Annotated[bool | None, typer.Option(
@@ -213,7 +213,7 @@ def set_(
     return each(session, servers, one)
 
 
-@NOUN.verb("evacuate", columns.SERVERS)
+@NOUN.verb("evacuate", columns.SERVERS, changes=True)
 def evacuate(
     ctx: typer.Context, servers: ServerRefs, async_: Async = False, timeout: Timeout = "", yes: Yes = False, quiet: Quiet = False,
     dry_run: DryRun = False,

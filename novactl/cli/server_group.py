@@ -20,7 +20,7 @@ def _policies(incomplete: str) -> list[str]:
     return [policy.value for policy in Policy if policy.value.startswith(incomplete)]
 
 
-@NOUN.verb("create", columns.SERVER_GROUPS)
+@NOUN.verb("create", columns.SERVER_GROUPS, changes=True)
 def create(
     ctx: typer.Context, name: NewName,
     policy: Annotated[str, typer.Option(
@@ -69,7 +69,7 @@ def show(ctx: typer.Context, group: GroupRef) -> Any:
     return api.show(cluster_of(ctx), group)
 
 
-@NOUN.verb("delete", columns.SERVER_GROUPS)
+@NOUN.verb("delete", columns.SERVER_GROUPS, changes=True)
 def delete(ctx: typer.Context, groups: GroupRefs, force: Force = False, yes: Yes = False, dry_run: DryRun = False) -> Any:
     """Delete server groups. One that has members is kept, unless --force: then they go on, and nothing holds them together or apart.
 

@@ -9,6 +9,7 @@ from typing import Any
 from novactl.agents import keys, wire
 from novactl.cluster import Cluster
 from novactl.conductor import enrolment, fleet
+from novactl.conductor.change import changing
 from novactl.conductor.enrolment import ENROLL_NODE, EnrollRecord, Peer
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import Driver, begin, busy
@@ -168,7 +169,7 @@ def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -
     hello = cluster.agents.call(peer, "agent.hello").body
     enrolment.check_hello(hello, node.name, node.id, record.goal.cluster_id)
     report = cluster.agents.call(peer, "inventory.read", wire.InventoryRead(0.0), timeout_s=15).body
-    with cluster.db.write() as tx:
+    with changing(cluster, "node.enroll", {"name": node.name, "address": record.address}, dry_run=False) as tx:
         for operation in operations.open_of(tx, node.id):
             raise busy(cluster, operation)
         nodes.lock(tx, node.id)                               # what is set of it at this moment is not lost
@@ -176,6 +177,7 @@ def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -
         if fresh is not None:
             nodes.update(tx, enrolment.enrolled(fresh, record, report))
             fleet.take_report(tx, node.id, report, cluster.clock.now())
+        tx.on(node, detail="already enrolled")
     watch(Progress("", node.name, "enrolled", "done", detail=f"already enrolled (agent {hello.agent_version}, key ok): 0 changes"))
 
 

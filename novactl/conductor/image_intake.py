@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from novactl.cluster import Cluster
+from novactl.conductor.change import changing
 from novactl.conductor.image_inspection import inspect
 from novactl.conductor.image_source import Source, open_source
 from novactl.conductor.image_store import ImageStore, Part, store_of
@@ -49,7 +51,7 @@ def take_in(cluster: Cluster, wanted: CreateImage, *, watch: Watch, dry_run: boo
             created_at=cluster.clock.now(), properties=wanted.properties,
         )
         if not dry_run:
-            _record(cluster, store, part, image)
+            _record(cluster, store, part, image, wanted)
     return image
 
 
@@ -60,7 +62,7 @@ def drop(cluster: Cluster, image_id: str, *, dry_run: bool = False) -> Image:
     """
     store = store_of(cluster)
     with store.lock():
-        with cluster.db.write() as tx:
+        with changing(cluster, "image.delete", dry_run=dry_run) as tx:
             image = db_images.by_id(tx, image_id)
             if image is None:
                 raise NotFound("image", image_id)
@@ -69,9 +71,9 @@ def drop(cluster: Cluster, image_id: str, *, dry_run: bool = False) -> Image:
                 raise InUse(
                     f"image {image.name} is needed: {len(building)} server(s) are being built from it", reasons=building[:20],
                     hint="wait until they are built, or delete them", command="novactl operation list")
-            if not dry_run:
-                db_images.delete(tx, image_id)
-            last = db_images.with_sha256(tx, image.sha256) == 0
+            db_images.delete(tx, image_id)
+            last = not dry_run and db_images.with_sha256(tx, image.sha256) == 0
+            tx.on(image)
         if last:
             store.remove(image.sha256)
     return image
@@ -90,14 +92,15 @@ def _fetch(cluster: Cluster, store: ImageStore, part: Part, source: Source, tell
     return found
 
 
-def _record(cluster: Cluster, store: ImageStore, part: Part, image: Image) -> None:
+def _record(cluster: Cluster, store: ImageStore, part: Part, image: Image, wanted: CreateImage) -> None:
     """File and row together: a row without its file never is, a file without its row is swept."""
     with store.lock():
         try:
-            with cluster.db.write() as tx:
+            with changing(cluster, "image.create", replace(wanted, source=image.source), dry_run=False) as tx:
                 _check_free(tx, image.name)
                 store.keep(part, image.sha256)
                 db_images.insert(tx, image)
+                tx.on(image, detail=f"sha256 {image.sha256[:12]}")
         except BaseException:
             with cluster.db.read() as tx:
                 if db_images.with_sha256(tx, image.sha256) == 0:

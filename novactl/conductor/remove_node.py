@@ -12,8 +12,9 @@ from typing import Any
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
+from novactl.conductor.change import changing
 from novactl.conductor.enrolment import Peer, machine, stayed
-from novactl.conductor.history import note, note_on
+from novactl.conductor.history import note
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import Driver, Run, Saga, Step, begin, busy, nothing, owned_by_the_living
 from novactl.db import nodes, operations, placement, servers
@@ -161,7 +162,7 @@ def forget(cluster: Cluster, node: Node, *, watch: Watch, dry_run: bool) -> None
     if dry_run:
         return
     now = cluster.clock.now()
-    with cluster.db.write() as tx:
+    with changing(cluster, "node.remove", {"lost": True}, dry_run=False) as tx:
         for operation in operations.open_of(tx, node.id):
             if owned_by_the_living(operation, now):
                 raise busy(cluster, operation)
@@ -169,7 +170,7 @@ def forget(cluster: Cluster, node: Node, *, watch: Watch, dry_run: bool) -> None
             operations.write(tx, dataclasses.replace(operation, state=OperationState.FAILED, error=error, ended_at=now))
         _in_use(tx, node)
         nodes.delete(tx, node.id)
-        note_on(cluster, tx, node, "forgotten", "--lost: the machine was not contacted")
+        tx.on(node, detail="--lost: the machine was not contacted")
     watch(Progress("", node.name, "forget", "done"))
 
 

@@ -38,7 +38,8 @@ def inventory(cluster: Cluster, name: str, resource_class: str) -> InventoryRow:
 
 def history(cluster: Cluster, name: str) -> list[str]:
     with cluster.db.read() as tx:
-        return [event.detail for event in events.of(tx, db_nodes.by_name(tx, name).id) if event.event == "set"]
+        return [event.detail.removeprefix("ok: ") for event in events.of(tx, db_nodes.by_name(tx, name).id)
+                if event.event in ("node.set", "node.unset") and event.detail != "ok"]
 
 
 def test_ratios_and_reservations_are_exact(world: World) -> None:
@@ -68,7 +69,7 @@ def test_what_is_set_is_what_placement_reads(world: World) -> None:
 
 
 def test_setting_and_unsetting_can_be_repeated(world: World) -> None:
-    """The same again changes nothing, no generation and no history; what is taken away can be taken away again."""
+    """The same again changes nothing, no generation, and its event says so; what is taken away can be taken away again."""
     cluster = world.cluster
     before = nodes.show(cluster, "n1", refresh=False)
     nodes.set_(cluster, "n1", GPU)

@@ -356,7 +356,9 @@ def test_history_says_who_did_what(world: World) -> None:
     api.stop(world.cluster, "web")
     api.delete(world.cluster, "web")
     told = api.events(world.cluster, made.servers[0].id)
-    assert [event.event for event in told] == ["create", "built", "stop", "stopped", "delete", "deleted"]
+    assert [(event.event, event.detail.partition(":")[0]) for event in told] == [
+        ("server.create", "begun"), ("built", told[1].detail), ("server.create", "ok"), ("server.stop", "begun"), ("stopped", ""),
+        ("server.stop", "ok"), ("server.delete", "begun"), ("deleted", ""), ("server.delete", "ok")]
     assert {event.actor for event in told} == {"tester@world"}
     assert all(event.operation_id for event in told)
 
