@@ -271,6 +271,24 @@ OUTCOMES = Table((
     Column("ok", "RESULT", human=lambda value, now: "ok" if value else "failed"),
     Column("detail", "DETAIL"),
 ))
+_DRIFT = (
+    Column("kind", "KIND", firm=True),
+    Column("object", "OBJECT"),
+    Column("node", "NODE"),
+    Column("what", "WHAT"),
+)
+DRIFTS = Table((
+    *_DRIFT,
+    Column("repair", "REPAIR"),
+    Column("command", "COMMAND"),
+))
+MENDED = Table((
+    *_DRIFT,
+    Column("repair", "REPAIR"),
+    Column("result", "RESULT"),
+    Column("command", "COMMAND"),
+))
+
 
 BEGUN = Table((Column("id", "OPERATION", lambda row: row["id"], firm=True),), bare=True)
 """What --async prints: ids, and nothing else."""

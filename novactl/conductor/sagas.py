@@ -15,6 +15,7 @@ _HOMES: Mapping[str, str] = {
     "server.stop": "power",
     "server.reboot": "power",
     "server.revive": "revive",
+    "server.clean": "clean_server",
     "server.evacuate": "evacuate_server",
     "node.fence": "fence_node",
     "node.enroll": "enroll_node",

@@ -228,9 +228,8 @@ def shapes(tx: Tx) -> dict[str, Facts]:
 
 # ---------------------------------------------------------------- projects
 
-@statement
-def q_usage(sa: Any, t: Any) -> Any:
-    """Every project's usage as its claims have it."""
+def _usage(sa: Any, t: Any) -> dict[str, Any]:
+    """Column of a project -> its usage as its claims have it."""
     c = t.claim.c
     held = sa.select(c.project_id, c.consumer_id, c.resource_class, c.amount).where(c.consumer_kind == "server").subquery()
 
@@ -240,8 +239,18 @@ def q_usage(sa: Any, t: Any) -> Any:
         ).scalar_subquery()
 
     servers = sa.select(sa.func.count(sa.distinct(held.c.consumer_id))).where(held.c.project_id == t.project.c.id).scalar_subquery()
-    return sa.update(t.project).values(
-        servers_used=servers, cores_used=total(VCPU, PCPU), ram_mb_used=total(MEMORY_MB), disk_gb_used=total(DISK_GB))
+    return {"servers_used": servers, "cores_used": total(VCPU, PCPU), "ram_mb_used": total(MEMORY_MB), "disk_gb_used": total(DISK_GB)}
+
+
+@statement
+def q_usage(sa: Any, t: Any) -> Any:
+    return sa.update(t.project).values(_usage(sa, t))
+
+
+@statement
+def q_usage_wrong(sa: Any, t: Any) -> Any:
+    p = t.project.c
+    return sa.select(p.id).where(sa.or_(*(p[name] != amount for name, amount in _usage(sa, t).items()))).limit(1)
 
 
 @statement
@@ -262,6 +271,11 @@ def q_limits(sa: Any, t: Any) -> Any:
 def limit(tx: Tx, project_id: str) -> None:
     """Write the limits in force into the project's row ('': into every project's), which stays locked."""
     tx.run(q_limits, by_id=project_id)
+
+
+def usage_is_right(tx: Tx) -> bool:
+    """Whether every project's usage is what its claims say."""
+    return tx.one(q_usage_wrong) is None
 
 
 def everything(tx: Tx) -> None:

@@ -40,6 +40,16 @@ def q_ticket_of(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_ticket_at(sa: Any, t: Any) -> Any:
+    return sa.select(t.ticket.c.operation_id).where(t.ticket.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_ticket_last(sa: Any, t: Any) -> Any:
+    return sa.select(sa.func.coalesce(sa.func.max(t.ticket.c.id), 0))
+
+
+@statement
 def q_by_id(sa: Any, t: Any) -> Any:
     return sa.select(t.operation).where(t.operation.c.id == sa.bindparam("by_id"))
 
@@ -188,6 +198,18 @@ def number(tx: Tx, operation_id: str) -> int:
     tx.run(q_ticket, new_operation_id=operation_id)
     ((drawn,),) = tx.stream(q_ticket_of, by_operation_id=operation_id)
     return drawn + int(meta.get(tx, meta.SEQ_OFFSET) or 0)
+
+
+def number_of(tx: Tx, seq: int) -> str:
+    """The operation that has that number; "" where none is known to have."""
+    row = tx.one(q_ticket_at, by_id=seq - int(meta.get(tx, meta.SEQ_OFFSET) or 0))
+    return "" if row is None else row["operation_id"]
+
+
+def highest_number(tx: Tx) -> int:
+    """The highest that was given, of those the journal still has; 0 for none."""
+    ((drawn,),) = tx.stream(q_ticket_last)
+    return drawn + int(meta.get(tx, meta.SEQ_OFFSET) or 0) if drawn else 0
 
 
 def insert(tx: Tx, operation: Operation) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from novactl.db import claims, groups, pieces, quotas
 from novactl.db.claims import ClaimRow, all_, consumers, fitting_of, fittings, fittings_on, used, used_on, used_other
-from novactl.db.derived import COLUMN_OF, lock_pool
+from novactl.db.derived import COLUMN_OF, lock_pool, resum
 from novactl.db.inventories import inventories_of
 from novactl.db.nodes import hardware_of
 from novactl.db.refusals import GroupPolicy, Moved, OverCapacity
@@ -29,7 +29,7 @@ from novactl.model.resources import DISK_GB, Amounts, shortage
 from novactl.model.topology import Fitting
 
 __all__ = [
-    "Claim", "ClaimRow", "GroupPolicy", "Moved", "OverCapacity", "all_", "claim", "consumers", "fitting_of", "fittings", "fittings_on",
+    "Claim", "ClaimRow", "GroupPolicy", "Moved", "OverCapacity", "acknowledge", "all_", "claim", "consumers", "fitting_of", "fittings", "fittings_on",
     "give_back", "lend", "release", "used", "used_on", "used_other",
 ]
 SERVER, MOVE = "server", "move"
@@ -155,6 +155,15 @@ def release(tx: Tx, consumer_id: str, node_id: str) -> None:
         pool = _locked_pool(tx, node_id)                      # its disk came to another pool at this moment
     if pool:
         tx.run(q_beside, by_pool=pool, by_id=node_id, new_disk_gb=-there.amounts.get(DISK_GB, 0))
+
+
+def acknowledge(tx: Tx, wanted: Claim) -> None:
+    """Write the claim of what is there already, whether it fits or not: nothing is asked. Repeating it changes nothing."""
+    if claims.held(tx, wanted.consumer_id, wanted.node_id) is None:
+        amounts = {name: amount for name, amount in wanted.amounts.items() if amount}
+        claims.write(tx, wanted.consumer_id, wanted.node_id, claims.Held(wanted.kind, wanted.project_id, amounts), wanted.fitting)
+        quotas.recharge(tx, wanted.project_id, amounts)
+        resum(tx, wanted.node_id)
 
 
 def lend(tx: Tx, server_id: str, node_id: str, operation_id: str) -> None:

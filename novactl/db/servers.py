@@ -169,7 +169,8 @@ class PowerRow(NamedTuple):
 @statement
 def q_powers(sa: Any, t: Any) -> Any:
     s = t.server.c
-    return sa.select(*(s[name] for name in PowerRow._fields)).where(s.node_id.is_not(None)).order_by(s.id)
+    columns = [sa.func.coalesce(s.node_id, "") if name == "node_id" else s[name] for name in PowerRow._fields]
+    return sa.select(*columns).where(s.deleted_at.is_(None)).order_by(s.id)
 
 
 @statement
@@ -187,7 +188,7 @@ def q_found(sa: Any, t: Any) -> Any:
 
 
 def powers(tx: Tx, node_id: str = "") -> list[PowerRow]:
-    """Of the servers on a node, or on all, in the order of ids."""
+    """Of the servers on a node, or of all that live, in the order of ids."""
     rows = map(PowerRow._make, tx.stream(q_powers_on, by_node_id=node_id) if node_id else tx.stream(q_powers))
     return [
         row._replace(vm_state=VmState(row.vm_state), task_state=TaskState(row.task_state), power_state=PowerState(row.power_state))

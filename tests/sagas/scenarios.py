@@ -9,7 +9,7 @@ from typing import Any
 
 from novactl.api import creation, power
 from novactl.api import servers as api
-from novactl.conductor import create_server, delete_server, evacuate_server, fence_node, ha, revive
+from novactl.conductor import clean_server, create_server, delete_server, evacuate_server, fence_node, ha, revive
 from novactl.conductor import power as power_sagas
 from novactl.conductor.saga import Driver, Saga, begin
 from novactl.db import nodes, servers
@@ -94,6 +94,33 @@ def _revival(server: Server) -> revive.Revive:
     return revive.Revive(server=server.id, node=server.node_id, epoch=server.epoch)
 
 
+def leave_behind(world: World, server: Server) -> str:
+    """The node's name where a running copy of the server, of an older epoch, is now beside it."""
+    home = world.agents[server.node_name]
+    other = next(name for name in sorted(world.agents) if name != server.node_name)
+    there = world.agents[other]
+    spec, mark = home.driver._guests[server.id].spec, home.driver._guests[server.id].mark
+    there.driver.define(dataclasses.replace(spec, epoch=spec.epoch - 1), "raw", mark)
+    for name in (f"disk-{server.id}.qcow2", f"seed-{server.id}.iso"):
+        (world.folder / other / "pool" / name).write_bytes((world.folder / server.node_name / "pool" / name).read_bytes())
+    there.driver.start_domain(server.id)
+    return other
+
+
+def _left_behind(world: World) -> Server:
+    server = _running(world)
+    leave_behind(world, server)
+    return server
+
+
+def _begin_cleaning(world: World, server: Server | None) -> Operation:
+    assert server is not None
+    with world.cluster.db.write() as tx:
+        other = next(row.id for row in nodes.rows(tx) if row.id != server.node_id)
+        record = clean_server.CleanServer(server=server.id, node=other, epoch=server.epoch)
+        return begin(world.cluster, tx, clean_server.CLEAN, record, ("server", server.id, server.name))
+
+
 def _deletion(server: Server) -> delete_server.DeleteServer:
     return delete_server.DeleteServer(server=server.id, node=server.node_id, epoch=server.epoch)
 
@@ -145,6 +172,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "server.evacuate": Scenario(evacuate_server.EVACUATE, _lost, _begin_evacuation),
     "node.fence": Scenario(fence_node.FENCE, _nobody, _begin_fencing),
     "server.revive": Scenario(revive.REVIVE, _down, _begin(revive.REVIVE, Event.BEGIN_REVIVE, _revival)),
+    "server.clean": Scenario(clean_server.CLEAN, _left_behind, _begin_cleaning),
     "server.reboot": Scenario(power_sagas.REBOOT, _running, _begin(power_sagas.REBOOT, Event.BEGIN_REBOOT_HARD, _hard)),
 }
 """Enrolment and removal change a machine over SSH: their laws run on a test host (tests/integration)."""
