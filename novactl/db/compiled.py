@@ -122,6 +122,22 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                     'coalesce_5 FROM (SELECT claim.project_id AS project_id, claim.consumer_id AS consumer_id, '
                     'claim.resource_class AS resource_class, claim.amount AS amount FROM claim WHERE claim.consumer_kind = '
                     "'server') AS anon_1 WHERE anon_1.project_id = project.id AND anon_1.resource_class IN ('DISK_GB'))",
+ 'derived.q_usage_wrong': 'SELECT project.id FROM project WHERE project.servers_used != (SELECT count(DISTINCT '
+                          'anon_1.consumer_id) AS count_1 FROM (SELECT claim.project_id AS project_id, claim.consumer_id AS '
+                          'consumer_id, claim.resource_class AS resource_class, claim.amount AS amount FROM claim WHERE '
+                          "claim.consumer_kind = 'server') AS anon_1 WHERE anon_1.project_id = project.id) OR "
+                          'project.cores_used != (SELECT coalesce(sum(anon_1.amount), 0) AS coalesce_1 FROM (SELECT '
+                          'claim.project_id AS project_id, claim.consumer_id AS consumer_id, claim.resource_class AS '
+                          "resource_class, claim.amount AS amount FROM claim WHERE claim.consumer_kind = 'server') AS anon_1 "
+                          "WHERE anon_1.project_id = project.id AND anon_1.resource_class IN ('VCPU', 'PCPU')) OR "
+                          'project.ram_mb_used != (SELECT coalesce(sum(anon_1.amount), 0) AS coalesce_3 FROM (SELECT '
+                          'claim.project_id AS project_id, claim.consumer_id AS consumer_id, claim.resource_class AS '
+                          "resource_class, claim.amount AS amount FROM claim WHERE claim.consumer_kind = 'server') AS anon_1 "
+                          "WHERE anon_1.project_id = project.id AND anon_1.resource_class IN ('MEMORY_MB')) OR "
+                          'project.disk_gb_used != (SELECT coalesce(sum(anon_1.amount), 0) AS coalesce_5 FROM (SELECT '
+                          'claim.project_id AS project_id, claim.consumer_id AS consumer_id, claim.resource_class AS '
+                          "resource_class, claim.amount AS amount FROM claim WHERE claim.consumer_kind = 'server') AS anon_1 "
+                          "WHERE anon_1.project_id = project.id AND anon_1.resource_class IN ('DISK_GB')) LIMIT 1 OFFSET 0",
  'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, object_name, operation_id, event, actor, detail, reason) '
                     'VALUES (:new_at, :new_object_kind, :new_object_id, :new_object_name, :new_operation_id, :new_event, '
                     ':new_actor, :new_detail, :new_reason)',
@@ -379,6 +395,8 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                       'WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
  'operations.q_tell': 'UPDATE operation SET progress=:new_progress WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
  'operations.q_ticket': 'INSERT INTO ticket (operation_id) VALUES (:new_operation_id)',
+ 'operations.q_ticket_at': 'SELECT ticket.operation_id FROM ticket WHERE ticket.id = :by_id',
+ 'operations.q_ticket_last': 'SELECT coalesce(max(ticket.id), 0) AS coalesce_1 FROM ticket',
  'operations.q_ticket_of': 'SELECT ticket.id FROM ticket WHERE ticket.operation_id = :by_operation_id',
  'operations.q_write': 'UPDATE operation SET open_object_id=:new_open_object_id, state=:new_state, attempt=:new_attempt, '
                        'lease_until=:new_lease_until, record=:new_record, error=:new_error, ended_at=:new_ended_at, '
@@ -552,9 +570,9 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                    'server.created_at DESC LIMIT 1 OFFSET 0',
  'servers.q_place': 'UPDATE server SET node_id=:new_node_id, epoch=:new_epoch, updated_at=:new_updated_at WHERE server.id = '
                     ':by_id',
- 'servers.q_powers': 'SELECT server.id, server.name, server.node_id, server.epoch, server.vm_state, server.task_state, '
-                     'server.power_state, server.operation_id, server.updated_at, server.fault FROM server WHERE '
-                     'server.node_id IS NOT NULL ORDER BY server.id',
+ 'servers.q_powers': "SELECT server.id, server.name, coalesce(server.node_id, '') AS coalesce_1, server.epoch, "
+                     'server.vm_state, server.task_state, server.power_state, server.operation_id, server.updated_at, '
+                     'server.fault FROM server WHERE server.deleted_at IS NULL ORDER BY server.id',
  'servers.q_powers_on': 'SELECT server.id, server.name, server.node_id, server.epoch, server.vm_state, server.task_state, '
                         'server.power_state, server.operation_id, server.updated_at, server.fault FROM server WHERE '
                         'server.node_id = :by_node_id ORDER BY server.id',
