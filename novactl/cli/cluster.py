@@ -63,7 +63,7 @@ def _verdict(faults: int, mendable: int) -> str:
     return f"{faults} faults, {mendable} of which are mended by: novactl cluster repair" if mendable else f"{faults} faults"
 
 
-@NOUN.verb("repair", columns.MENDED)
+@NOUN.verb("repair", columns.MENDED, changes=True)
 def repair(
     ctx: typer.Context,
     server: Annotated[str, typer.Option(

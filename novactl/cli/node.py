@@ -36,6 +36,10 @@ Address = Annotated[str | None, typer.Option(
     metavar="HOST", show_default=False, help="Where the agent is reached, if not at the SSH host.")]
 AgentPort = Annotated[int | None, typer.Option(
     min=1, max=65535, metavar="PORT", show_default=False, help="The agent's port (default: the setting agent.port).")]
+Autostart = Annotated[str | None, typer.Option(
+    metavar="WHEN", show_default=False, autocompletion=lambda incomplete: [w for w in ("confirmed", "local") if w.startswith(incomplete)],
+    help="After a boot of the host start what ran when this cluster has 'confirmed' that it is still its own (the default), or by the"
+    " 'local' agent at once.")]
 NoPackages = Annotated[bool, typer.Option("--no-packages", help="Install no packages; fail if some are missing.")]
 AskSudo = Annotated[bool, typer.Option("--ask-sudo-pass", "-K", help="Ask for the password that sudo wants on the host.")]
 
@@ -58,8 +62,8 @@ Keep = Annotated[bool, typer.Option("--keep-on-failure", help="Leave a failed at
 def enroll(
     ctx: typer.Context, target: Target = "", local: Local = False, name: Name = None, zone: Zone = "", label: Labels = [],  # noqa: B006
     ssh_port: SshPort = None, identity: Identity = None, host_key: HostKey = None, accept_new: AcceptNew = False,
-    address: Address = None, agent_port: AgentPort = None, no_packages: NoPackages = False, ask_sudo_pass: AskSudo = False,
-    keep_on_failure: Keep = False, quiet: Quiet = False, dry_run: DryRun = False,
+    address: Address = None, agent_port: AgentPort = None, autostart: Autostart = None, no_packages: NoPackages = False,
+    ask_sudo_pass: AskSudo = False, keep_on_failure: Keep = False, quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Make a host a node: packages, agent, keys, an end-to-end check. Safe to repeat; a failure is rolled back.
 
@@ -74,7 +78,7 @@ def enroll(
     session = session_of(ctx)
     wanted = api.EnrollNode(
         target=target, local=local, name=name, zone=zone, labels=pairs(label), port=ssh_port, identity=identity,
-        host_key=host_key, accept_new=accept_new, address=address, agent_port=agent_port, packages=not no_packages,
+        host_key=host_key, accept_new=accept_new, address=address, agent_port=agent_port, autostart=autostart, packages=not no_packages,
         sudo_password=_sudo(session, ask_sudo_pass),
         confirm_host_key=(lambda key: _trusts(session, key)) if session.can_ask else None, keep_on_failure=keep_on_failure,
     )
@@ -124,6 +128,17 @@ def show(
     from novactl.api import nodes as api
 
     return api.show(cluster_of(ctx), node, refresh=not cached)
+
+
+@NOUN.verb("events", columns.EVENTS)
+def events(ctx: typer.Context, node: NodeRef) -> Any:
+    """List what has happened to a node.
+
+    novactl node events n1
+    """
+    from novactl.api import events as api
+
+    return api.of_node(cluster_of(ctx), node)
 
 
 @NOUN.verb("check", columns.FINDINGS)

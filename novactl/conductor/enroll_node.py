@@ -19,7 +19,7 @@ from novactl.enroll.access import Access, Trust, open_shell, requested
 from novactl.enroll.checks import OK, WARN
 from novactl.enroll.distro import family_of, missing, packages
 from novactl.enroll.facts import Facts, gather
-from novactl.enroll.goal import Goal, admins_text, read_config
+from novactl.enroll.goal import CONFIRMED, LOCAL, Goal, admins_text, read_config
 from novactl.enroll.log import EnrolLog
 from novactl.enroll.plan import Plan, make_plan
 from novactl.enroll.request import EnrollNode, EnrolPlan
@@ -108,7 +108,14 @@ def _goal(cluster: Cluster, request: EnrollNode, facts: Facts, peer: str, name: 
         version=built.version, bundle_folder=built.folder, bundle_sha256=built.sha256,
         admins={mine: {"name": cluster.actor, "role": wire.ADMIN}}, port=port,
         report_interval_s=cluster.config["agent.report_interval_s"], packages=request.packages, peer=peer,
+        autostart=_autostart(request.autostart or config.get("autostart", CONFIRMED)),
     )
+
+
+def _autostart(wanted: str) -> str:
+    if wanted not in (CONFIRMED, LOCAL):
+        raise UsageError(f"autostart {wanted!r} is not one of {CONFIRMED}, {LOCAL}")
+    return wanted
 
 
 def _port(node: Node) -> int:

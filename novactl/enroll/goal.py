@@ -10,6 +10,8 @@ from typing import Any
 from novactl.enroll import paths
 from novactl.enroll.facts import Facts
 
+CONFIRMED, LOCAL = "confirmed", "local"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
@@ -24,6 +26,7 @@ class Goal:
     admins: Mapping[str, Mapping[str, str]]
     port: int = 7766
     report_interval_s: float = 10.0
+    autostart: str = CONFIRMED
     packages: bool = True
     peer: str = ""
 
@@ -44,6 +47,7 @@ def config_text(goal: Goal) -> str:
         "keys_dir": paths.KEYS_DIR, "admins_file": paths.ADMINS_FILE, "state_dir": paths.STATE_DIR,
         "pool_name": paths.POOL_NAME, "pool_dir": paths.POOL_DIR, "driver": "libvirt", "libvirt_uri": "qemu:///system",
         "virt_type": "auto", "report_interval_s": goal.report_interval_s,
+        **({"autostart": goal.autostart} if goal.autostart != CONFIRMED else {}),
     }, indent=1) + "\n"
 
 

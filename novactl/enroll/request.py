@@ -43,7 +43,9 @@ class EnrollNode:
 
     `name` None: the machine's host name. `port` None: 22. `host_key` is a fingerprint (`SHA256:…`) the caller vouches
     for; `accept_new` trusts an unknown key on first use (never a changed one). `address` is the host at which the
-    controllers reach the agent (None: the SSH host). The callbacks are for a person at a terminal; None: nobody is there.
+    controllers reach the agent (None: the SSH host). `autostart`: after a boot of the host its servers start when a
+    conductor has "confirmed" that they are still its own, or by the "local" agent at once (None: as before, at first the
+    former). The callbacks are for a person at a terminal; None: nobody is there.
     """
 
     target: str = ""
@@ -57,6 +59,7 @@ class EnrollNode:
     accept_new: bool = False
     address: str | None = None
     agent_port: int | None = None
+    autostart: str | None = None
     packages: bool = True
     sudo_password: SudoPassword | None = None
     confirm_host_key: ConfirmHostKey | None = None

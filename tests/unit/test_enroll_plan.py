@@ -4,6 +4,7 @@ import json
 import pytest
 
 from nodeagent import config as agent_config
+from nodeagent.config import parse
 from novactl.enroll import paths, unit
 from novactl.enroll.checks import FAIL, OK, WARN, find
 from novactl.enroll.distro import FAMILIES, MACHINES, NEEDS
@@ -232,3 +233,11 @@ def test_before_is_that_of_the_first_enrolment() -> None:
     assert (both.config, both.user_groups, both.firewall) == ("", (), "ufw")
     fresh = before_of(machine(DEBIAN), GOAL)
     assert earliest(first, fresh) == fresh
+
+
+def test_autostart_is_in_the_config_where_it_is_not_the_default() -> None:
+    """Asked for, 'local' is written and the agent restarted; otherwise the file is as it always was, and nothing changes."""
+    local = dataclasses.replace(GOAL, autostart="local")
+    assert parse(config_text(local)).autostart == "local" and "autostart" not in config_text(GOAL)
+    assert parse(config_text(GOAL)).autostart == "confirmed"
+    assert set(changes(enrolled(READY), local)) == {"config", "service"} and changes(enrolled(READY)) == {}
