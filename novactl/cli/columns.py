@@ -93,6 +93,19 @@ IMAGES = Table((
     Column("created_at", "AGE", human=age, firm=True),
 ))
 
+KEYS = Table((
+    Column("name", "NAME"),
+    Column("id", "ID", where=WIDE, firm=True),
+    Column("role", "ROLE", firm=True),
+    Column("status", "STATUS", firm=True),
+    Column("own", "YOURS", lambda key: "yes" if key.is_own else "", where=TABLE),
+    Column("public_key", "PUBLIC KEY", firm=True),
+    Column("created_at", "AGE", human=age, firm=True),
+    Column("used_at", "LAST CHANGE", human=age, firm=True),
+    Column("created_by", "BY", where=WIDE),
+    Column("revoked_at", "REVOKED", human=age, where=WIDE),
+))
+
 KEYPAIRS = Table((
     Column("name", "NAME"),
     Column("id", "ID", where=WIDE, firm=True),
@@ -178,17 +191,29 @@ OPERATIONS = Table((
     Column("attempt", "ATTEMPT", where=WIDE),
     Column("owner", "OWNER", where=WIDE),
     Column("actor", "ACTOR", where=WIDE),
+    Column("reason", "REASON", where=WIDE),
     Column("created_at", "AGE", human=age, firm=True),
     Column("ended_at", "ENDED", human=clock_time, where=WIDE),
 ))
 
-EVENTS = Table((
-    Column("at", "TIME", human=clock_time, firm=True),
+_EVENT = (
     Column("event", "EVENT"),
     Column("detail", "DETAIL"),
-    Column("operation_id", "OPERATION", firm=True),
     Column("actor", "ACTOR"),
+    Column("reason", "REASON"),
+)
+EVENTS = Table((
+    Column("at", "TIME", human=clock_time, firm=True),
+    *_EVENT,
+    Column("operation_id", "OPERATION", firm=True),
     Column("object_name", "NAME", where=WIDE),
+))
+EVENTS_OF_ALL = Table((
+    Column("at", "TIME", human=clock_time, firm=True),
+    Column("object_kind", "OBJECT"),
+    Column("object_name", "NAME"),
+    *_EVENT,
+    Column("operation_id", "OPERATION", where=WIDE, firm=True),
 ))
 
 CLAIMS = Table((
@@ -258,19 +283,6 @@ FINDINGS = Table((
     Column("fix", "FIX"),
 ))
 
-EXPLANATION = Table((
-    Column("node", "NODE"),
-    Column("verdict", "VERDICT", firm=True),
-    Column("reasons", "REASON", human=lambda value, now: "; ".join(value) or MISSING),
-    Column("weights", "WEIGHTS", human=lambda value, now: " ".join(f"{k}={v:.2f}" for k, v in value.items() if v) or MISSING),
-    Column("score", "SCORE", human=lambda value, now: f"{value:.2f}"),
-), rows=lambda explanation: explanation.rows, footer=lambda explanation: explanation.summary)
-
-OUTCOMES = Table((
-    Column("target", "TARGET"),
-    Column("ok", "RESULT", human=lambda value, now: "ok" if value else "failed"),
-    Column("detail", "DETAIL"),
-))
 _DRIFT = (
     Column("kind", "KIND", firm=True),
     Column("object", "OBJECT"),
@@ -289,6 +301,19 @@ MENDED = Table((
     Column("command", "COMMAND"),
 ))
 
+EXPLANATION = Table((
+    Column("node", "NODE"),
+    Column("verdict", "VERDICT", firm=True),
+    Column("reasons", "REASON", human=lambda value, now: "; ".join(value) or MISSING),
+    Column("weights", "WEIGHTS", human=lambda value, now: " ".join(f"{k}={v:.2f}" for k, v in value.items() if v) or MISSING),
+    Column("score", "SCORE", human=lambda value, now: f"{value:.2f}"),
+), rows=lambda explanation: explanation.rows, footer=lambda explanation: explanation.summary)
+
+OUTCOMES = Table((
+    Column("target", "TARGET"),
+    Column("ok", "RESULT", human=lambda value, now: "ok" if value else "failed"),
+    Column("detail", "DETAIL"),
+))
 
 BEGUN = Table((Column("id", "OPERATION", lambda row: row["id"], firm=True),), bare=True)
 """What --async prints: ids, and nothing else."""

@@ -141,6 +141,11 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'events.q_insert': 'INSERT INTO event (at, object_kind, object_id, object_name, operation_id, event, actor, detail, reason) '
                     'VALUES (:new_at, :new_object_kind, :new_object_id, :new_object_name, :new_operation_id, :new_event, '
                     ':new_actor, :new_detail, :new_reason)',
+ 'events.q_last': 'SELECT event.id, event.at, event.object_kind, event.object_id, event.object_name, event.operation_id, '
+                  'event.event, event.actor, event.detail, event.reason FROM event WHERE event.at >= :by_since AND '
+                  "(:by_object_kind = '' OR event.object_kind = :by_object_kind) AND (:by_actor = '' OR event.actor = "
+                  ":by_actor) AND (:by_event = '' OR event.event = :by_event) AND (:by_object = '' OR event.object_name = "
+                  ':by_object OR event.object_id = :by_object) ORDER BY event.id DESC LIMIT :limit OFFSET 0',
  'events.q_of': 'SELECT event.at, event.object_kind, event.object_id, event.object_name, event.operation_id, event.event, '
                 'event.actor, event.detail, event.reason FROM event WHERE event.object_id = :by_object_id ORDER BY event.id',
  'flavors.all': 'SELECT flavor.id, flavor.name, flavor.vcpus, flavor.memory_mb, flavor.disk_gb, flavor.created_at, '

@@ -71,7 +71,7 @@ def test_the_line_of_a_noun_is_that_of_its_module(noun: str) -> None:
 def test_the_tree_has_the_commands_promised() -> None:
     """Every noun and verb that was promised is there, and no other."""
     promised = {
-        "node": "enroll list show check set unset enable disable remove fence", "flavor": "create list show set unset delete",
+        "node": "enroll list show events check set unset enable disable remove fence", "flavor": "create list show set unset delete",
         "image": "create list show set unset delete", "keypair": "create list show delete",
         "aggregate": "create list show set unset delete add-node remove-node", "zone": "list", "trait": "list", "resource-class": "list",
         "server-group": "create list show delete", "project": "create list show set delete", "quota": "show list set",
@@ -80,7 +80,7 @@ def test_the_tree_has_the_commands_promised() -> None:
         "server": "create list show start stop reboot delete console-log console events why set evacuate",
     }
     expected = {(noun, verb) for noun, names in promised.items() for verb in names.split()}
-    assert expected | {(name,) for name in ("init", "doctor", "capacity", "version", "batch", "help", "completion")} == set(verbs())
+    assert expected | {(name,) for name in ("init", "doctor", "capacity", "events", "version", "batch", "help", "completion")} == set(verbs())
 
 
 @pytest.mark.parametrize(("alias", "verb"), [("server ls", "list"), ("server rm", "delete"), ("node rm", "remove")])

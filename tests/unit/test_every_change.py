@@ -85,6 +85,8 @@ placement export
 server console-log web
 server why web
 server events web
+node events n1
+events --since 1h --server web
 server set web --ha
 server stop web --grace 0
 server start web
@@ -100,6 +102,7 @@ version
 
 ELSEWHERE = {
     "operation resume": "acts on an operation that is there", "operation undo": "likewise", "operation cancel": "likewise",
+    "cluster repair": "acts on servers that differ: tests of repair",
     "node enroll": "tests/integration/test_enroll.py: a machine", "node fence": "tests of HA: a node that is off",
     "server evacuate": "tests of HA: a node that is off",
     **{f"key {verb}": "tests of keys: agents that are told" for verb in ("create", "set", "revoke", "rotate")},

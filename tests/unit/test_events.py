@@ -1,0 +1,83 @@
+"""The list of what has happened: who did what, when, why, with what result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from novactl.api import events as api
+from novactl.api import servers
+from novactl.db.events import Asked
+from novactl.errors import NovaError, UsageError
+from tests.unit.cli_world import Prompt
+from tests.world import World, small_world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with small_world(tmp_path, count=1) as made:
+        yield made
+
+
+def test_every_operation_begins_and_ends_as_an_event(world: World) -> None:
+    """With actor, reason and result, in the order in which it happened; what failed says why."""
+    world.cluster.reason = "ticket 4711"
+    wanted = servers.CreateServer(name="web", flavor="small", image="guest")
+    servers.create(world.cluster, wanted)
+    world.cluster.reason = ""
+    world.agents["n1"].driver.start_domain = lambda server: 1 / 0
+    with pytest.raises(NovaError):
+        servers.create(world.cluster, servers.CreateServer(name="db", flavor="small", image="guest"))
+    found = api.list_events(world.cluster, Asked(), limit=100)
+    told = [(event.object_name, event.event, event.detail.partition(":")[0], event.reason) for event in found]
+    assert told == [
+        ("web", "server.create", "begun", "ticket 4711"), ("web", "built", "on n1", "ticket 4711"),
+        ("web", "server.create", "ok", "ticket 4711"), ("db", "server.create", "begun", ""),
+        ("db", "build_failed", found[4].detail.partition(":")[0], ""), ("db", "server.create", "failed", "")]
+    assert "ZeroDivisionError" in found[-1].detail and {event.actor for event in found} == {"tester@world"}
+
+
+def test_events_are_found_by_what_they_are(world: World) -> None:
+    """By server or node (also one that is gone), event, actor, age, and how many; a node's own history by its name."""
+    prompt = Prompt(world.env)
+    for line in ("node disable n1 --reason kernel", "node enable n1", "flavor create tiny --ram 1G"):
+        assert prompt.run(*line.split()).status == 0
+
+    def said(*words: str) -> list[str]:
+        return [f"{item['object_name']} {item['event']}" for item in prompt.run("events", *words, "-o", "json").json["items"]]
+
+    assert said() == ["n1 node.disable", "n1 node.enable", "tiny flavor.create"]
+    assert said("--node", "n1") == said("--limit", "3")[:2] and said("--server", "n1") == said("--actor", "nobody@nowhere") == []
+    assert said("--event", "node.enable") == ["n1 node.enable"] == said("--node", "n1", "--limit", "1")
+    assert len(said("--since", "1h")) == 3 and said("--since", "0s") == []
+    own = prompt.run("node", "events", "n1", "-o", "json").json["items"]
+    assert [item["reason"] for item in own] == ["kernel", ""] and own[0]["operation_id"]
+    assert prompt.run("node", "remove", "n1", "--lost", "--yes").status == 0
+    assert [item["event"] for item in prompt.run("node", "events", "n1", "-o", "json").json["items"]][-1] == "node.remove"
+    assert prompt.run("node", "events", "nobody").status == 3
+    with pytest.raises(UsageError):
+        api.asked(world.cluster, server="a", node="b")
+
+
+def test_events_are_followed_as_they_happen(world: World) -> None:
+    """`events --follow -o json` prints an object a line: what was, then what comes, until it is interrupted."""
+    prompt = Prompt(world.env)
+    prompt.run("flavor", "create", "before", "--ram", "1G")
+    following = subprocess.Popen(
+        [sys.executable, "-m", "novactl", "events", "--follow", "-o", "json"], env={**os.environ, **world.env}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True)
+    assert following.stdout
+    assert json.loads(following.stdout.readline())["object_name"] == "before"
+    prompt.run("flavor", "create", "after", "--ram", "1G", "--reason", "because")
+    told = json.loads(following.stdout.readline())
+    assert (told["object_name"], told["event"], told["detail"], told["reason"]) == ("after", "flavor.create", "ok", "because")
+    following.send_signal(signal.SIGINT)
+    assert following.wait(20) == 130
+    assert prompt.run("batch", stdin="events --follow\n").lines[0]["exit_status"] == 2
