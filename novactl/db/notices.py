@@ -32,7 +32,7 @@ def after(tx: Tx, id_: int, limit: int) -> list[tuple[int, EventRecord]]:
 
     Numbers are drawn before a transaction commits: on PostgreSQL and MariaDB a smaller one may still appear after a larger.
     """
-    return [(row[0], EventRecord(*row[1:])) for row in tx.stream(q_after, by_id=id_, limit=limit)]
+    return [(row[0], EventRecord(**dict(zip(_COLUMNS, row[1:], strict=True)))) for row in tx.stream(q_after, by_id=id_, limit=limit)]
 
 
 def newest(tx: Tx) -> int:
