@@ -63,6 +63,7 @@ class Agents:
         self._load, self.actor, self.connect_s, self.ring = keys, actor, connect_s, ring or NoRing()
         self._pair: KeyPair | None = None
         self._generation = 0
+        self._newer: dict[tuple[str, str], Peer] = {}
         self._context: zmq.Context | None = None
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -104,8 +105,11 @@ class Agents:
     def _mended(self, peer: Peer, refused: NovaError) -> Peer | None:
         """Only where keys were the matter, which is asked first: whatever else went wrong costs nothing more."""
         about_keys = refused.details.get("handshake") if isinstance(refused, Unreachable | Denied) else (
-            refused.details.get("code") == wire.Code.OLD_KEYS)
-        return self.ring.mend(self, peer, refused) if about_keys else None
+            refused.details.get("code") in (wire.Code.OLD_KEYS, wire.Code.DENIED))
+        again = self.ring.mend(self, peer, refused) if about_keys else None
+        if again is not None and again is not peer:
+            self._newer[peer.id, peer.public_key] = again     # for all who still have the old row
+        return again
 
     def _call(
         self, peer: Peer, method: str, args: Any, payload: bytes | None, fence: Fence | None, timeout_s: float | None,
@@ -225,6 +229,7 @@ class Agents:
 
     def link(self, peer: Peer) -> Link:
         """This thread's connection to `peer`."""
+        peer = self._newer.get((peer.id, peer.public_key), peer)
         links: dict[tuple[str, ...], Link] | None = getattr(self._local, "links", None)
         if links is None or getattr(self._local, "of", None) != (self._context, self._generation):
             for link in (links or {}).values():

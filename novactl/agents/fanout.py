@@ -35,8 +35,6 @@ def fan_out(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms
         return _asked(agents, peers, method, args, terms)
     answers = _asked(agents, peers, "agent.hello", None, terms._replace(fence=None))
     there = [peer for peer in peers if isinstance(answers[peer.id], Answer)]
-    for peer in there:
-        agents.link(peer).greeted(answers[peer.id].body)      # type: ignore[union-attr]
     return answers | _asked(agents, there, method, args, terms)
 
 
@@ -71,6 +69,8 @@ def _asked(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms:
                 if fd in unsent and link.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT and _sent(link, request):
                     unsent.discard(fd)
                 answer = _answer(link, request, method)
+                if isinstance(answer, Answer) and method == "agent.hello":
+                    link.greeted(answer.body)                 # now: commands expire in its clock as it stands against ours
                 if answer is not None:
                     found[link.peer.id] = answer
                     patient -= link.peer.id not in hurry

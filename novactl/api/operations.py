@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.conductor.progress import Progress, Watch, unwatched
@@ -192,6 +193,7 @@ class _Followed:
 # ---------------------------------------------------------------- taking over
 
 
+@needs(Role.OPERATOR)
 def resume(
     cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, wait: bool = True, dry_run: bool = False,
 ) -> tuple[Operation, ...]:
@@ -203,11 +205,13 @@ def resume(
     return _end(cluster, refs, forward=True, watch=watch, wait=wait, dry_run=dry_run)
 
 
+@needs(Role.OPERATOR)
 def undo(cluster: Cluster, ref: str, *, watch: Watch | None = None, wait: bool = True, dry_run: bool = False) -> Operation:
     """Take it over and undo it. Raises Busy while its owner lives, Conflict where there is only forward."""
     return _end(cluster, [ref], forward=False, watch=watch, wait=wait, dry_run=dry_run)[0]
 
 
+@needs(Role.OPERATOR)
 def cancel(
     cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, wait: bool = True, dry_run: bool = False,
 ) -> tuple[Operation, ...]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from novactl.cluster import Cluster
-from novactl.db import meta
+from novactl.db import admission, meta
+from novactl.model.key import Role
 
 if TYPE_CHECKING:
     from novactl.model.operation import Operation
@@ -17,12 +18,13 @@ EACH = 10
 
 
 def settle(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[str, ...]:
-    """Take over and end abandoned operations; a sentence for each. Where there are none it costs one small query.
+    """Take over and end abandoned operations; a sentence for each. Where there are none it costs one small query. A reader's
+    commands leave them as they are.
 
     Never raises for an operation that cannot be ended now: its sentence says so, and the next command tries again.
     """
     with cluster.db.read() as tx:
-        if not meta.anything_under_way(tx):
+        if not meta.anything_under_way(tx) or not admission.may(tx, cluster.key, Role.OPERATOR):
             return ()
     from novactl.conductor.recover import recover
 

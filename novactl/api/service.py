@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from novactl.api.authority import Role, needs
 from novactl.cluster import Cluster
 from novactl.conductor import owner
 from novactl.db import leases, meta, nodes, notices
@@ -37,6 +38,7 @@ class ConductorView:
     key: str
 
 
+@needs(Role.ADMIN)
 def run(cluster: Cluster, write: Callable[[str], object], *, publish: str = "", once: bool = False, as_json: bool = False) -> None:
     """Be a conductor until SIGTERM or SIGINT; `write` is given its log, a line at a time.
 
@@ -81,6 +83,7 @@ def show(cluster: Cluster) -> ConductorView:
         publish=said.publish if said and leads else "", key=said.key if said and leads and said.publish else "")
 
 
+@needs(Role.ADMIN)
 def install(cluster: Cluster, *, for_user: bool = False, dry_run: bool = False) -> Unit:
     """Have systemd run a conductor on this machine, now and at boot. Safe to repeat.
 
@@ -93,6 +96,7 @@ def install(cluster: Cluster, *, for_user: bool = False, dry_run: bool = False) 
     return wanted if dry_run else unit.install(wanted, for_user=for_user)
 
 
+@needs(Role.ADMIN)
 def uninstall(cluster: Cluster, *, for_user: bool = False) -> Unit:
     """Undo `install`; where there is nothing to undo, nothing changes."""
     from novactl.conductor import unit

@@ -1,5 +1,6 @@
 """`init`, `doctor`, `version`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from novactl.cli import columns
 from novactl.cli.options import DryRun
 from novactl.cli.render import Shown
-from novactl.cli.session import cluster_of
+from novactl.cli.session import cluster_of, session_of
 from novactl.cli.tree import Noun
 from novactl.errors import ExitStatus
 
@@ -18,16 +19,24 @@ NOUN = Noun()
 def init(
     ctx: typer.Context,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Bring an older database to this version's schema.")] = False,
+    key: Annotated[Path | None, typer.Option(
+        "--key", metavar="FILE", show_default=False, help="Use this key, which an admin made with `novactl key create`.")] = None,
     dry_run: DryRun = False,
 ) -> Any:
-    """Make a cluster: its database and this admin's key. Safe to repeat.
+    """Make a cluster: its database and this admin's key; or join one, where database.url names it. Safe to repeat.
 
     novactl init
-    novactl init --upgrade
+    novactl init --key bob.secret
     """
     from novactl.api import cluster as api
 
-    return api.init(cluster_of(ctx), upgrade=upgrade, dry_run=dry_run)
+    session = session_of(ctx)
+    made = api.init(session.cluster, upgrade=upgrade, key=key, dry_run=dry_run)
+    if made.admin_key and not made.role:
+        session.note(
+            "this key may do nothing in the cluster yet; one of its admins can let it in:\n"
+            f"  novactl key create NAME --role operator --public-key '{made.admin_key}'")
+    return made
 
 
 @NOUN.verb("doctor", columns.FINDINGS)

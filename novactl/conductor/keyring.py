@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from novactl.agents import keys as key_files
 from novactl.agents import wire
-from novactl.agents.client import Agents, Answer, Fence, Peer
 from novactl.cluster import Cluster
 from novactl.db import keys, nodes
 from novactl.db.statements import Tx
 from novactl.errors import AgentRefused, Denied, NovaError
 from novactl.model.key import AdminKey, Role
+
+if TYPE_CHECKING:
+    from novactl.agents.client import Agents, Fence, Peer
 
 PUSH_S = 3.0
 
@@ -70,7 +72,7 @@ class Ring:
         about = refused.details.get("handshake", "")
         if about == "node":
             return self._with_its_new_key(peer)
-        if about == "admin":
+        if about == "admin" or refused.details.get("code") == wire.Code.DENIED:
             if agents.rekey():                                # another process of this admin has changed it
                 self._cluster.forget_key()
                 return peer
@@ -90,19 +92,35 @@ class Ring:
         return fresh if fresh is not None and {fresh.public_key, fresh.next_public_key} - known - {""} else None
 
 
-def push(cluster: Cluster, peers: Sequence[Peer], *, agents: Agents | None = None) -> dict[str, NovaError]:
+class Sending(NamedTuple):
+    """A table, and all nodes it is for, as one transaction saw them."""
+
+    table: wire.KeysTable
+    peers: Sequence[Peer]
+
+    @classmethod
+    def of(cls, cluster: Cluster, tx: Tx, peers: Sequence[Peer] | None = None) -> Sending:
+        """For every node, or for `peers`."""
+        chosen = [node for node in nodes.agent_rows(tx) if node.address] if peers is None else peers
+        return cls(table(tx), chosen)
+
+
+def push(
+    cluster: Cluster, peers: Sequence[Peer] | None = None, *, agents: Agents | None = None, sending: Sending | None = None,
+) -> dict[str, NovaError]:
     """Give these nodes the table, all at once; the errors by node id. The rows say afterwards what each has.
 
     A node that does not know this admin's key yet is asked with the one before, while that is kept. Raises Denied where this
-    admin may not do so.
+    admin may not do so; `sending` is what was made ready while they still might.
     """
-    with cluster.db.read() as tx:
-        if not is_admin(tx, cluster):
-            raise _not_ours(cluster, tx, [peer.name for peer in peers])
-        sent = table(tx)
-    agents = agents or cluster.agents
+    if sending is None:
+        with cluster.db.read() as tx:
+            sending = Sending.of(cluster, tx, peers)
+            if not is_admin(tx, cluster):
+                raise _not_ours(cluster, tx, [peer.name for peer in sending.peers])
+    sent, peers, agents = sending.table, sending.peers, agents or cluster.agents
     answers = _pushed(agents, peers, sent)
-    strangers = [peer for peer in peers if not isinstance(answers[peer.id], Answer) and not isinstance(answers[peer.id], AgentRefused)]
+    strangers = [peer for peer in peers if _may_know_another(answers[peer.id])]
     former = key_files.former(cluster.config.data_dir / "keys") if strangers else None
     if former is not None and former != agents.keys():
         answers |= _as_before(agents, former, strangers, sent)
@@ -113,23 +131,36 @@ def push(cluster: Cluster, peers: Sequence[Peer], *, agents: Agents | None = Non
     return failed
 
 
-def push_to_all(cluster: Cluster) -> tuple[str, ...]:
-    """`push` to every node; the names of those that it did not reach, which get it with the next thing that is asked of them."""
-    with cluster.db.read() as tx:
-        everyone = [node for node in nodes.agent_rows(tx) if node.address]
-    failed = push(cluster, everyone) if everyone else {}
-    return tuple(node.name for node in everyone if node.id in failed)
+def push_to_all(cluster: Cluster, sending: Sending | None = None) -> dict[str, str]:
+    """`push` to every node; the names of those that did not take it, and why. They get it with the next thing that is asked of them."""
+    if sending is None:
+        with cluster.db.read() as tx:
+            sending = Sending.of(cluster, tx)
+    failed = push(cluster, sending=sending)
+    return {peer.name: failed[peer.id].message for peer in sending.peers if peer.id in failed}
 
 
-def _pushed(agents: Agents, peers: Sequence[Peer], sent: wire.KeysTable) -> dict[str, Answer | NovaError]:
+def _may_know_another(answer: Any) -> bool:
+    """Whether the agent may have refused because of the key that was used."""
+    if isinstance(answer, AgentRefused):
+        return answer.details["code"] == wire.Code.DENIED
+    return isinstance(answer, NovaError)
+
+
+def _pushed(agents: Agents, peers: Sequence[Peer], sent: wire.KeysTable) -> dict[str, Any]:
+    """Node id -> the answer, or the error."""
+    from novactl.agents.client import Fence
+
     def fence(peer: Peer) -> Fence:
         return Fence(f"{agents.next_id()}:keys:{sent.version}", f"keys-{sent.version}", 1)
 
     return agents.fan_out(list(peers), "keys.write", sent, timeout_s=PUSH_S, fence=fence)
 
 
-def _as_before(agents: Agents, former: key_files.KeyPair, peers: Sequence[Peer], sent: wire.KeysTable) -> dict[str, Answer | NovaError]:
+def _as_before(agents: Agents, former: key_files.KeyPair, peers: Sequence[Peer], sent: wire.KeysTable) -> dict[str, Any]:
     """Pushed with the pair used before the present one."""
+    from novactl.agents.client import Agents
+
     before = Agents(lambda: former, actor=agents.actor, connect_s=agents.connect_s)
     try:
         return _pushed(before, peers, sent)

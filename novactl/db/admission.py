@@ -39,6 +39,14 @@ def check(tx: Tx, public_key: str, needed: Role, act: str) -> None:
             command=f"novactl key set {found.name} --role {needed}")
 
 
+def may(tx: Tx, public_key: str, needed: Role) -> bool:
+    try:
+        check(tx, public_key, needed, "")
+    except Denied:
+        return False
+    return True
+
+
 def _unknown(tx: Tx, public_key: str, needed: Role, act: str) -> Denied:
     if not public_key:
         return Denied(

@@ -1,0 +1,397 @@
+"""Admins' keys: who may do what, and that every agent knows it before it does anything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from novactl.agents import keys as files
+from novactl.agents import wire
+from novactl.agents.client import Agents, Fence
+from novactl.api import cluster as api_cluster
+from novactl.api import keys as api
+from novactl.api import nodes as api_nodes
+from novactl.api import servers as api_servers
+from novactl.cluster import Cluster
+from novactl.conductor import keyring
+from novactl.db import keys, nodes
+from novactl.errors import AgentRefused, AlreadyExists, BadConfig, Conflict, Denied, UsageError
+from novactl.model.key import Role
+from novactl.model.node import Node
+from tests.world import World, small_world
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with small_world(tmp_path) as made:
+        yield made
+        while OPEN:
+            OPEN.pop().close()
+
+
+OPEN: list[Cluster | Agents] = []
+"""What a test has opened beside its world."""
+
+
+def node(world: World, name: str = "n1") -> Node:
+    with world.cluster.db.read() as tx:
+        found = nodes.by_name(tx, name)
+    assert found is not None
+    return found
+
+
+def versions(world: World) -> dict[str, int]:
+    """By name: what the agents have, and under 'cluster' what they should have."""
+    with world.cluster.db.read() as tx:
+        return {"cluster": keys.version(tx)} | {name: agent.admins.version for name, agent in world.agents.items()}
+
+
+def joined(world: World, name: str, role: Role) -> Cluster:
+    """Another admin's cluster: the same database, a data directory and key of their own."""
+    secret = world.folder / f"{name}.secret"
+    api.create(world.cluster, name=name, role=role, secret_file=secret)
+    return opened(world, name, secret)
+
+
+def opened(world: World, name: str, secret: Path | None = None) -> Cluster:
+    from novactl.config import load_config
+
+    url = f"sqlite:///{world.folder}/data/novactl.db"
+    env = {**world.env, "NOVACTL_DATA_DIR": str(world.folder / name), "NOVACTL_DATABASE_URL": url}
+    made = Cluster(load_config(env=env), actor=f"{name}@desk")
+    OPEN.append(made)
+    api_cluster.init(made, key=secret)
+    (made.config.data_dir / "images").symlink_to(world.config.data_dir / "images")
+    return made
+
+
+def away(world: World, name: str) -> None:
+    """The node is where nobody reaches it."""
+    with world.cluster.db.write() as tx:
+        nodes.update(tx, dataclasses.replace(node_in(tx, name), address="tcp://127.0.0.1:9"))
+
+
+def back(world: World, name: str) -> None:
+    with world.cluster.db.write() as tx:
+        nodes.update(tx, dataclasses.replace(node_in(tx, name), address=world.endpoints[name].address))
+
+
+def node_in(tx: Any, name: str) -> Node:
+    found = nodes.by_name(tx, name)
+    assert found is not None
+    return found
+
+
+# ---- the first key, and others
+
+
+def test_the_first_key_is_an_admins(world: World) -> None:
+    """`init` records it under the user's name, once."""
+    (first,) = api.list_keys(world.cluster)
+    assert (first.name, first.role, first.is_own, first.public_key) == ("tester", "admin", True, world.cluster.key)
+    assert api_cluster.init(world.cluster).role == "admin" and len(api.list_keys(world.cluster)) == 1
+
+
+def test_a_new_key_is_known_to_every_node_at_once(world: World) -> None:
+    """Creating one tells all nodes; its admin, with a data directory of their own, is served by them as what they are."""
+    bob = joined(world, "bob", Role.OPERATOR)
+    assert len(set(versions(world).values())) == 1
+    assert bob.agents.call(node(world), "agent.hello").body.role == "operator"
+    assert [s.name for s in api_servers.create(bob, api_servers.CreateServer(name="w", flavor="small", image="guest")).servers] == ["w"]
+
+
+def test_the_secret_half_is_in_a_private_file_and_nowhere_else(world: World, capfd: pytest.CaptureFixture[str]) -> None:
+    """0600 whatever the umask, never over another file; neither what is returned nor the journal holds it."""
+    from novactl.db import operations
+
+    path = world.folder / "bob.secret"
+    before = os.umask(0)
+    try:
+        made = api.create(world.cluster, name="bob", role=Role.READER, secret_file=path)
+    finally:
+        os.umask(before)
+    secret = files.read(path).secret
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with world.cluster.db.read() as tx:
+        journal = repr(operations.recent(tx, ended=True))
+    assert secret not in repr(made) + journal + "".join(capfd.readouterr())
+    with pytest.raises(UsageError, match="exists already"):
+        api.create(world.cluster, name="carol", role=Role.READER, secret_file=path)
+    (world.folder / "link").symlink_to(world.folder / "elsewhere")
+    with pytest.raises(UsageError, match="exists already"):
+        api.create(world.cluster, name="carol", role=Role.READER, secret_file=world.folder / "link")
+    assert files.read(path).secret == secret and [key.name for key in api.list_keys(world.cluster)] == ["bob", "tester"]
+
+
+def test_what_cannot_be_a_key(world: World) -> None:
+    """A name twice, a key twice, no Z85, and no way to write the file: each is refused, and nothing is made."""
+    public = files.new().public
+    api.create(world.cluster, name="bob", role=Role.READER, public_key=public)
+    with pytest.raises(AlreadyExists):
+        api.create(world.cluster, name="bob", role=Role.READER, public_key=files.new().public)
+    with pytest.raises(Conflict, match="is bob's"):
+        api.create(world.cluster, name="bobby", role=Role.READER, public_key=public)
+    with pytest.raises(UsageError, match="40 characters"):
+        api.create(world.cluster, name="carol", role=Role.READER, public_key="short")
+    with pytest.raises(UsageError, match="cannot write"):
+        api.create(world.cluster, name="carol", role=Role.READER, secret_file=world.folder / "no" / "where")
+    assert [key.name for key in api.list_keys(world.cluster)] == ["bob", "tester"]
+
+
+def test_joining_twice_changes_nothing(world: World) -> None:
+    """`init --key` may be repeated; where another key is in use, it is refused; a damaged file is said to be so."""
+    bob = joined(world, "bob", Role.READER)
+    assert api_cluster.init(bob, key=world.folder / "bob.secret").role == "reader"
+    with pytest.raises(Conflict, match="another admin key is in use"):
+        api_cluster.init(world.cluster, key=world.folder / "bob.secret")
+    broken = world.folder / "broken.secret"
+    files.write(broken, files.KeyPair(files.new().public, files.new().secret))
+    with pytest.raises(BadConfig, match="do not belong together"):
+        api_cluster.init(Cluster(bob.config), key=broken)
+
+
+# ---- who may
+
+
+def test_a_key_that_is_not_there_reads_nothing(world: World) -> None:
+    """Whoever opens the database with a key of their own making is told how to be let in (exit 8)."""
+    stranger = opened(world, "mallory")
+    with pytest.raises(Denied, match="is not one of this cluster's") as denied:
+        api_nodes.list_nodes(stranger)
+    assert denied.value.exit_status == 8 and "tester" in denied.value.hint and stranger.key in denied.value.command
+
+
+@pytest.mark.parametrize(("role", "may"), [(Role.READER, set()), (Role.OPERATOR, {"server"}), (Role.ADMIN, {"server", "node", "key"})])
+def test_what_each_role_may(world: World, role: Role, may: set[str]) -> None:
+    """Readers read, operators change servers, admins nodes and keys too; a refusal names key, role, needed role, and the way."""
+    cluster = joined(world, "bob", role)
+    assert len(api_nodes.list_nodes(cluster)) == 2
+    acts = {
+        "server": lambda: api_servers.create(cluster, api_servers.CreateServer(name="w", flavor="small", image="guest")),
+        "node": lambda: api_nodes.disable(cluster, "n2"),
+        "key": lambda: api.create(cluster, name="carol", role=Role.READER, public_key=files.new().public)}
+    for noun, act in acts.items():
+        if noun in may:
+            act()
+            continue
+        with pytest.raises(Denied, match=rf"needs the role \w+; key bob has {role}") as denied:
+            act()
+        assert denied.value.exit_status == 8 and denied.value.command.startswith("novactl key set bob --role ")
+
+
+def test_agents_check_the_role_themselves(world: World) -> None:
+    """Past our own api, an operator's key is denied what an admin's may, by the agent, and so is the next key's table."""
+    bob = joined(world, "bob", Role.OPERATOR)
+    with world.cluster.db.read() as tx:
+        sent = keyring.table(tx)
+    for method, args in (("node.prepare", wire.Prepare()), ("keys.write", sent), ("keys.next", None)):
+        with pytest.raises(AgentRefused, match="needs the role admin") as refused:
+            bob.agents.call(node(world), method, args, fence=Fence(f"r-{method}", "o", 1))
+        assert refused.value.details["code"] == wire.Code.DENIED
+
+
+# ---- revoking
+
+
+def test_a_revoked_key_is_refused_on_what_it_has_open(world: World) -> None:
+    """The next message on an open connection is denied, an open stream is cut and says nothing more; the database is closed too."""
+    bob = joined(world, "bob", Role.OPERATOR)
+    assert bob.agents.call(node(world), "agent.ping")
+    stream = bob.agents.stream(node(world), "inventory.watch")
+    assert stream.read(10) is not None
+    revoked = api.revoke(world.cluster, "bob")
+    assert (revoked.status, revoked.unreached) == ("revoked", {})
+    with pytest.raises(AgentRefused, match="not enrolled here"):
+        bob.agents.call(node(world), "agent.ping")
+    world.agents["n1"].changes.notify()                       # a report to all who may hear it
+    with pytest.raises(AgentRefused, match="no longer enrolled"):
+        while stream.read(10) is not None:
+            raise AssertionError("a report reached a revoked key")
+    stream.close()
+    with pytest.raises(Denied, match="key bob was revoked"):
+        api_servers.delete(bob, "w")
+    fresh = Agents(bob.agents.keys, actor="bob", connect_s=1)
+    OPEN.append(fresh)
+    with pytest.raises(Denied, match="does not admit this admin's key"):
+        fresh.call(node(world), "agent.ping")
+
+
+def test_a_lesser_role_cuts_what_needs_more(world: World) -> None:
+    """Made a reader, an operator loses the open console and keeps the open reports."""
+    bob = joined(world, "bob", Role.OPERATOR)
+    server = api_servers.create(bob, api_servers.CreateServer(name="w", flavor="small", image="guest")).servers[0]
+    where = next(name for name, agent in world.agents.items() if agent.driver.specs())
+    console = bob.agents.stream(node(world, where), "console.open", wire.DomainRef(server.id))
+    watch = bob.agents.stream(node(world, where), "inventory.watch")
+    assert console.read(10) is not None and watch.read(10) is not None
+    api.set_(world.cluster, "bob", role=Role.READER)
+    deadline = time.monotonic() + 10
+    with pytest.raises(AgentRefused, match="no longer as what it was"):
+        while time.monotonic() < deadline:
+            console.read(1)
+    world.agents[where].changes.notify()
+    assert watch.read(10) is not None
+    for stream in (console, watch):
+        stream.close()
+
+
+def test_the_last_admin_and_oneself_are_kept(world: World) -> None:
+    """One's own key needs --force, the last admin's cannot go at all, nor be given a lesser role."""
+    with pytest.raises(Conflict, match="the one you use"):
+        api.revoke(world.cluster, "tester")
+    for act in (lambda: api.revoke(world.cluster, "tester", force=True), lambda: api.set_(world.cluster, "tester", role=Role.OPERATOR)):
+        with pytest.raises(Conflict, match="last admin's"):
+            act()
+    api.create(world.cluster, name="carol", role=Role.ADMIN, public_key=files.new().public)
+    gone = api.revoke(world.cluster, "tester", force=True)
+    assert (gone.status, gone.unreached) == ("revoked", {}) and len({agent.admins.version for agent in world.agents.values()}) == 1
+    with pytest.raises(Denied, match="was revoked"):
+        api.revoke(world.cluster, "carol")
+
+
+def test_a_revoked_name_is_free(world: World) -> None:
+    """A revoked key gives its name up, and stays in the list of all."""
+    api.create(world.cluster, name="bob", role=Role.READER, public_key=files.new().public)
+    api.revoke(world.cluster, "bob")
+    assert api.revoke(world.cluster, "bob").status == "revoked"
+    api.create(world.cluster, name="bob", role=Role.OPERATOR, public_key=files.new().public)
+    assert [(key.name.partition(".")[0], key.status) for key in api.list_keys(world.cluster, all=True)] == [
+        ("bob", "active"), ("bob", "revoked"), ("tester", "active")]
+
+
+# ---- nodes that were away
+
+
+def test_a_node_that_was_away_is_told_before_anything_else(world: World) -> None:
+    """It is named, and its first mutation brings it the table: what the revoked key still could there ends with it."""
+    bob = joined(world, "bob", Role.OPERATOR)
+    away(world, "n1")
+    revoked = api.revoke(world.cluster, "bob")
+    assert list(revoked.unreached) == ["n1"] and "does not answer" in revoked.unreached["n1"]
+    back(world, "n1")
+    assert bob.agents.call(node(world), "agent.ping")
+    world.cluster.agents.call(node(world), "node.prepare", wire.Prepare(), fence=Fence("o:1", "o", 1))
+    with pytest.raises(AgentRefused, match="not enrolled here"):
+        bob.agents.call(node(world), "agent.ping")
+    assert len(set(versions(world).values())) == 1 and node(world).admins_version == versions(world)["cluster"]
+
+
+def test_a_report_brings_the_table_too(world: World) -> None:
+    """An admin's refresh tells a node that has an older table; a reader's does not."""
+    bob = joined(world, "bob", Role.READER)
+    away(world, "n1")
+    api.create(world.cluster, name="carol", role=Role.READER, public_key=files.new().public)
+    back(world, "n1")
+    bob_config = bob.config
+    assert bob_config["placement.refresh_s"] > 0
+    from novactl.conductor import fleet
+
+    fleet.refresh(bob, max_age_s=0.0)
+    assert versions(world)["n1"] < versions(world)["cluster"] and node(world).admins_version == versions(world)["n1"]
+    fleet.refresh(world.cluster, max_age_s=0.0)
+    assert len(set(versions(world).values())) == 1
+
+
+def test_who_may_not_tell_says_who_may(world: World) -> None:
+    """An operator's change on a node with an older table is refused, naming the role and what helps."""
+    bob = joined(world, "bob", Role.OPERATOR)
+    away(world, "n1")
+    api.create(world.cluster, name="carol", role=Role.READER, public_key=files.new().public)
+    back(world, "n1")
+    with pytest.raises(Denied, match=r"n1 has an older table of admins' keys, and key bob \(operator\) may not"):
+        bob.agents.call(node(world), "image.delete", wire.ImageRef("0" * 64), fence=Fence("o:1", "o", 1))
+
+
+def test_an_agent_takes_no_older_table(world: World) -> None:
+    """Of a restored database the older table is refused, and so is another one of the same version."""
+    with world.cluster.db.read() as tx:
+        now = keyring.table(tx)
+    api.create(world.cluster, name="bob", role=Role.READER, public_key=files.new().public)
+    other = wire.KeysTable(now.version + 1, now.keys)
+    for sent in (now, other):
+        with pytest.raises(AgentRefused, match="table of keys") as refused:
+            world.cluster.agents.call(node(world), "keys.write", sent, fence=Fence(f"o:{sent.version}", "o", 1))
+        assert refused.value.details["code"] == wire.Code.CONFLICT and "cluster adopt" in refused.value.hint
+    assert world.agents["n1"].admins.role(api.show(world.cluster, "bob").public_key) == "reader"
+
+
+# ---- changing one's own key
+
+
+def test_rotating_replaces_the_key_everywhere(world: World) -> None:
+    """The same name and role, another key; the old one is refused by every node, and its secret is gone."""
+    old = world.cluster.agents.keys()
+    new = api.rotate(world.cluster)
+    assert (new.name, new.role, new.unreached) == ("tester", "admin", {}) and new.public_key == world.cluster.key != old.public
+    former = Agents(lambda: old, actor="thief", connect_s=1)
+    OPEN.append(former)
+    with pytest.raises(Denied, match="does not admit"):
+        former.call(node(world), "agent.ping")
+    assert world.cluster.agents.call(node(world), "agent.hello").body.role == "admin"
+    assert [path.name for path in (world.folder / "data" / "keys").iterdir()] == ["admin.secret"]
+    assert [(key.name.partition(".")[0], key.status) for key in api.list_keys(world.cluster, all=True)] == [
+        ("tester", "active"), ("tester", "revoked")]
+
+
+def test_a_node_that_missed_a_rotation_is_told_with_the_old_key(world: World) -> None:
+    """Away meanwhile, it knows only the old key: that is kept until it has heard of the new one, and then thrown away."""
+    folder = world.folder / "data" / "keys"
+    away(world, "n1")
+    new = api.rotate(world.cluster)
+    assert list(new.unreached) == ["n1"] and (folder / "admin.secret.former").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(Conflict, match="the rotation before is not over: n1"):
+        api.rotate(world.cluster)
+    back(world, "n1")
+    assert world.cluster.agents.call(node(world), "node.prepare", wire.Prepare(), fence=Fence("o:1", "o", 1))
+    assert len(set(versions(world).values())) == 1 and not (folder / "admin.secret.former").exists()
+    assert api.rotate(world.cluster).unreached == {}
+
+
+POINTS = ("next_pair", "_introduce", "promote", "forget_key", "rekey")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_rotation_killed_anywhere_leaves_a_key_that_works(
+    world: World, monkeypatch: pytest.MonkeyPatch, point: str, when: str,
+) -> None:
+    """The process dies before or after any of its acts: the next one can change nodes, and the same command ends the rotation."""
+    homes = {"next_pair": files, "promote": files, "_introduce": api, "forget_key": Cluster, "rekey": Agents}
+    home, act = homes[point], getattr(homes[point], point)
+
+    class Killed(BaseException):
+        pass
+
+    def dying(*args: Any) -> Any:
+        if when == "after":
+            act(*args)
+        raise Killed
+
+    before = world.cluster.key
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(home, point, dying)
+        api.rotate(world.cluster)
+    again = Cluster(world.config, actor="tester@world")
+    OPEN.append(again)
+    again.agents.call(node(world), "node.prepare", wire.Prepare(), fence=Fence(f"o:{point}", "o", 1))
+    new = api.rotate(again)
+    assert new.public_key == again.key != before and new.name == "tester"
+    assert [key.status for key in api.list_keys(again, all=True)] == ["active", "revoked"]
+    assert [path.name for path in (world.folder / "data" / "keys").iterdir()] == ["admin.secret"]
+
+
+def test_other_processes_of_the_admin_go_on(world: World) -> None:
+    """One that has the old key open, and began before the rotation, goes on with the new one."""
+    service = Cluster(world.config, actor="tester@world")
+    OPEN.append(service)
+    assert service.agents.call(node(world), "agent.ping")
+    api.rotate(world.cluster)
+    assert service.agents.call(node(world), "agent.hello").body.role == "admin"
+    assert api_nodes.disable(service, "n1").status == "disabled"
