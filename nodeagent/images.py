@@ -12,7 +12,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from nodeagent.refusal import Refused, no_pool
-from nodeagent.wire import DISK_FORMATS, CachedImage, Code, ImageOffer, ImageProgress
+from nodeagent.wire import DISK_FORMATS, MAX_INT, CachedImage, Code, ImageOffer, ImageProgress
 
 ARRIVING_AT_ONCE = 4
 PART_KEPT_S = 86400
@@ -84,7 +84,7 @@ class ImageStore:
         for name in _names(self._directory):
             base = _BASE.match(name)
             if base:
-                found.append(CachedImage(base.group(1), os.path.getsize(os.path.join(self._directory, name))))
+                found.append(_cached(os.path.join(self._directory, name), base.group(1), base.group(2)))
         return sorted(found, key=lambda image: image.sha256)
 
     def begin(self, offer: ImageOffer) -> ImageProgress:
@@ -210,6 +210,15 @@ class ImageStore:
                 f"the pool needs {(needs + SPARE_BYTES) >> 20} MiB for the image and has {has >> 20} MiB free",
                 elsewhere=True,
             )
+
+
+def _cached(path: str, sha256: str, disk_format: str) -> CachedImage:
+    """A qcow2 file says its disk's size in bytes 24 to 31 (QEMU's docs/interop/qcow2.txt); a raw one is its disk."""
+    size = virtual = os.path.getsize(path)
+    if disk_format == "qcow2":
+        with open(path, "rb") as file:
+            virtual = min(int.from_bytes(file.read(32)[24:32], "big"), MAX_INT)
+    return CachedImage(sha256, size, disk_format, virtual)
 
 
 def _names(directory: str) -> List[str]:

@@ -216,6 +216,14 @@ class DomainStates:
 
 
 @dataclass(frozen=True)
+class DomainSpecs:
+    """What servers were defined from; `next` as in DomainStates."""
+
+    specs: Tuple[DomainSpec, ...]
+    next: str = ""
+
+
+@dataclass(frozen=True)
 class DiskSpec:
     """A root disk: an overlay on the base image, `disk_gb` large, or as large as the image where that is more (or 0)."""
 
@@ -282,6 +290,9 @@ class ImageChunk:
 class CachedImage:
     sha256: str
     size_bytes: int
+    disk_format: str = ""
+    virtual_size_bytes: int = 0
+    """The disk's that a guest sees. An older agent tells neither."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from nodeagent.messages import (
     DiskSpec,
     DomainRef,
     DomainSpec,
+    DomainSpecs,
     DomainState,
     DomainStates,
     Hello,
@@ -63,7 +64,7 @@ __all__ = [
     "NumaCell", "OPERATOR", "PORT", "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES",
     "Reboot", "Renewal", "Reply", "Report", "Request", "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key",
     "check_name", "check_sha256", "check_uuid", "decode", "encode", "from_plain", "shown", "to_plain",
-    "Page", "WildDomain", "fitting",
+    "DomainSpecs", "Page", "WildDomain", "fitting",
 ]
 
 PROTOCOL = b"NV1"
@@ -138,6 +139,7 @@ METHODS: Mapping[str, Method] = {
     "domain.reboot":   Method(Reboot,         DomainState,   OPERATOR, True,  180, key="server"),
     "domain.state":    Method(DomainRef,      DomainState,   READER,   False, 5),
     "domain.list":     Method(Page,           DomainStates,  READER,   False, 10),
+    "domain.specs":    Method(Page,           DomainSpecs,   READER,   False, 10),
     "console.log":     Method(ConsoleLogRead, ConsoleLog,    READER,   False, 10),
     "console.open":    Method(DomainRef,      ConsoleClosed, OPERATOR, False, 86400, streams=True),
     "console.input":   Method(ConsoleRef,     Nothing,       OPERATOR, False, 10, key="console"),

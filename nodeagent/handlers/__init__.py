@@ -40,6 +40,7 @@ HANDLERS: Mapping[str, Handler] = {
     "domain.reboot": domain.reboot,
     "domain.state": domain.state,
     "domain.list": domain.list_all,
+    "domain.specs": domain.list_specs,
     "console.log": console.log,
     "console.open": console.open_stream,
     "console.input": console.write,

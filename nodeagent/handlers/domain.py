@@ -5,7 +5,7 @@ import time
 from nodeagent import pieces
 from nodeagent.drivers.base import Mark
 from nodeagent.refusal import Refused, not_found
-from nodeagent.wire import MAX_BODY_BYTES, Code, DomainStates, Nothing, fitting
+from nodeagent.wire import MAX_BODY_BYTES, Code, DomainSpecs, DomainStates, Nothing, fitting
 
 _OFF = ("SHUTDOWN", "CRASHED", "ABSENT", "NOSTATE")
 GUARDED = {"VCPU": lambda spec: spec.vcpus, "MEMORY_MB": lambda spec: spec.memory_mb}
@@ -73,6 +73,13 @@ def list_all(call, args, payload):
     after = [state for state in call.agent.states() if state.server > args.after]
     count = min(fitting(after, MAX_BODY_BYTES), args.limit or len(after))
     return DomainStates(tuple(after[:count]), after[count - 1].server if 0 < count < len(after) else ""), None
+
+
+def list_specs(call, args, payload):
+    """As `list_all`, of what they were defined from: all that a lost database needs of them."""
+    specs = sorted((spec for spec in call.agent.driver.specs() if spec.server > args.after), key=lambda spec: spec.server)
+    count = min(fitting(specs, MAX_BODY_BYTES), args.limit or len(specs))
+    return DomainSpecs(tuple(specs[:count]), specs[count - 1].server if 0 < count < len(specs) else ""), None
 
 
 def _known(call, server: str) -> None:

@@ -37,7 +37,7 @@ def test_an_image_arrives(fake: Node) -> None:
     assert (fake.pool / f"base-{SHA256}.raw").read_bytes() == CONTENT
     assert fake.ok("image.begin", OFFER).present
     assert fake.ok("image.finish", ImageRef(SHA256)).present
-    assert fake.ok("image.list").images == (wire.CachedImage(SHA256, len(CONTENT)),)
+    assert fake.ok("image.list").images == (wire.CachedImage(SHA256, len(CONTENT), "raw", len(CONTENT)),)
 
 
 @pytest.mark.parametrize("cut", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 7, len(CONTENT)])

@@ -251,3 +251,14 @@ def test_a_node_of_many_servers_reports(tmp_path: Path) -> None:
         after = page.next
     assert [state.server for state in found] == sorted(node.agent.driver._guests)
     node.down()
+
+
+def test_specs_come_as_they_were_given(node: Node) -> None:
+    """domain.specs has all that the servers were defined from, in pages; image.list what is known of their images."""
+    sha256 = node.put_image()
+    given = sorted((node.define(sha256, name=f"s{n}", mac=f"52:54:00:00:00:0{n}", epoch=n + 1, flavor="tiny") for n in range(3)),
+                   key=lambda spec: spec.server)
+    page = node.ok("domain.specs", wire.Page(limit=2))
+    assert (list(page.specs), page.next) == (given[:2], given[1].server)
+    assert node.ok("domain.specs", wire.Page(page.next)) == wire.DomainSpecs((given[2],))
+    assert node.ok("image.list").images == (wire.CachedImage(sha256, 1 << 20, "raw", 1 << 20),)
