@@ -22,7 +22,7 @@ def let_go(cluster: Cluster, operation_ids: Sequence[str]) -> list[str]:
     with cluster.db.write() as tx:
         until = cluster.clock.now() + cluster.config["operation.lease_s"]
         for id_ in operation_ids:
-            operation = operations.by_id(tx, id_)
+            operation = operations.locked(tx, id_)
             if operation is None or operation.state.ended or operation.state is OperationState.STUCK:
                 continue
             if operations.take(tx, operation, state=operation.state, owner="", lease_until=until):

@@ -121,7 +121,7 @@ class _Crew:
 def _park(cluster: Cluster, operation: Operation, because: NovaError) -> Operation:
     """Stuck, without asking a node that has just been found silent. Raises Superseded."""
     with cluster.db.write() as tx:
-        fresh = operations.by_id(tx, operation.id) or operation
+        fresh = operations.locked(tx, operation.id) or operation
         if fresh.state.ended or owned_by_the_living(fresh, cluster.clock.now()):
             raise operations.superseded(fresh)
         took = dataclasses.replace(taken(cluster, tx, fresh, OperationState.STUCK), error=because.as_dict())
@@ -135,7 +135,7 @@ def _hand_over(cluster: Cluster, late: Sequence[Operation]) -> None:
     left, now = [], cluster.clock.now()
     with cluster.db.write() as tx:
         for operation in late:
-            fresh = operations.by_id(tx, operation.id)
+            fresh = operations.locked(tx, operation.id)
             if fresh is None or fresh.state.ended or fresh.state is OperationState.STUCK:
                 continue
             state, attempt = _direction(SAGAS[fresh.kind], fresh, operations.steps(tx, fresh.id), _goes_on(fresh, now) or None)
@@ -238,7 +238,7 @@ def take_over(
 def take(cluster: Cluster, tx: Tx, operation: Operation, *, forward: bool | None, because: NovaError | None = None) -> Operation:
     """The part of `take_over` that is written."""
     now = cluster.clock.now()
-    fresh = operations.by_id(tx, operation.id) or operation
+    fresh = operations.locked(tx, operation.id) or operation
     short = fresh.id[:8]
     if fresh.state.ended:
         raise Conflict(f"operation {short} has ended: {fresh.state.value}", command=f"novactl operation show {short}")
@@ -283,7 +283,7 @@ def give_up(cluster: Cluster, operation: Operation, because: NovaError) -> None:
     """End a stuck operation as failed without undoing it, because what follows makes its effects not matter."""
     saga = SAGAS[operation.kind]
     with cluster.db.write() as tx:
-        fresh = operations.by_id(tx, operation.id) or operation
+        fresh = operations.locked(tx, operation.id) or operation
         if fresh.state is not OperationState.STUCK:
             raise busy(cluster, fresh)
         took = taken(cluster, tx, fresh, OperationState.FAILED)

@@ -370,6 +370,11 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                          'operation.actor_key, operation.deadline, operation.progress, operation.seq FROM operation WHERE '
                          'operation.object_id = :by_object_id AND operation.kind = :by_kind ORDER BY operation.created_at DESC '
                          'LIMIT 1 OFFSET 0',
+ 'operations.q_locked': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
+                        'operation.open_object_id, operation.object_name, operation.state, operation.epoch, operation.attempt, '
+                        'operation.owner, operation.lease_until, operation.actor, operation.record, operation.error, '
+                        'operation.decision, operation.created_at, operation.ended_at, operation.reason, operation.actor_key, '
+                        'operation.deadline, operation.progress, operation.seq FROM operation WHERE operation.id = :by_id',
  'operations.q_open_of': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
                          'operation.open_object_id, operation.object_name, operation.state, operation.epoch, '
                          'operation.attempt, operation.owner, operation.lease_until, operation.actor, operation.record, '
@@ -397,7 +402,7 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                        'operation_step WHERE operation_step.operation_id = :by_operation_id ORDER BY operation_step.attempt, '
                        'operation_step.position',
  'operations.q_take': 'UPDATE operation SET state=:new_state, epoch=:new_epoch, owner=:new_owner, lease_until=:new_lease_until '
-                      'WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
+                      'WHERE operation.id = :by_id AND operation.epoch = :by_epoch AND operation.ended_at IS NULL',
  'operations.q_tell': 'UPDATE operation SET progress=:new_progress WHERE operation.id = :by_id AND operation.epoch = :by_epoch',
  'operations.q_ticket': 'INSERT INTO ticket (operation_id) VALUES (:new_operation_id)',
  'operations.q_ticket_at': 'SELECT ticket.operation_id FROM ticket WHERE ticket.id = :by_id',

@@ -55,6 +55,11 @@ def q_by_id(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_locked(sa: Any, t: Any) -> Any:
+    return sa.select(t.operation).where(t.operation.c.id == sa.bindparam("by_id")).with_for_update(key_share=True)
+
+
+@statement
 def q_by_id_prefix(sa: Any, t: Any) -> Any:
     return sa.select(t.operation).where(like_prefix(sa, t.operation.c.id)).order_by(t.operation.c.created_at)
 
@@ -106,7 +111,7 @@ def q_write(sa: Any, t: Any) -> Any:
 def q_take(sa: Any, t: Any) -> Any:
     o = t.operation.c
     return updates(sa, t.operation, "state", "owner", "lease_until", "epoch").where(
-        o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"))
+        o.id == sa.bindparam("by_id"), o.epoch == sa.bindparam("by_epoch"), o.ended_at.is_(None))
 
 
 @statement
@@ -165,6 +170,12 @@ def q_ids(sa: Any, t: Any) -> Any:
 
 def by_id(tx: Tx, id_: str) -> Operation | None:
     row = tx.one(q_by_id, by_id=id_)
+    return None if row is None else _record(row)
+
+
+def locked(tx: Tx, id_: str) -> Operation | None:
+    """As `by_id`, once whoever writes it has written: for who takes it over, and decides by what it says."""
+    row = tx.one(q_locked, by_id=id_)
     return None if row is None else _record(row)
 
 
@@ -229,7 +240,7 @@ def write(tx: Tx, operation: Operation) -> None:
 
 
 def take(tx: Tx, operation: Operation, *, state: OperationState, owner: str, lease_until: float) -> bool:
-    """Raise the epoch and become the owner, in one compare-and-set. False: somebody was faster."""
+    """Raise the epoch and become the owner, in one compare-and-set. False: somebody was faster, or it has ended."""
     return tx.run(
         q_take, by_id=operation.id, by_epoch=operation.epoch, new_state=state.value, new_owner=owner,
         new_lease_until=lease_until, new_epoch=operation.epoch + 1,
