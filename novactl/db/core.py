@@ -20,6 +20,7 @@ from novactl.errors import DatabaseFailed, DatabaseLost, DatabaseUnavailable, No
 IDLE_S = 1.0
 """A connection unused for so long may have been closed by the other side."""
 CONNECT_S = 10
+IDLE_AT_LEAST_S = 10
 DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
 
 CROSSED = ("40001", "40P01", 1213)
@@ -111,7 +112,8 @@ class CoreDatabase(Database):
 def connecting(url: str, busy_timeout_s: float, **more: Any) -> tuple[sqlalchemy.Engine, str]:
     """The engine of a database server, and its URL without the password. Raises DatabaseFailed for a bad URL.
 
-    A row that another transaction holds is waited for `busy_timeout_s`, as SQLite waits for the whole database.
+    A row that another transaction holds is waited for `busy_timeout_s`, as SQLite waits for the whole database; who holds one and
+    does nothing for half as long (stopped, or no longer there) loses its connection, and what it had not committed.
     """
     try:
         parsed = sqlalchemy.make_url(url)
@@ -121,14 +123,21 @@ def connecting(url: str, busy_timeout_s: float, **more: Any) -> tuple[sqlalchemy
                 f"database.url: {where}: {backend} is not supported", hint="sqlite, postgresql+psycopg and mariadb+pymysql are")
         given: dict[str, Any] = {"connect_timeout": CONNECT_S}
         if backend == "mariadb":
-            given |= {"init_command": mariadb.session(busy_timeout_s), "read_timeout": round(busy_timeout_s) + 30}
+            given |= {"init_command": mariadb.session(busy_timeout_s, idle_s(busy_timeout_s)), "read_timeout": round(busy_timeout_s) + 30}
         else:
-            given["options"] = f"{parsed.query.get('options', '')} -c lock_timeout={round(busy_timeout_s * 1000)}".strip()
+            limits = {"lock_timeout": busy_timeout_s, "idle_in_transaction_session_timeout": idle_s(busy_timeout_s)}
+            given["options"] = " ".join(
+                filter(None, [parsed.query.get("options", ""), *(f"-c {name}={round(s * 1000)}" for name, s in limits.items())]))
         given = {name: value for name, value in given.items() if name == "options" or name not in parsed.query}
         return sqlalchemy.create_engine(parsed, isolation_level="READ COMMITTED", connect_args=given, **more), where
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as bad:
         raise DatabaseFailed(
             f"database.url: {bad}", hint="pip install 'novactl[postgres]' for PostgreSQL, 'novactl[mariadb]' for MariaDB") from None
+
+
+def idle_s(busy_timeout_s: float) -> float:
+    """No transaction of ours waits for anything but the database, or computes for so long."""
+    return max(IDLE_AT_LEAST_S, busy_timeout_s / 2)
 
 
 def explained(failed: SQLAlchemyError, where: str, busy_timeout_s: float, *, connected: bool, committing: bool) -> NovaError:

@@ -14,9 +14,11 @@ _MODE = "STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,SIM
 """The last one: in `SET a = a + 1, b = a` both read the old row, as the standard has it."""
 
 
-def session(busy_timeout_s: float) -> str:
+def session(busy_timeout_s: float, idle_s: float) -> str:
     """The statement that each connection begins with."""
-    return f"SET NAMES utf8mb4 COLLATE {COLLATION}, sql_mode='{_MODE}', innodb_lock_wait_timeout={max(1, round(busy_timeout_s))}"
+    return (
+        f"SET NAMES utf8mb4 COLLATE {COLLATION}, sql_mode='{_MODE}', innodb_lock_wait_timeout={max(1, round(busy_timeout_s))},"
+        f" idle_transaction_timeout={round(idle_s)}")
 
 
 @compiles(Text, "mariadb")
