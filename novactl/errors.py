@@ -192,7 +192,8 @@ class SchemaOlder(Conflict):
     code = "schema.older"
 
     def __init__(self, where: str, found: int, known: int) -> None:
-        super().__init__(f"the database {where} has schema {found}; this novactl needs {known}", command="novactl init --upgrade")
+        super().__init__(f"the database {where} has schema {found}; this novactl needs {known}",
+            hint="keep a backup of it: novactl db backup FILE", command="novactl db upgrade")
 
 
 class DatabaseFailed(NovaError):
@@ -281,6 +282,12 @@ class BadImage(UsageError):
     """The image file is not what it should be: truncated, another format, a wrong checksum, or unsafe."""
 
     code = "image"
+
+
+class BadBackup(UsageError):
+    """The file is no backup, or not a whole one, or a newer novactl's; nothing was changed."""
+
+    code = "backup"
 
 
 class HostKeyUnknown(Denied):

@@ -38,16 +38,28 @@ def upgrade(database: Database, url: str, cluster_id: str) -> None:
 @contextlib.contextmanager
 def migrating(database: Database, url: str) -> Iterator[sqlalchemy.Connection]:
     """A transaction in which tables may be changed, by one process at a time."""
-    on_sqlite = isinstance(database, SqliteDatabase)
-    engine = sqlite_engine(url, database.busy_timeout_s) if on_sqlite else connecting(url, database.busy_timeout_s)[0]
+    with transaction(database, url) as connection:
+        kind = connection.dialect.name
+        if kind == "mariadb":
+            sqlalchemy.event.listen(connection, "before_cursor_execute", _repeatable, retval=True)
+        if kind in _LOCKS:
+            connection.exec_driver_sql(_LOCKS[kind])
+        yield connection
+
+
+@contextlib.contextmanager
+def transaction(database: Database, url: str, *, reads: bool = False) -> Iterator[sqlalchemy.Connection]:
+    """A transaction on a connection of its own; with `reads` one that sees a single moment of the whole database."""
+    if isinstance(database, SqliteDatabase):
+        engine = sqlite_engine(url, database.busy_timeout_s, "BEGIN" if reads else "BEGIN IMMEDIATE")
+    else:
+        engine = connecting(url, database.busy_timeout_s)[0]
+        if reads:
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
     connected = False
     try:
         with engine.begin() as connection:
             connected = True
-            if engine.dialect.name == "mariadb":
-                sqlalchemy.event.listen(connection, "before_cursor_execute", _repeatable, retval=True)
-            if engine.dialect.name in _LOCKS:
-                connection.exec_driver_sql(_LOCKS[engine.dialect.name])
             yield connection
     except SQLAlchemyError as failed:
         cause = getattr(failed, "orig", None)
@@ -75,7 +87,7 @@ def alembic_config(connection: sqlalchemy.Connection) -> AlembicConfig:
     return config
 
 
-def sqlite_engine(url: str, busy_timeout_s: float = 60.0) -> sqlalchemy.Engine:
+def sqlite_engine(url: str, busy_timeout_s: float = 60.0, begin: str = "BEGIN IMMEDIATE") -> sqlalchemy.Engine:
     """SQLAlchemy on SQLite with writers that queue: the driver's own transactions are off, ours begin IMMEDIATE.
 
     Foreign keys are not enforced: a table that is made anew is dropped in between, which would take along what refers to it.
@@ -89,6 +101,6 @@ def sqlite_engine(url: str, busy_timeout_s: float = 60.0) -> sqlalchemy.Engine:
 
     @sqlalchemy.event.listens_for(engine, "begin")
     def on_begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(begin)
 
     return engine

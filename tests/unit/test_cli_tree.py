@@ -75,6 +75,7 @@ def test_the_tree_has_the_commands_promised() -> None:
         "image": "create list show set unset delete", "keypair": "create list show delete",
         "aggregate": "create list show set unset delete add-node remove-node", "zone": "list", "trait": "list", "resource-class": "list",
         "server-group": "create list show delete", "project": "create list show set delete", "quota": "show list set",
+        "db": "upgrade check backup restore",
         "cluster": "show set", "scheduler": "list show check", "placement": "explain why-not list export simulate",
         "operation": "list show watch wait resume undo cancel",
         "server": "create list show start stop reboot delete console-log console events why set evacuate",

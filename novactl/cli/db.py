@@ -1,0 +1,85 @@
+"""`novactl db`: the database itself."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from novactl.cli import columns
+from novactl.cli.options import DryRun
+from novactl.cli.session import cluster_of, session_of
+from novactl.cli.setup import checked
+from novactl.cli.tree import Noun
+
+NOUN = Noun("db", settles=False)
+
+BackupFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="The backup.")]
+
+
+@NOUN.verb("upgrade", columns.RECORD)
+def upgrade(
+    ctx: typer.Context,
+    rewrite: Annotated[bool, typer.Option(
+        "--rewrite", help="Write the sums and limits anew that follow from other rows, also where there is nothing to upgrade.")] = False,
+    dry_run: DryRun = False,
+) -> Any:
+    """Bring the database to this version's schema. Safe to repeat; keep a backup of it first.
+
+    novactl db upgrade --dry-run
+    novactl db upgrade
+    """
+    from novactl.api import database as api
+
+    return api.upgrade(cluster_of(ctx), rewrite=rewrite, dry_run=dry_run)
+
+
+@NOUN.verb("check", columns.FINDINGS)
+def check(ctx: typer.Context) -> Any:
+    """Check the database: its file, its sums, and whether its rows agree; exit 1 if anything fails. Asks no agent.
+
+    novactl db check
+    novactl db check -o json
+    """
+    from novactl.api import database as api
+
+    return checked(api.check(cluster_of(ctx)))
+
+
+@NOUN.verb("backup", columns.RECORD)
+def backup(
+    ctx: typer.Context, file: BackupFile,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    dry_run: DryRun = False,
+) -> Any:
+    """Write all of the database into a file that any kind of database can be restored from. Others go on meanwhile.
+
+    novactl db backup /var/backups/novactl.nova
+    novactl db backup /var/backups/novactl.nova --force -o json
+    """
+    from novactl.api import database as api
+
+    return api.backup(cluster_of(ctx), file, force=force, dry_run=dry_run)
+
+
+@NOUN.verb("restore", columns.RECORD)
+def restore(
+    ctx: typer.Context, file: BackupFile,
+    force: Annotated[bool, typer.Option("--force", help="Also into a database that has nodes or servers: they are replaced.")] = False,
+    dry_run: DryRun = False,
+) -> Any:
+    """Replace what is in the database by a backup, whichever kind of database it came from. A damaged file changes nothing.
+
+    novactl db restore /var/backups/novactl.nova
+    novactl db restore /var/backups/novactl.nova --force --dry-run
+    """
+    from novactl.api import database as api
+
+    session = session_of(ctx)
+    done = api.restore(session.cluster, file, force=force, dry_run=dry_run)
+    if not dry_run:
+        session.note("if anything was done after the backup was taken, agents have seen later operations: novactl cluster adopt")
+        if done.missing_keys:
+            session.note(f"this data directory's key is not in it: put back those of {', '.join(done.missing_keys)},"
+                         " or have one of them make yours known")
+        session.note("what became of servers since is not in it: novactl db check, then novactl doctor")
+    return done
