@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import threading
 
+from novactl.agents import wire
+from novactl.conductor import keyring
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership
 from novactl.conductor.reconcile import settle
+from novactl.db import nodes
 
 AT_ONCE = 64
+LOOK_S, KEYS_S = 0.2, 5.0
 
 
 class Aftermath:
-    """`odd` is called by whoever takes reports in; `run` is the thread that acts on it."""
+    """`heard` is called by whoever takes reports in; `run` is the thread that acts on it."""
 
     def __init__(self, leadership: Leadership, journal: Journal) -> None:
         self._leadership, self._cluster, self._journal = leadership, leadership.cluster, journal
         self._lock, self._called = threading.Lock(), threading.Event()
         self._odd: dict[str, None] = {}
+        self._tables: dict[str, int] = {}
+        self._keys_s = 0.0
 
-    def odd(self, node_id: str) -> None:
-        """The rows of its servers say otherwise than its report: it is to be asked again, and believed."""
+    def heard(self, node_id: str, report: wire.Report, odd: bool) -> None:
+        """`odd`: the rows of its servers say otherwise than the report; then it is to be asked again, and believed."""
         with self._lock:
-            self._odd[node_id] = None
-        self._called.set()
+            self._tables[node_id] = report.admins_version
+            if odd:
+                self._odd[node_id] = None
+                self._called.set()
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`, or until the lease is lost."""
         try:
             while not stop.is_set() and self._leadership.held:
-                if not self._called.wait(0.2):
-                    continue
                 try:
-                    self._settle()
+                    if self._called.wait(LOOK_S):
+                        self._settle()
+                    self._hand_on_keys()
                 except Exception as error:  # noqa: BLE001 - the next report asks for it again
                     self._journal.failed("follow", error)
         finally:
@@ -47,3 +55,16 @@ class Aftermath:
             if self._odd:
                 self._called.set()
         settle(self._cluster, some)
+
+    def _hand_on_keys(self) -> None:
+        """The table of admins' keys, to those whose reports told of an older one."""
+        now_s = self._cluster.clock.monotonic()
+        if now_s - self._keys_s < KEYS_S:
+            return
+        self._keys_s = now_s
+        with self._lock:
+            tables, self._tables = self._tables, {}
+        with self._cluster.db.read() as tx:
+            there = [row for row in nodes.agent_rows(tx) if row.id in tables and row.address]
+        if there:
+            keyring.hand_on(self._cluster, there, tables)

@@ -15,12 +15,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from novactl.cluster import Cluster
-from novactl.conductor import owner, recover
+from novactl.conductor import background, ha, owner, recover
 from novactl.conductor.aftermath import Aftermath
+from novactl.conductor.drift import Drift
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership, present
 from novactl.conductor.notify import Hooks, Telling
 from novactl.conductor.supervision import Supervisor
+from novactl.conductor.survey import survey
 from novactl.conductor.watcher import Watcher
 from novactl.config import Config
 from novactl.db import events, meta, operations, retention
@@ -82,8 +84,42 @@ def _forget(leadership: Leadership, journal: Journal) -> None:
             journal.say("forgot", **{name: gone}, older_than_days=days)
 
 
+class _Verifying:
+    """Agents and database are compared in full; what was not found the last time is told, in the log and as an event."""
+
+    def __init__(self) -> None:
+        self._known: frozenset[Drift] = frozenset()
+
+    def __call__(self, leadership: Leadership, journal: Journal) -> None:
+        cluster = leadership.cluster
+        found = frozenset(drift for drift in survey(cluster) if drift.is_fault)
+        new = sorted(found - self._known)
+        if new:
+            with leadership.write() as tx:
+                for drift in new:
+                    events.record(tx, EventRecord(
+                        at=cluster.clock.now(), object_kind="node" if drift.node_id else "cluster", object_id=drift.node_id,
+                        object_name=drift.node or drift.object, operation_id="", event="drift", actor=cluster.actor,
+                        detail=f"{drift.kind} {drift.object}: {drift.what}"))
+        for drift in new:
+            journal.say("drift", kind=drift.kind.value, object=drift.object, node=drift.node, what=drift.what)
+        self._known = found
+
+
+def _look_after(leadership: Leadership, journal: Journal) -> None:
+    """Servers that asked for high availability."""
+    begun, said = ha.look_after(leadership.cluster)
+    for sentence in said:
+        journal.failed(f"ha {sentence[:40]}", NovaError(sentence))
+    if begun:
+        journal.say("ha", begun=len(begun))
+        background.hand_over(leadership.cluster, begun)
+
+
 JOBS: tuple[Job, ...] = (
     Job("recover", lambda config: 3.0, _recover),
+    Job("ha", lambda config: 3.0, _look_after),
+    Job("verify", lambda config: config["conductor.verify_s"], _Verifying()),
     Job("forget", lambda config: 3600.0, _forget),
 )
 
@@ -100,10 +136,10 @@ class Conductor:
     def run(self, stop: threading.Event) -> None:
         """Until `stop`. Raises SchemaNewer when the database was upgraded: then another novactl is needed."""
         self.cluster.db.check_schema()
-        self.supervisor.ready()
         wait_s = min(1.0, self.leadership.lease_s / 5)
-        self.journal.say("runs", process=owner.shown(owner.this_process()), database=self.cluster.db.where)
         with present(self.cluster):
+            self.supervisor.ready()
+            self.journal.say("runs", process=owner.shown(owner.this_process()), database=self.cluster.db.where)
             while not stop.is_set():
                 try:
                     if self.leadership.take():
@@ -148,7 +184,7 @@ class Conductor:
         lease = self.leadership.lease
         self.journal.say("leads", epoch=lease.epoch if lease else 0)
         aftermath = Aftermath(self.leadership, self.journal)
-        ending, watcher = threading.Event(), Watcher(self.leadership, self.journal, aftermath.odd)
+        ending, watcher = threading.Event(), Watcher(self.leadership, self.journal, aftermath.heard)
         threads = [self._thread(name, target, ending) for name, target in self._duties(watcher, aftermath)]
         try:
             with self.leadership.holding():

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.conductor.history import note_on
@@ -27,12 +28,17 @@ AT_ONCE = 200
 """Reports in one transaction: others want to write, too."""
 
 
+def _nothing(node_id: str, report: wire.Report, odd: bool) -> None:
+    """Nobody acts on reports."""
+
+
 class Watcher:
     """`run` is the thread. `reports` counts those taken in, `late_s` is how long the slowest of the last batch waited for it,
-    `round_s` when (by the stop watch) the thread last began anew. `odd` is told of nodes whose servers are not as their rows say."""
+    `round_s` when (by the stop watch) the thread last began anew. `heard` is told of each report, and
+    whether the rows of the node's servers say otherwise."""
 
-    def __init__(self, leadership: Leadership, journal: Journal, odd: Callable[[str], None] = lambda node_id: None) -> None:
-        self._odd = odd
+    def __init__(self, leadership: Leadership, journal: Journal, heard: Callable[[str, wire.Report, bool], None] = _nothing) -> None:
+        self._heard = heard
         self.cluster: Cluster = leadership.cluster
         self.leadership, self.journal = leadership, journal
         self.reports, self.late_s, self.connected = 0, 0.0, 0
@@ -112,8 +118,7 @@ class Watcher:
     def _take(self, tx: Tx, heard: Heard, now: float) -> None:
         row = self._rows.get(heard.peer)
         try:
-            if fleet.take_report(tx, heard.peer, heard.report, now - heard.age_s):
-                self._odd(heard.peer)
+            self._heard(heard.peer, heard.report, fleet.take_report(tx, heard.peer, heard.report, now - heard.age_s))
         except Unreachable as wrong:                          # said before anything is written
             self.journal.failed(f"report of {row.name if row else heard.peer}", wrong)
             return

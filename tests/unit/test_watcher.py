@@ -36,12 +36,14 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @contextmanager
-def watching(world: World, odd: Callable[[str], None] = lambda id_: None) -> Iterator[tuple[Watcher, list[str]]]:
+def watching(
+    world: World, heard: Callable[[str, wire.Report, bool], None] = lambda id_, report, odd: None,
+) -> Iterator[tuple[Watcher, list[str]]]:
     """A watcher that runs, and the lines of its log."""
     lines: list[str] = []
     leadership, stop = Leadership(world.cluster), threading.Event()
     assert leadership.take()
-    watcher = Watcher(leadership, Journal(lines.append, world.cluster.clock), odd)
+    watcher = Watcher(leadership, Journal(lines.append, world.cluster.clock), heard)
     thread = threading.Thread(target=watcher.run, args=(stop,))
     thread.start()
     try:
@@ -85,7 +87,7 @@ def test_a_change_is_told_at_once(world: World) -> None:
     world.cluster.config = world.cluster.config.replace(agent__report_interval_s=60.0)
     server = api.create(world.cluster, CreateServer(name="web", flavor="small", image="guest")).servers[0]
     odd: list[str] = []
-    with watching(world, odd.append) as (watcher, _):
+    with watching(world, lambda id_, report, is_odd: odd.append(id_) if is_odd else None) as (watcher, _):
         until(lambda: watcher.connected == 2 and watcher.reports >= 2)
         odd.clear()                                           # the report that a stream begins with may be from before
         world.agents[server.node_name].driver.crash(server.id)

@@ -1,0 +1,219 @@
+"""`novactl conductor run` as real processes on one database: killed, stopped, ended, asked who leads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from novactl.api import service
+from novactl.conductor.service import JOBS
+from novactl.db import events, nodes, retention
+from novactl.model.operation import EventRecord
+from tests import databases
+from tests.sagas.scenarios import SCENARIOS
+from tests.world import World, small_world
+
+LEASE_S = 2.0
+
+
+class Process:
+    """`next(act)` waits for a line of its log that tells of `act`."""
+
+    def __init__(self, world: World, *words: str, **env: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "novactl", "conductor", "run", "--json-logs", *words], stderr=subprocess.PIPE, text=True,
+            env={**os.environ, **world.env, "NOVACTL_CONDUCTOR_LEASE_S": str(LEASE_S), **env}, cwd=Path(__file__).parents[2])
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.log: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.log.append(line)
+            self._lines.put(line)
+
+    def next(self, act: str, within_s: float = 30.0) -> dict[str, Any]:
+        deadline = time.monotonic() + within_s
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"{act} was not told within {within_s} s: {self.log}") from None
+            with contextlib.suppress(ValueError):
+                found = json.loads(line)
+                if found["act"] == act:
+                    return found
+
+    def end(self) -> int:
+        """SIGTERM -> the exit status."""
+        self.process.terminate()
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait(20)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with small_world(tmp_path) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def conductors(world: World, *words: str, count: int = 1, **env: str) -> Iterator[list[Process]]:
+    """The first of them leads."""
+    made: list[Process] = []
+    try:
+        for number in range(count):
+            made.append(Process(world, *words, **env))
+            made[-1].next("runs" if number else "leads")
+        yield made
+    finally:
+        for one in made:
+            one.kill()
+
+
+@pytest.mark.parametrize("kind", databases.EACH)
+def test_when_the_leader_is_killed_another_leads(kind: str, tmp_path: Path) -> None:
+    """Within a lease's length, with a new epoch; reports go on, and the dead one is no longer listed."""
+    with databases.database(kind) as url, small_world(tmp_path, url=url) as world, conductors(world, count=2) as (first, second):
+        seen = service.show(world.cluster)
+        assert str(first.process.pid) in seen.leader and [str(second.process.pid) in one for one in seen.waiting] == [True]
+        began = time.monotonic()
+        first.kill()
+        assert second.next("leads")["epoch"] == seen.epoch + 1
+        assert time.monotonic() - began < LEASE_S + 2
+        now = world.cluster.clock.now()
+        deadline = time.monotonic() + 20
+        while min(row.reported_at or 0.0 for row in _rows(world)) < now:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        seen = service.show(world.cluster)
+        assert str(second.process.pid) in seen.leader and seen.waiting == ()
+
+
+def _rows(world: World) -> list[nodes.AgentRow]:
+    with world.cluster.db.read() as tx:
+        return nodes.agent_rows(tx)
+
+
+def test_a_leader_that_was_stopped_leads_no_more_when_it_goes_on(world: World) -> None:
+    """SIGSTOP is not death: after a lease's length another leads; the first, continued, finds that out and waits again."""
+    with conductors(world, count=2) as (first, second):
+        first.process.send_signal(signal.SIGSTOP)
+        second.next("leads")
+        first.process.send_signal(signal.SIGCONT)
+        first.next("leads no more")
+        second.kill()
+        first.next("leads")
+
+
+def test_sigterm_lets_go_at_once(world: World) -> None:
+    """It ends within five seconds with status 0, and who waits need not wait for the lease's end; so with one that waits."""
+    with conductors(world, count=2, NOVACTL_CONDUCTOR_LEASE_S="60") as (first, second):
+        began = time.monotonic()
+        assert first.end() == 0 and time.monotonic() - began < 5
+        second.next("leads", 5.0)
+        began = time.monotonic()
+        third = Process(world, NOVACTL_CONDUCTOR_LEASE_S="60")
+        third.next("runs")
+        assert third.end() == 0
+        assert service.show(world.cluster).waiting == ()
+
+
+def test_a_supervisor_is_told(world: World, tmp_path: Path) -> None:
+    """READY when it runs, WATCHDOG while it lives, STOPPING when it ends, by sd_notify's socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
+        there.bind(str(tmp_path / "notify"))
+        there.settimeout(20)
+        with conductors(world, NOTIFY_SOCKET=str(tmp_path / "notify")) as (one,):
+            assert there.recv(100) == b"READY=1"
+            assert there.recv(100) == b"WATCHDOG=1"
+            one.process.terminate()
+            said = b""
+            while said != b"STOPPING=1":
+                said = there.recv(100)
+            assert one.process.wait(10) == 0
+
+
+def test_an_operation_whose_process_died_is_ended(world: World) -> None:
+    """Nobody asks: the conductor finds it and ends it, and leaves nothing of it."""
+    with conductors(world) as (one,):
+        operation = SCENARIOS["server.create"].start(world, None)
+        world.abandon(operation)
+        assert one.next("ended")["operation"] == operation.id[:8]
+        assert world.leftovers() == []
+
+
+def test_once_is_one_round(world: World) -> None:
+    """Every report is fresh afterwards; while another leads it leaves all to that one. Both are a success."""
+    before = {row.name: row.reported_at for row in _rows(world)}
+    one = Process(world, "--once")
+    assert one.process.wait(30) == 0
+    assert all(row.reported_at > before[row.name] for row in _rows(world))
+    with conductors(world):
+        other = Process(world, "--once")
+        other.next("another conductor leads")
+        assert other.process.wait(30) == 0
+
+
+def test_what_ended_long_ago_is_forgotten(world: World) -> None:
+    """Events older than their retention go, some hundreds at a time, younger ones stay; 0 days keep all."""
+    now, count = world.cluster.clock.now(), retention.AT_ONCE + 7
+    with world.cluster.db.write() as tx:
+        for age_days in [400.0] * count + [1.0]:
+            events.record(tx, EventRecord(
+                at=now - age_days * 86400, object_kind="node", object_id="the-id", object_name="", operation_id="", event="e", actor="",
+                detail=""))
+    one = Process(world, "--once", NOVACTL_RETENTION_EVENTS_DAYS="0")
+    assert one.process.wait(30) == 0 and _events(world) == count + 1
+    one = Process(world, "--once")
+    assert one.next("forgot")["events"] == count
+    assert one.process.wait(30) == 0 and _events(world) == 1
+
+
+def _events(world: World) -> int:
+    with world.cluster.db.read() as tx:
+        return len(events.of(tx, "the-id"))
+
+
+def test_a_duty_that_breaks_is_told_once_and_done_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of one job ends neither it nor the others, and fills no log."""
+    from novactl.conductor import service as conductor
+    from novactl.conductor.journal import Journal
+
+    calls: list[int] = []
+
+    def broken(leadership: object, journal: object) -> None:
+        calls.append(1)
+        raise RuntimeError("oh no")
+
+    monkeypatch.setattr(conductor, "JOBS", (conductor.Job("broken", lambda config: 0.05, broken), *JOBS))
+    lines: list[str] = []
+    stop = threading.Event()
+    made = conductor.Conductor(world.cluster, Journal(lines.append, world.cluster.clock))
+    thread = threading.Thread(target=made.run, args=(stop,))
+    thread.start()
+    deadline = time.monotonic() + 20
+    while len(calls) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stop.set()
+    thread.join(15)
+    assert not thread.is_alive() and len(calls) >= 5
+    assert len([line for line in lines if "oh no" in line]) == 1 and lines[-1].endswith("ends\n")
