@@ -31,6 +31,7 @@ RETRY_S = 0.005
 SELF_TEST_S = 5.0
 RETIRE_S = 30.0
 """So long connections that were made with the node's former key go on."""
+WITHDRAW_S = 2.0
 JOB_S = 10.0
 
 _OPTIONS = (
@@ -104,6 +105,7 @@ class Endpoint:
         agent.zmq_version = zmq.zmq_version()
         self.dispatcher = Dispatcher(agent, lambda peer, frames: loop.post(self, peer, frames))
         self.doors: List[Door] = [Door(loop.context, pair, listen, 0, shared=False)]
+        self._standing = self._front = self.doors[0]
         self.address = self.doors[0].address
         self._held: Dict[bytes, Deque[Tuple[float, List[bytes]]]] = {}
         self._held_bytes = 0
@@ -112,34 +114,34 @@ class Endpoint:
     @property
     def public(self) -> str:
         """The key that new connections are made with."""
-        return self.doors[-1].public
+        return self._front.public
 
     # ------------------------------------------------------------ doors
 
     def open_door(self, pair: Pair) -> None:
         """New connections are made with `pair`, those there are go on. Raises OSError where the port cannot be shared so."""
-        if self.public == pair.public:
-            return
-        for door in self.doors[:-1]:                          # the kernel chooses by position: there are two at most
-            self._close(door)
-        standing = self.doors[0]
-        listener.share(standing.listening)
-        self._number = (self._number + 1) % 256
-        door = Door(self._loop.context, pair, self.address, self._number, shared=True)
-        listener.steer(door.listening, 1)
-        self.doors.append(door)
-        self._loop.watch(door.fd, self)
+        there = next((door for door in self.doors if door.public == pair.public), None)
+        if there is None:
+            for door in [door for door in self.doors if door is not self._standing]:
+                self._close(door)                             # the kernel chooses by position: there are two at most
+            listener.share(self._standing.listening)
+            self._number = (self._number + 1) % 256
+            there = Door(self._loop.context, pair, self.address, self._number, shared=True)
+            self.doors.append(there)
+            self._loop.watch(there.fd, self)
+        there.closes_s = float("inf")
+        self._lead_to(there)
 
     def retire_others(self, public: str) -> None:
-        """Other doors than that of `public` close in RETIRE_S."""
-        for door in self.doors:
-            if door.public != public:
-                door.closes_s = min(door.closes_s, time.monotonic() + RETIRE_S)
+        """The door of `public` is the one that stands; others close in RETIRE_S."""
+        self._standing = next((door for door in self.doors if door.public == public), self._standing)
+        self._lead_to(self._standing)
+        self._close_others_in(RETIRE_S)
 
     def withdraw(self) -> None:
-        """The newer door closes, and the first is the only one again."""
-        for door in self.doors[1:]:
-            self._close(door)
+        """The door that stands is the only one again, once what was said at the others has been answered."""
+        self._lead_to(self._standing)
+        self._close_others_in(WITHDRAW_S)
 
     def close_due(self, now: float) -> None:
         for door in [door for door in self.doors if now >= door.closes_s]:
@@ -148,6 +150,16 @@ class Endpoint:
     def close(self) -> None:
         for door in self.doors:
             door.socket.close(0)
+
+    def _lead_to(self, door: Door) -> None:
+        if door is not self._front:
+            listener.steer(door.listening, self.doors.index(door))
+            self._front = door
+
+    def _close_others_in(self, seconds: float) -> None:
+        for door in self.doors:
+            if door is not self._standing:
+                door.closes_s = min(door.closes_s, time.monotonic() + seconds)
 
     def _close(self, door: Door) -> None:
         self.doors.remove(door)

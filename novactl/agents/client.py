@@ -104,6 +104,8 @@ class Agents:
 
     def _mended(self, peer: Peer, refused: NovaError) -> Peer | None:
         """Only where keys were the matter, which is asked first: whatever else went wrong costs nothing more."""
+        if len(_keys_of(peer)) > 1 and isinstance(refused, Unreachable) and not isinstance(refused, AgentTimeout):
+            return peer                                       # the agent has changed from one of its keys to the other
         about_keys = refused.details.get("handshake") if isinstance(refused, Unreachable | Denied) else (
             refused.details.get("code") in (wire.Code.OLD_KEYS, wire.Code.DENIED))
         again = self.ring.mend(self, peer, refused) if about_keys else None

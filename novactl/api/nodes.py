@@ -23,34 +23,46 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Changed", "EnrolPlan", "EnrollNode", "HostKey", "NodeShown", "NodeView", "SetNode", "UnsetNode", "check", "disable", "enable",
-    "enroll", "list_nodes", "remove", "set_", "show", "unset",
+    "enroll", "list_nodes", "remove", "rotate_key", "set_", "show", "unset",
 ]
 
 MAX_REASON = 255
 
 
 @needs(Role.ADMIN)
-def enroll(cluster: Cluster, wanted: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False) -> NodeView | EnrolPlan:
+def enroll(
+    cluster: Cluster, wanted: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True,
+) -> NodeView | EnrolPlan | str:
     """Make a machine a node. Raises HostKeyUnknown, HostKeyChanged, SshDenied, Unreachable, EnrolFailed, Conflict.
 
-    Safe to repeat: an enrolled machine is brought to what was asked, or left alone.
+    Safe to repeat: an enrolled machine is brought to what was asked, or left alone. With `wait=False` it is looked at here and
+    changed by a process in the background: then, where there is something to change, the operation's id.
     """
     from novactl.conductor.enroll_node import enroll as act
 
-    made = act(cluster, wanted, watch=watch, dry_run=dry_run)
-    return made if isinstance(made, EnrolPlan) else show(cluster, made, refresh=False)
+    made = act(cluster, wanted, watch=watch, dry_run=dry_run, wait=wait)
+    if isinstance(made, EnrolPlan):
+        return made
+    return show(cluster, made, refresh=False) if isinstance(made, str) else made.id
 
 
 @needs(Role.ADMIN)
 def remove(
     cluster: Cluster, ref: str, *, lost: bool = False, watch: Watch | None = None, dry_run: bool = False,
-    sudo_password: SudoPassword | None = None,
-) -> NodeView:
-    """Undo an enrolment; `lost`: forget a machine that is gone. Raises InUse while servers are on it."""
+    sudo_password: SudoPassword | None = None, wait: bool = True,
+) -> NodeView | str:
+    """Undo an enrolment; `lost`: forget a machine that is gone. Raises InUse while servers are on it. With `wait=False` the id of
+    the operation that goes on in the background; what is lost is forgotten at once."""
+    from novactl.conductor.recover import free
     from novactl.conductor.remove_node import remove as act
 
     view = show(cluster, ref, refresh=False)
-    act(cluster, view.id, lost=lost, watch=watch, dry_run=dry_run, sudo_password=sudo_password)
+    if not dry_run and not lost:
+        free(cluster, view.id)
+        view = show(cluster, ref, refresh=False)
+    begun = act(cluster, view.id, lost=lost, watch=watch, dry_run=dry_run, sudo_password=sudo_password, wait=wait)
+    if not isinstance(begun, tuple):
+        return begun.id
     return view if dry_run else dataclasses.replace(view, status="removed", state="removed")
 
 
@@ -106,6 +118,17 @@ def disable(cluster: Cluster, ref: str, *, reason: str = "", dry_run: bool = Fal
     return _switch(cluster, ref, NodeState.DISABLED, reason, dry_run)
 
 
+@needs(Role.ADMIN)
+def rotate_key(cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False) -> NodeView:
+    """Change the node's own key while it goes on working; its servers notice nothing. Raises Conflict, Busy, Unreachable: then
+    the old key stays; Stuck where the node went away in the very last step."""
+    from novactl.conductor.rotate_key import rotate
+
+    node = _find(cluster, ref)
+    rotate(cluster, node, watch=watch, dry_run=dry_run)
+    return show(cluster, node.id, refresh=False)
+
+
 def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: bool) -> NodeView:
     """All of it; a dry run takes it back. Raises UsageError, NotFound, Conflict."""
     if len(reason) > MAX_REASON or (reason and not reason.isprintable()):
@@ -116,6 +139,9 @@ def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: 
         nodes.lock(tx, named.id)                              # what another admin sets of it at this moment is not lost
         node = nodes.by_id(tx, named.id) or named
         if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
+            from novactl.conductor.saga import refuse_busy
+
+            refuse_busy(cluster, tx, node.id)
             raise Conflict(f"node {node.name} is {node.state}", command="novactl operation list")
         changed = dataclasses.replace(node, state=state, reason=reason)
         if changed != node:

@@ -63,7 +63,7 @@ def enroll(
     ctx: typer.Context, target: Target = "", local: Local = False, name: Name = None, zone: Zone = "", label: Labels = [],  # noqa: B006
     ssh_port: SshPort = None, identity: Identity = None, host_key: HostKey = None, accept_new: AcceptNew = False,
     address: Address = None, agent_port: AgentPort = None, autostart: Autostart = None, no_packages: NoPackages = False,
-    ask_sudo_pass: AskSudo = False, keep_on_failure: Keep = False, quiet: Quiet = False, dry_run: DryRun = False,
+    ask_sudo_pass: AskSudo = False, keep_on_failure: Keep = False, async_: Async = False, quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Make a host a node: packages, agent, keys, an end-to-end check. Safe to repeat; a failure is rolled back.
 
@@ -83,7 +83,9 @@ def enroll(
         confirm_host_key=(lambda key: _trusts(session, key)) if session.can_ask else None, keep_on_failure=keep_on_failure,
     )
     with watching(session, quiet=quiet) as watch:
-        made = api.enroll(session.cluster, wanted, watch=watch, dry_run=dry_run)
+        made = api.enroll(session.cluster, wanted, watch=watch, dry_run=dry_run, wait=not async_)
+    if isinstance(made, str):
+        return begun(made)
     if hasattr(made, "changes"):
         changes = tuple(f"would: {change}" for change in made.changes) or ("nothing to do",)
         return Shown(made, rows=made.findings, table=columns.FINDINGS, footer=changes)
@@ -297,11 +299,25 @@ def disable(
     return each(session, nodes, lambda ref: api.disable(session.cluster, ref, reason=session.reason, dry_run=dry_run))
 
 
+@NOUN.verb("rotate-key", columns.NODES, changes=True)
+def rotate_key(ctx: typer.Context, nodes: NodeRefs, quiet: Quiet = False, dry_run: DryRun = False) -> Any:
+    """Change nodes' own keys. The node makes the new one itself; connections and servers go on.
+
+    novactl node rotate-key n1
+    novactl node rotate-key n1 n2 --reason "laptop with a backup lost"
+    """
+    from novactl.api import nodes as api
+
+    session = session_of(ctx)
+    with watching(session, quiet=quiet) as watch:
+        return each(session, nodes, lambda ref: api.rotate_key(session.cluster, ref, watch=watch, dry_run=dry_run))
+
+
 @NOUN.verb("remove", columns.NODES, changes=True)
 def remove(
     ctx: typer.Context, node: NodeRef,
     lost: Annotated[bool, typer.Option("--lost", help="The host is gone for good: forget it without reaching it.")] = False,
-    ask_sudo_pass: AskSudo = False, yes: Yes = False, quiet: Quiet = False, dry_run: DryRun = False,
+    ask_sudo_pass: AskSudo = False, async_: Async = False, yes: Yes = False, quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Undo an enrolment: agent, keys and files leave the host, the node leaves the cluster. Asks first.
 
@@ -316,5 +332,6 @@ def remove(
     elif not dry_run:
         ask.confirm(session, f"remove node {node}", yes=yes)
     with watching(session, quiet=quiet) as watch:
-        return api.remove(
-            session.cluster, node, lost=lost, watch=watch, dry_run=dry_run, sudo_password=_sudo(session, ask_sudo_pass))
+        gone = api.remove(
+            session.cluster, node, lost=lost, watch=watch, dry_run=dry_run, sudo_password=_sudo(session, ask_sudo_pass), wait=not async_)
+    return begun(gone) if isinstance(gone, str) else gone

@@ -14,8 +14,8 @@ from novactl.cluster import Cluster
 from novactl.conductor.enrolment import Peer
 from novactl.conductor.history import note
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, Run, Saga, Step, begin, nothing
-from novactl.db import nodes
+from novactl.conductor.saga import Driver, Run, Saga, Step, begin, busy, nothing
+from novactl.db import nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NotFound, NovaError, Unreachable
 from novactl.model.node import Node, NodeState
@@ -102,12 +102,17 @@ ROTATE_KEY: Saga[RotateKey] = Saga(
 SAGAS = {ROTATE_KEY.kind: ROTATE_KEY}
 
 
-def rotate(cluster: Cluster, node: Node, *, watch: Watch | None = None) -> None:
-    """Raises Conflict for a node that is not in service, Busy, Stuck, and what asking the agent meets (then the old key stays)."""
+def rotate(cluster: Cluster, node: Node, *, watch: Watch | None = None, dry_run: bool = False) -> None:
+    """All of it. Raises Conflict for a node that is not in service, Busy, Stuck, and what asking the agent meets: then the
+    old key stays."""
     with cluster.db.write() as tx:
         nodes.lock(tx, node.id)
         fresh = _there(tx, node.id)
         if fresh.state not in (NodeState.ENABLED, NodeState.DISABLED) or not fresh.address:
             raise Conflict(f"node {fresh.name} is {fresh.state.value}", command=f"novactl node show {fresh.name}")
+        for other in operations.open_of(tx, node.id):
+            raise busy(cluster, other)
+        if dry_run:
+            return
         operation = begin(cluster, tx, ROTATE_KEY, RotateKey(node=node.id), ("node", node.id, node.name))
     Driver(cluster, ROTATE_KEY, operation, watch or unwatched).drive()

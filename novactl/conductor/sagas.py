@@ -18,6 +18,7 @@ _HOMES: Mapping[str, str] = {
     "server.clean": "clean_server",
     "server.evacuate": "evacuate_server",
     "node.fence": "fence_node",
+    "node.rotate_key": "rotate_key",
     "node.enroll": "enroll_node",
     "node.remove": "remove_node",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from novactl.api import creation, power
 from novactl.api import servers as api
-from novactl.conductor import clean_server, create_server, delete_server, evacuate_server, fence_node, ha, revive
+from novactl.conductor import clean_server, create_server, delete_server, evacuate_server, fence_node, ha, revive, rotate_key
 from novactl.conductor import power as power_sagas
 from novactl.conductor.saga import Driver, Saga, begin
 from novactl.db import nodes, servers
@@ -39,6 +39,9 @@ def slate(world: World) -> Mapping[str, Any]:
             "servers": sorted((s.name, s.vm_state, s.task_state, s.node_id != "", s.operation_id) for s in servers.all_(tx)),
             "claims": sorted((living.get(c.consumer_id, "?"), c.resource_class, c.amount) for c in placement.all_(tx)),
             "nodes": sorted((node.state, node.reason) for node in nodes.all_(tx)),
+            "keys": sorted(
+                (node.name, node.public_key == world.endpoints[node.name].public, node.next_public_key,
+                 world.agents[node.name].own_keys.keys.next() is None) for node in nodes.all_(tx)),
             "sums": sorted((row.servers, sorted(row.used.items())) for row in nodes.rows(tx)),
             "open": [o.kind for o in operations.recent(tx, ended=False)],
             "domains": sorted((living.get(id_, "?"), state) for id_, state in world.domains().items()),
@@ -164,12 +167,20 @@ def _begin_fencing(world: World, _: Server | None) -> Operation:
         return ha.begin_fencing(world.cluster, tx, node, {"method": "command", "command": "/bin/true"}, detached=False)
 
 
+def _begin_rotation(world: World, _: Server | None) -> Operation:
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None
+        return begin(world.cluster, tx, rotate_key.ROTATE_KEY, rotate_key.RotateKey(node=node.id), ("node", node.id, node.name))
+
+
 SCENARIOS: Mapping[str, Scenario] = {
     "server.create": Scenario(create_server.CREATE, _nobody, _begin_create),
     "server.delete": Scenario(delete_server.DELETE, _running, _begin(delete_server.DELETE, Event.BEGIN_DELETE, _deletion)),
     "server.stop": Scenario(power_sagas.STOP, _running, _begin(power_sagas.STOP, Event.BEGIN_STOP, power._power)),
     "server.start": Scenario(power_sagas.START, _stopped, _begin(power_sagas.START, Event.BEGIN_START, power._power)),
     "server.evacuate": Scenario(evacuate_server.EVACUATE, _lost, _begin_evacuation),
+    "node.rotate_key": Scenario(rotate_key.ROTATE_KEY, _running, _begin_rotation),
     "node.fence": Scenario(fence_node.FENCE, _nobody, _begin_fencing),
     "server.revive": Scenario(revive.REVIVE, _down, _begin(revive.REVIVE, Event.BEGIN_REVIVE, _revival)),
     "server.clean": Scenario(clean_server.CLEAN, _left_behind, _begin_cleaning),
