@@ -12,6 +12,7 @@ from novactl.api.resolve import resolve
 from novactl.api.trial import changing
 from novactl.api.zones import Belonging
 from novactl.cluster import Cluster
+from novactl.conductor.saga import refuse_busy
 from novactl.db import derived, nodes, placement
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, InUse, UsageError
@@ -124,6 +125,7 @@ def _changing(
         derived.lock_with_pools(tx, named.id, pool)           # of two who set it at once the second reads what the first wrote
         node = nodes.by_id(tx, named.id) or named
         if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
+            refuse_busy(cluster, tx, node.id)
             raise Conflict(f"node {node.name} is {node.state.value}", command="novactl operation list")
         said = act(tx, node)
         tx.on(node, detail="; ".join(said))

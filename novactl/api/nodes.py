@@ -145,6 +145,7 @@ def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: 
             raise Conflict(f"node {node.name} is {node.state}", command="novactl operation list")
         changed = dataclasses.replace(node, state=state, reason=reason)
         if changed != node:
+            changed = changed.stamped(node, cluster.clock.now(), cluster.actor)
             nodes.update(tx, changed)
         tx.on(node, detail=reason)
         return shown(cluster, tx, nodes.by_id(tx, node.id) or changed)

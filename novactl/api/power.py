@@ -12,8 +12,8 @@ from novactl.conductor import delete_server as deletion
 from novactl.conductor import power
 from novactl.conductor.create_server import CREATE
 from novactl.conductor.progress import Watch
-from novactl.conductor.saga import Saga, begin, busy
-from novactl.db import nodes, operations, servers
+from novactl.conductor.saga import Saga, begin, refuse_busy
+from novactl.db import nodes, servers
 from novactl.errors import Conflict, NovaError, Unreachable
 from novactl.model.operation import OperationState
 from novactl.model.server import Server
@@ -96,6 +96,14 @@ def _end_stuck(cluster: Cluster, server: Server, lost: bool) -> None:
 
 
 def _find(cluster: Cluster, ref: str) -> Server:
+    """The server, what a dead process left of it ended first: then it may be gone."""
+    with cluster.db.read() as tx:
+        found: Server = resolve(tx, "server", servers, ref)
+    if not found.operation_id:
+        return found
+    from novactl.conductor.recover import free
+
+    free(cluster, found.id)
     with cluster.db.read() as tx:
         return resolve(tx, "server", servers, ref)
 
@@ -126,8 +134,7 @@ def _change(
         fresh = servers.by_id(tx, server.id)
         if fresh is None or fresh.deleted_at is not None:
             raise Conflict(f"server {server.name} has just been deleted")
-        for other in operations.open_of(tx, fresh.id):
-            raise busy(cluster, other)
+        refuse_busy(cluster, tx, fresh.id)
         state = advance(fresh.state, event, fresh.name)
         if dry_run:
             return fresh

@@ -9,6 +9,7 @@ from typing import Any
 from novactl.agents import keys, wire
 from novactl.cluster import Cluster
 from novactl.conductor import enrolment, fleet
+from novactl.conductor.background import hand_over
 from novactl.conductor.change import changing
 from novactl.conductor.enrolment import ENROLL_NODE, EnrollRecord, Peer
 from novactl.conductor.progress import Progress, Watch, unwatched
@@ -28,17 +29,23 @@ from novactl.enroll.site import Before, before_of, earliest, origin_of
 from novactl.errors import Conflict, EnrolFailed, NovaError, UsageError
 from novactl.model.ids import check_name
 from novactl.model.node import Node, NodeState
+from novactl.model.operation import Operation
 
 SAGAS = {ENROLL_NODE.kind: ENROLL_NODE}
 
 
-def enroll(cluster: Cluster, request: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False) -> str | EnrolPlan:
+def enroll(
+    cluster: Cluster, request: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True,
+) -> str | EnrolPlan | Operation:
     """Make the machine a node, or bring it up to date, and return its id; with `dry_run` only say what would be done.
+
+    With `wait=False` the machine is looked at here and changed by a process in the background, whose operation is returned.
 
     Repeating it changes nothing. Raises what connecting raises, EnrolFailed with every failed finding (nothing was
     changed) or with what a step met (rolled back, and what stayed is listed), Busy, Conflict.
     """
     watch = watch or unwatched
+    enrolment.askable(request.sudo_password, wait)
     if request.name is not None:
         check_name("node", request.name)
     log = EnrolLog(cluster.config.data_dir / "logs")
@@ -70,7 +77,11 @@ def enroll(cluster: Cluster, request: EnrollNode, *, watch: Watch | None = None,
         if existing is not None and existing.state is not NodeState.ENROLLING and not plan.changes:
             _recheck(cluster, existing, record, watch)
         else:
-            _run(cluster, record, shell, trust, watch)
+            operation = _begun(cluster, record, detached=not wait)
+            if not wait:
+                hand_over(cluster, [operation.id])
+                return operation
+            _run(cluster, operation, shell, trust, watch)
         return goal.node_id
     finally:
         shell.close()
@@ -188,14 +199,17 @@ def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -
     watch(Progress("", node.name, "enrolled", "done", detail=f"already enrolled (agent {hello.agent_version}, key ok): 0 changes"))
 
 
-def _run(cluster: Cluster, record: EnrollRecord, shell: Shell, trust: Trust, watch: Watch) -> None:
+def _begun(cluster: Cluster, record: EnrollRecord, *, detached: bool) -> Operation:
     with cluster.db.write() as tx:
         there = nodes.by_name(tx, record.name)
         if there is None and record.new:
             nodes.insert(tx, _first_row(cluster, record))
         elif there is None or there.id != record.node_id or record.new != (there.state is NodeState.ENROLLING):
             raise Conflict(f"node {record.name} was changed by somebody else meanwhile", hint="ask again")
-        operation = begin(cluster, tx, ENROLL_NODE, record, ("node", record.node_id, record.name))
+        return begin(cluster, tx, ENROLL_NODE, record, ("node", record.node_id, record.name), detached=detached)
+
+
+def _run(cluster: Cluster, operation: Operation, shell: Shell, trust: Trust, watch: Watch) -> None:
     extras = {"shell": shell, "trust": trust}
     try:
         Driver(cluster, ENROLL_NODE, operation, watch, extras).drive()

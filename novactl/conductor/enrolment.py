@@ -23,7 +23,7 @@ from novactl.enroll.goal import Goal, Others
 from novactl.enroll.log import EnrolLog
 from novactl.enroll.shell import Shell
 from novactl.enroll.site import Before, Site
-from novactl.errors import EnrolFailed, NovaError, Unreachable
+from novactl.errors import EnrolFailed, NovaError, Unreachable, UsageError
 from novactl.model.node import Node, NodeState
 from novactl.model.resources import Inventory
 
@@ -92,6 +92,12 @@ def machine(run: Run, access: Access, name: str) -> Shell:
         log = EnrolLog(run.cluster.config.data_dir / "logs", name)
         run.extras["shell"] = open_shell(access, run.extras.get("trust", Trust()), log.write)
     return run.extras["shell"]
+
+
+def askable(sudo_password: object, wait: bool) -> None:
+    """Raises UsageError for what a process in the background would have to ask."""
+    if sudo_password is not None and not wait:
+        raise UsageError("--async cannot ask for a password: nobody is there to type it", hint="leave out --async or --ask-sudo-pass")
 
 
 def stayed(run: Run) -> list[str]:
@@ -215,7 +221,7 @@ def _finish(run: Run, tx: Tx, record: EnrollRecord) -> None:
     node = nodes.by_id(tx, record.node_id)
     if node is None:
         raise EnrolFailed(f"node {record.name} vanished from the database while it was enrolled")
-    nodes.update(tx, enrolled(node, record, report))
+    nodes.update(tx, enrolled(node, record, report).stamped(node, run.cluster.clock.now(), run.operation.actor))
     nodes.ensure_inventory(tx, node.id, fleet.first_inventories(run.cluster.config, report))
     fleet.take_report(tx, node.id, report, run.cluster.clock.now())
     note(run, tx, "enrolled", f"{record.access.ssh}, agent {report.agent_version}: {', '.join(record.changes)}")

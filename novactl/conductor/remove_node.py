@@ -12,8 +12,9 @@ from typing import Any
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
+from novactl.conductor.background import hand_over
 from novactl.conductor.change import changing
-from novactl.conductor.enrolment import Peer, machine, stayed
+from novactl.conductor.enrolment import Peer, askable, machine, stayed
 from novactl.conductor.history import note
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import Driver, Run, Saga, Step, begin, busy, nothing, owned_by_the_living
@@ -27,7 +28,7 @@ from novactl.enroll.request import SudoPassword
 from novactl.enroll.site import Before, Site
 from novactl.errors import Conflict, InUse, NotFound, NovaError, Unreachable
 from novactl.model.node import Node, NodeState
-from novactl.model.operation import OperationState
+from novactl.model.operation import Operation, OperationState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,8 @@ def _finish(run: Run, tx: Tx, record: RemoveRecord) -> None:
 def _fail(run: Run, tx: Tx, record: RemoveRecord, error: NovaError) -> None:
     node = nodes.by_id(tx, record.node_id)
     if node is not None:
-        nodes.update(tx, dataclasses.replace(node, state=NodeState(record.state), reason=record.reason))
+        again = dataclasses.replace(node, state=NodeState(record.state), reason=record.reason)
+        nodes.update(tx, again.stamped(node, run.cluster.clock.now(), run.operation.actor))
     note(run, tx, "removal failed", error.message)
 
 
@@ -108,9 +110,11 @@ SAGAS = {REMOVE_NODE.kind: REMOVE_NODE}
 
 def remove(
     cluster: Cluster, node_id: str, *, lost: bool = False, watch: Watch | None = None, dry_run: bool = False,
-    sudo_password: SudoPassword | None = None,
-) -> tuple[str, ...]:
+    sudo_password: SudoPassword | None = None, wait: bool = True,
+) -> tuple[str, ...] | Operation:
     """Undo the enrolment of a node, or with `lost` only forget it; returns what had to stay on the machine, one line each.
+
+    With `wait=False` a process in the background does it, once the machine has been reached; its operation is returned.
 
     Raises InUse while servers are on it (nothing is changed), what connecting raises (nothing is changed), Stuck when
     the machine went away half way.
@@ -122,13 +126,16 @@ def remove(
     if lost:
         forget(cluster, node, watch=watch or unwatched, dry_run=dry_run)
         return ()
-    left = _undo(cluster, node, Trust(sudo_password=sudo_password), watch or unwatched, dry_run)
+    askable(sudo_password, wait)
+    left = _undo(cluster, node, Trust(sudo_password=sudo_password), watch or unwatched, dry_run, wait)
+    if isinstance(left, Operation):
+        return left
     if left and watch is not None:
         watch(Progress("", node.name, "stays on the machine", "done", detail="; ".join(left)))
     return left
 
 
-def _undo(cluster: Cluster, node: Node, trust: Trust, watch: Watch, dry_run: bool) -> tuple[str, ...]:
+def _undo(cluster: Cluster, node: Node, trust: Trust, watch: Watch, dry_run: bool, wait: bool) -> tuple[str, ...] | Operation:
     refuse_in_use(cluster, node)
     record = _record(cluster, node)
     log = EnrolLog(cluster.config.data_dir / "logs", node.name)
@@ -145,9 +152,13 @@ def _undo(cluster: Cluster, node: Node, trust: Trust, watch: Watch, dry_run: boo
             fresh = nodes.by_id(tx, node.id)
             if fresh is None:
                 raise NotFound("node", node.name)
-            operation = begin(cluster, tx, REMOVE_NODE, record, ("node", node.id, node.name))
+            operation = begin(cluster, tx, REMOVE_NODE, record, ("node", node.id, node.name), detached=not wait)
             _in_use(tx, fresh)
-            nodes.update(tx, dataclasses.replace(fresh, state=NodeState.REMOVING, reason="being removed"))
+            removing = dataclasses.replace(fresh, state=NodeState.REMOVING, reason="being removed")
+            nodes.update(tx, removing.stamped(fresh, cluster.clock.now(), cluster.actor))
+        if not wait:
+            hand_over(cluster, [operation.id])
+            return operation
         return Driver(cluster, REMOVE_NODE, operation, watch, {"shell": shell, "trust": trust}).drive().left
     finally:
         shell.close()

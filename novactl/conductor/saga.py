@@ -146,8 +146,7 @@ def begin(
     `detail` is what its first event says. Raises Busy when another operation on the object has not ended.
     """
     kind, id_, name = subject
-    for other in operations.open_of(tx, id_):
-        raise busy(cluster, other)
+    refuse_busy(cluster, tx, id_)
     now, operation_id = cluster.clock.now(), cluster.ids.uuid()
     operation = Operation(
         id=operation_id, kind=saga.kind, object_kind=kind, object_id=id_, object_name=name,
@@ -172,6 +171,12 @@ def deadline_of(cluster: Cluster, saga: Saga[Any], record: Any) -> float | None:
 def overdue(operation: Operation, now: float) -> bool:
     """Whether it should have ended by now: then nobody waits for its owner any more, living or not."""
     return operation.deadline is not None and now >= operation.deadline and operation.state is not OperationState.STUCK
+
+
+def refuse_busy(cluster: Cluster, tx: Tx, object_id: str) -> None:
+    """Raises Busy when an operation on the object has not ended."""
+    for other in operations.open_of(tx, object_id):
+        raise busy(cluster, other)
 
 
 def busy(cluster: Cluster, operation: Operation) -> Busy:

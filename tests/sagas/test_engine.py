@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,16 @@ import pytest
 
 from nodeagent.refusal import Refused
 from nodeagent.wire import Code
+from novactl.api import nodes as nodes_api
 from novactl.api import servers as api
 from novactl.cluster import SystemClock
 from novactl.conductor import create_server, delete_server
 from novactl.conductor.faults import Verdict, trace_of, verdict, waits
+from novactl.conductor.power import REBOOT, Power
 from novactl.conductor.progress import Progress
 from novactl.conductor.recover import find, recover, take_over
-from novactl.conductor.saga import Driver, busy, owned_by_the_living
+from novactl.conductor.saga import Driver, begin, busy, owned_by_the_living
+from novactl.db import nodes as db_nodes
 from novactl.db import operations
 from novactl.errors import (
     AgentRefused,
@@ -33,6 +37,7 @@ from novactl.errors import (
     Superseded,
     Unreachable,
 )
+from novactl.model.node import NodeState
 from novactl.model.operation import OperationState
 from tests.sagas.scenarios import SCENARIOS, slate
 from tests.sagas.test_laws import altered
@@ -332,3 +337,97 @@ def test_a_begun_operation_is_known_by_all_that_it_is(world: World) -> None:
     for word in (operation.id[:8], "server.create", "for 0 s", "pid ", "by tester@world", "ticket 4711"):
         assert word in error.message, error.message
     assert error.command == f"novactl operation watch {operation.id[:8]}"
+
+
+# ---------------------------------------------------------------- interruptions
+
+def interrupted(position: int, **how: Any) -> Any:
+    """server.create, interrupted after the effect of a step; `how` are fields of the saga."""
+    def do(inner: Any, run: Any, record: Any) -> Any:
+        inner(run, record)
+        raise KeyboardInterrupt
+
+    return dataclasses.replace(altered(create_server.CREATE, position, do=do), **how)
+
+
+def test_what_can_go_on_elsewhere_is_left_as_it_is(world: World) -> None:
+    """An interruption changes nothing: the operation is among those that this process drives, and another goes on with it."""
+    operation = SCENARIOS["server.create"].start(world, None)
+    with pytest.raises(KeyboardInterrupt):
+        Driver(world.cluster, interrupted(3), operation).drive()
+    assert find(world.cluster, operation.id).state is OperationState.RUNNING and list(world.cluster.driving) == [operation.id]
+
+
+def test_what_cannot_is_undone_at_once(world: World) -> None:
+    """A saga that needs this process is turned back, and says that another Ctrl-C leaves that to `operation resume`."""
+    before, operation, seen = slate(world), SCENARIOS["server.create"].start(world, None), list[Progress]()
+    with pytest.raises(KeyboardInterrupt):
+        Driver(world.cluster, interrupted(3, detaches=False), operation, seen.append).drive()
+    ended = find(world.cluster, operation.id)
+    assert ended.state is OperationState.FAILED and ended.error and "was interrupted by tester@world" in ended.error["message"]
+    assert slate(world) == before and not world.cluster.driving
+    assert any(f"novactl operation resume {operation.id[:8]}" in progress.detail for progress in seen)
+
+
+def test_interrupted_again_it_is_left_half_way(world: World) -> None:
+    """The second interruption stops the undoing; whoever resumes it ends that."""
+    before, operation = slate(world), SCENARIOS["server.create"].start(world, None)
+
+    def undo(inner: Any, run: Any, record: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Driver(world.cluster, altered(interrupted(3, detaches=False), 2, undo=undo), operation).drive()
+    left = find(world.cluster, operation.id)
+    assert left.state is OperationState.UNWINDING and list(world.cluster.driving) == [operation.id]
+    world.abandon(left)
+    assert [error for _, error in recover(world.cluster)] == [None] and slate(world) == before
+
+
+# ---------------------------------------------------------------- many, silent, late
+
+def test_of_a_silent_node_one_operation_is_asked_about(tmp_path: Path) -> None:
+    """Twelve deletions on a node that is gone: all are stuck, with the reason, in the time that a few connections take."""
+    with small_world(tmp_path, count=1) as world:
+        world.cluster.config = world.cluster.config.replace(operation__parallel=1)
+        made = api.create(world.cluster, api.CreateServer(name="web", flavor="small", image="guest", count=12))
+        def do(inner: Any, run: Any, record: Any) -> Any:
+            raise KeyboardInterrupt                           # the process dies, past the point of no return
+
+        for server in made.servers:
+            operation = SCENARIOS["server.delete"].start(world, server)
+            with pytest.raises(KeyboardInterrupt):
+                Driver(world.cluster, altered(delete_server.DELETE, 2, do=do), operation).drive()
+            world.abandon(operation)
+        world.loop.stop()
+        began = world.cluster.clock.monotonic()
+        ended = recover(world.cluster, budget_s=60)
+        assert world.cluster.clock.monotonic() - began < 20
+        assert len(ended) == 12 and all(error and error.exit_status == 6 and "n1" in error.message for _, error in ended)
+        assert {find(world.cluster, operation.id).state for operation, _ in ended} == {OperationState.STUCK}
+
+
+def test_a_command_ends_what_stands_in_its_own_way(world: World) -> None:
+    """What recovery had no time for is ended by the command that touches its server, although the background has it already."""
+    scenario = SCENARIOS["server.stop"]
+    operation = scenario.start(world, scenario.prepare(world))
+    assert owned_by_the_living(operation, clock(world).now())
+    with pytest.raises(Busy):
+        api.start(world.cluster, "web")
+    world.cluster.late.add(operation.id)                      # as it is when this process has handed it over
+    assert api.start(world.cluster, "web").status == "ACTIVE"
+    assert find(world.cluster, operation.id).state is OperationState.OK
+
+
+def test_a_busy_node_names_its_operation(world: World) -> None:
+    """As a busy server does: which operation, of what kind, whose, for how long, and what to do."""
+    with world.cluster.db.write() as tx:
+        node = db_nodes.by_name(tx, "n1")
+        assert node is not None
+        db_nodes.update(tx, dataclasses.replace(node, state=NodeState.REMOVING))
+        operation = begin(world.cluster, tx, REBOOT, Power(server="", node=node.id, epoch=1), ("node", node.id, node.name))
+    with pytest.raises(Busy) as caught:
+        nodes_api.disable(world.cluster, "n1")
+    for word in ("node n1 is busy: operation", operation.id[:8], "running for 0 s", "pid ", "by tester@world"):
+        assert word in caught.value.message
+    assert caught.value.command == f"novactl operation watch {operation.id[:8]}"
