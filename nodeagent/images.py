@@ -44,10 +44,10 @@ class _Arrival:
             self.offset += len(held)
 
     def append(self, data: bytes) -> None:
-        written = 0
+        rest = memoryview(data)
         try:
-            while written < len(data):
-                written += os.pwrite(self._fd, data[written:], self.offset + written)
+            while rest:
+                rest = rest[os.pwrite(self._fd, rest, self.offset + len(data) - len(rest)):]
         except OSError as full:
             os.ftruncate(self._fd, self.offset)
             raise Refused(Code.NO_SPACE, f"{self.path}: {full.strerror}", elsewhere=True) from None
@@ -116,7 +116,7 @@ class ImageStore:
 
     def append(self, sha256: str, offset: int, data: bytes) -> ImageProgress:
         """Take `data` if it is what comes next; say in any case what is wanted next."""
-        if self.format_of(sha256):
+        if sha256 not in self._arriving and self.format_of(sha256):
             return ImageProgress(True, 0)
         arrival = self._arrival(sha256)
         if offset == arrival.offset:

@@ -259,4 +259,5 @@ def decode(cls: Type[T], frames: Any) -> Tuple[T, Optional[bytes]]:
     except (ValueError, RecursionError) as bad:
         raise BadMessage(f"the header is not JSON: {bad}") from None
     message = from_plain(cls, plain)
-    return message, bytes(frames[2]) if len(frames) == 3 else None
+    payload = frames[2] if len(frames) == 3 else None
+    return message, payload if payload is None or isinstance(payload, memoryview) else bytes(payload)

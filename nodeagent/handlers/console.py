@@ -46,7 +46,7 @@ def write(call, args, payload):
     """The payload is typed into the guest."""
     session = call.agent.consoles.get(args.console, call.caller)
     if payload and session.console:
-        session.console.write(payload)
+        session.console.write(bytes(payload))
     return Nothing(), None
 
 

@@ -170,7 +170,8 @@ class Agents:
     ) -> Iterator[Any]:
         """Send the items in order, `window` of them unanswered at most; yields the results in order. Raises as `call` does.
 
-        While no answer comes all that is unanswered is sent again, in its order.
+        While no answer comes all that is unanswered is sent again, in its order. Payloads are not copied before that: one may be
+        overwritten as soon as its own result was yielded.
         """
         link, sent = self.link(peer), deque[tuple[wire.Request, bytes | None]]()
         timeout_s, version = wire.METHODS[method].timeout_s, self.ring.version()
@@ -197,7 +198,7 @@ class Agents:
                     raise
                 patience_s *= 2
                 for other, payload in sent:
-                    link.send(other, payload, deadline)
+                    link.send(other, payload and bytes(payload), deadline)
         sent.popleft()
         link.forget(request)
         return result_of(peer, request.method, reply)
@@ -225,7 +226,7 @@ class Agents:
         with self._lock:
             if self._context is None:
                 _allow_many_files()
-                self._context = zmq.Context()
+                self._context = zmq.Context(io_threads=2)
                 self._context.set(zmq.MAX_SOCKETS, 16384)
             return self._context
 

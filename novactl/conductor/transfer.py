@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -48,9 +49,14 @@ def _send(run: Run, node: Node, offer: wire.ImageOffer) -> None:
     raise NovaError(f"image {offer.sha256[:12]} did not arrive whole on node {node.name}", hint="try again")
 
 
-def _chunks(path: Path, sha256: str, offset: int) -> Iterator[tuple[wire.ImageChunk, bytes]]:
-    with path.open("rb") as file:
+def _chunks(path: Path, sha256: str, offset: int) -> Iterator[tuple[wire.ImageChunk, memoryview]]:
+    """Read into one more buffer than may be unanswered: what was answered has been sent, and its buffer is free again."""
+    buffers = itertools.cycle([memoryview(bytearray(wire.CHUNK_BYTES)) for _ in range(wire.IMAGE_WINDOW + 1)])
+    with path.open("rb", buffering=0) as file:
         file.seek(offset)
-        while data := file.read(wire.CHUNK_BYTES):
-            yield wire.ImageChunk(sha256, offset), data
-            offset += len(data)
+        for buffer in buffers:
+            size = file.readinto(buffer)
+            if not size:
+                return
+            yield wire.ImageChunk(sha256, offset), buffer[:size]
+            offset += size
