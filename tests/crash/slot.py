@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -12,7 +14,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,8 @@ from nodeagent import __main__ as agent_main
 from nodeagent import config as agent_config
 from nodeagent import wire
 from nodeagent.drivers.fake import FakeDriver
+from nodeagent.loop import new_keypair, public_of
+from nodeagent.nodekeys import NodeKeys
 from novactl.agents import client, keys
 from novactl.api import cluster as api_cluster
 from novactl.cli.run import run as run_cli
@@ -68,8 +72,8 @@ class Slot:
         env = {
             "HOME": str(self.folder), "PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8",
             "NOVACTL_DATA_DIR": str(self.folder / "data"), "NOVACTL_AGENT_CONNECT_S": str(self.connect_s), "NOVACTL_YES": "1",
-            "NOVACTL_NO_INPUT": "1", "NOVACTL_PLACEMENT_REFRESH_S": "0", "NOVACTL_OPERATION_RETRY_S": "0.05",
-            "NOVACTL_OPERATION_PARALLEL": "1"}
+            "NOVACTL_NO_INPUT": "1", "NOVACTL_DATABASE_BUSY_TIMEOUT_S": "30", "NOVACTL_PLACEMENT_REFRESH_S": "0",
+            "NOVACTL_OPERATION_RETRY_S": "0.05", "NOVACTL_OPERATION_PARALLEL": "1"}
         return env | ({"NOVACTL_DATABASE_URL": self.url} if self.url else {})
 
     # ---- processes
@@ -260,6 +264,10 @@ class Slot:
         self.start_agents()
         self.ask(lambda world: _enrolled(world, configs))
 
+    def cut_off_fenced(self) -> None:
+        """What is fenced is off: nobody asks it any more."""
+        self.ask(_cut_off)
+
     def keep(self, name: str) -> None:
         """Remember the slate as `name`."""
         self.stop_agents(signal.SIGTERM)
@@ -340,7 +348,8 @@ class World:
         self.slot, self.folder = slot, slot.folder
         self.config = load_config(env=slot.env)
         self.cluster = Cluster(self.config, actor="tester@crash")
-        self.agents = Agents(self)
+        self.agents = {name: NodeFiles(slot, name) for name in NODES}
+        self.endpoints = self.agents
 
     def domains(self) -> dict[str, str]:
         """Server id -> power state, on all nodes."""
@@ -362,23 +371,23 @@ class World:
         return sorted(path.name for path in (self.folder / name / "pool").iterdir())
 
 
-class Agents(Mapping[str, Any]):
-    """`agents[name].driver`, where a scenario changes what is on a node: the agent is killed for it, and knows when it is started next."""
+class NodeFiles:
+    """What an agent keeps, as scenarios look at an agent in their own process."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, slot: Slot, name: str) -> None:
+        self._slot, self._name = slot, name
+        self.own_keys = SimpleNamespace(keys=NodeKeys(str(slot.folder / name / "keys"), public_of, new_keypair))
 
-    def __getitem__(self, name: str) -> Any:
-        slot = self._world.slot
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(slot.agents[name], signal.SIGKILL)
-        return SimpleNamespace(driver=FakeDriver(agent_config.load(str(slot.folder / name / "config.json"))))
+    @functools.cached_property
+    def driver(self) -> FakeDriver:
+        """To change what is on the node: the agent is killed for it, and knows when it is started next."""
+        with contextlib.suppress(ProcessLookupError, KeyError):
+            os.kill(self._slot.agents[self._name], signal.SIGKILL)
+        return FakeDriver(agent_config.load(str(self._slot.folder / self._name / "config.json")))
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(NODES)
-
-    def __len__(self) -> int:
-        return len(NODES)
+    @property
+    def public(self) -> str:
+        return self.own_keys.keys.current().public
 
 
 def _made(world: World) -> dict[str, dict[str, Any]]:
@@ -409,6 +418,13 @@ def _made(world: World) -> dict[str, dict[str, Any]]:
             "pool_dir": str(home / "pool"), "driver": "fake",
             "fake": {"vcpus": 64 // (number + 1), "memory_mb": 65536 // (number + 1), "disk_gb": 1000}}     # the first is the best
     return found
+
+
+def _cut_off(world: World) -> None:
+    with world.cluster.db.write() as tx:
+        for node in nodes.all_(tx):
+            if node.state is NodeState.FENCED:
+                nodes.update(tx, dataclasses.replace(node, address=""))
 
 
 def _enrolled(world: World, configs: Mapping[str, Mapping[str, Any]]) -> None:
