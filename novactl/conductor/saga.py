@@ -25,13 +25,19 @@ from novactl.cluster import Cluster
 from novactl.conductor import faults, owner
 from novactl.conductor.faults import Verdict
 from novactl.conductor.history import note_of
+from novactl.conductor.holding import busy, deadline_of, late, overdue, owned_by_the_living, refuse_busy
 from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
 from novactl.db.refusals import Crossed
 from novactl.db.statements import Tx
-from novactl.errors import Busy, Cancelled, DatabaseFailed, DatabaseLost, NovaError, Overdue, Stuck, Superseded
+from novactl.errors import Cancelled, DatabaseFailed, DatabaseLost, NovaError, Stuck, Superseded
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
+
+__all__ = [
+    "Driver", "Run", "Saga", "Step", "begin", "busy", "deadline_of", "late", "nothing", "overdue", "owned_by_the_living", "refuse_busy",
+    "taken",
+]
 
 R = TypeVar("R")
 CROSSED_TRIES = 10
@@ -160,43 +166,6 @@ def begin(
         cluster.driving[operation_id] = None
     note_of(cluster, tx, operation, saga.kind, f"begun: {detail}" if detail else "begun")
     return operation
-
-
-def deadline_of(cluster: Cluster, saga: Saga[Any], record: Any) -> float | None:
-    """When an operation that sets out now is turned back; None: never. What a guest is given to shut down comes on top."""
-    limit_s = cluster.config[saga.timeout]
-    return cluster.clock.now() + limit_s + getattr(record, "grace_s", 0.0) if limit_s else None
-
-
-def overdue(operation: Operation, now: float) -> bool:
-    """Whether it should have ended by now: then nobody waits for its owner any more, living or not."""
-    return operation.deadline is not None and now >= operation.deadline and operation.state is not OperationState.STUCK
-
-
-def refuse_busy(cluster: Cluster, tx: Tx, object_id: str) -> None:
-    """Raises Busy when an operation on the object has not ended."""
-    for other in operations.open_of(tx, object_id):
-        raise busy(cluster, other)
-
-
-def busy(cluster: Cluster, operation: Operation) -> Busy:
-    age_s = max(0.0, cluster.clock.now() - operation.created_at)
-    short = operation.id[:8]
-    stuck = operation.state is OperationState.STUCK
-    return Busy(
-        f"{operation.object_kind} {operation.object_name} is busy: operation {short} ({operation.kind},"
-        f" {'stuck' if stuck else operation.state.value} for {age_s:.0f} s, {owner.shown(operation.owner)}, by {operation.actor}"
-        + (f": {operation.reason})" if operation.reason else ")"),
-        command=f"novactl operation {'resume' if stuck else 'watch'} {short}", operation=operation.id,
-    )
-
-
-def owned_by_the_living(operation: Operation, now: float) -> bool:
-    """Whether some process may still be driving it, and in time: exact on this machine, by its lease elsewhere."""
-    if operation.state is OperationState.STUCK or overdue(operation, now):
-        return False
-    alive = owner.is_alive(operation.owner)
-    return operation.lease_until > now if alive is None else alive
 
 
 class Driver(Generic[R]):
@@ -471,13 +440,6 @@ class Driver(Generic[R]):
         return Superseded(
             f"operation {op.id[:8]} ({op.kind} {op.object_name}) was taken over from this process by {owner.shown(found.owner)}"
             + (f": {why['message']}" if why.get("message") else ""), command=command, operation=op.id)
-
-
-def late(cluster: Cluster, saga: Saga[Any], operation: Operation) -> Overdue:
-    """The error of an operation whose time is over."""
-    return Overdue(
-        f"operation {operation.id[:8]} ({operation.kind} {operation.object_name}) has taken longer than {saga.timeout} allows"
-        f" ({cluster.config[saga.timeout]:g} s)", hint=f"{saga.timeout} in the configuration; 0: as long as it takes")
 
 
 def taken(cluster: Cluster, tx: Tx, operation: Operation, state: OperationState) -> Operation:
