@@ -108,7 +108,7 @@ def shown(cluster: Cluster, ref: str) -> OperationShown:
         duration_s=_took(found.created_at, found.ended_at, now), actor=found.actor, actor_key=found.actor_key, reason=found.reason,
         owner=owner.shown(found.owner) if open_ else "", owner_lives=owner.is_alive(found.owner) if open_ else None,
         lease_until=found.lease_until, deadline_at=found.deadline, attempt=found.attempt, epoch=found.epoch, seq=found.seq,
-        progress=from_json(found.progress) if found.progress else None, arguments=found.record, error=error, trace=trace,
+        progress=from_json(found.progress) if found.progress and open_ else None, arguments=found.record, error=error, trace=trace,
         steps=tuple(StepShown(
             attempt=step.attempt, position=step.position, name=step.name, state=step.state, started_at=step.started_at,
             ended_at=step.ended_at, duration_s=_took(step.started_at, step.ended_at, found.ended_at or now)) for step in steps))

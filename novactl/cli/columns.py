@@ -50,6 +50,7 @@ NODES = Table((
     Column("name", "NAME"),
     Column("id", "ID", where=WIDE, firm=True),
     Column("status", "STATUS", firm=True, absent=UNKNOWN),
+    Column("status_since", "SINCE", human=age, firm=True),
     Column("zone", "ZONE"),
     Column("vcpu", "VCPU", _three("vcpu_used", "vcpu_allocated", "vcpu_capacity"), where=TABLE, firm=True),
     Column("memory", "MEMORY GiB",
@@ -66,6 +67,7 @@ NODES = Table((
     Column("ssh", "SSH", where=WIDE),
     Column("labels", "LABELS", where=WIDE),
     Column("reason", "REASON", where=WIDE),
+    Column("state_by", "BY", where=WIDE),
     Column("aggregates", "AGGREGATES", where=WIDE),
 ), footer=lambda nodes: "VCPU, MEMORY, DISK: used/allocated/capacity" if nodes else "")
 
@@ -181,6 +183,12 @@ RESOURCE_CLASSES = Table((
     Column("used", "USED"),
 ))
 
+def _owner(operation: Any) -> str:
+    """'pid 4711 on host', while it drives it."""
+    words = operation.owner.split(" ")
+    return "" if operation.ended_at else f"pid {words[1]} on {words[0]}" if len(words) > 1 else operation.owner
+
+
 OPERATIONS = Table((
     Column("id", "ID", firm=True),
     Column("kind", "KIND", firm=True),
@@ -189,7 +197,7 @@ OPERATIONS = Table((
     Column("state", "STATE", firm=True),
     Column("error", "ERROR", lambda operation: (operation.error or {}).get("message", "")),
     Column("attempt", "ATTEMPT", where=WIDE),
-    Column("owner", "OWNER", where=WIDE),
+    Column("owner", "OWNER", _owner, where=WIDE),
     Column("actor", "ACTOR", where=WIDE),
     Column("reason", "REASON", where=WIDE),
     Column("created_at", "AGE", human=age, firm=True),

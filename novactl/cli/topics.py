@@ -149,6 +149,36 @@ Queries (--query) are JSON, as Nova's: ["and", [">=", "$free_ram_mb", 4096], ["=
 """
 
 
+def _operations() -> str:
+    from novactl.config import SETTINGS
+
+    timeouts = _table((row.name, f"{row.default:g} s", row.help) for row in SETTINGS if row.name.startswith("timeout."))
+    return f"""Every command that changes something is an operation. The journal keeps its kind, object, arguments (but no secrets), actor,
+their key, --reason, steps with times, and its result, or the error and where that came from.
+
+  operation list    under way or stuck; --all the ended, too; --kind, --server, --node, --state, --limit
+  operation show    all that is known of one; --debug and -o json: where its error came from
+  operation watch   follow until the end, and exit as the operation does; wait is the quiet form (--timeout)
+  operation resume  go on with what is stuck, or whose process died
+  operation undo    turn that back instead
+  operation cancel  turn back what a living process drives: its command ends with exit 4
+  events            who did what, when, why, with what result; --follow as it happens; server events, node events
+
+Leaving. --async does not wait, --timeout waits so long, and Ctrl-C, SIGTERM or a closed terminal end the command, not the operation:
+it goes on in the background, and the command to come back is printed. Enrolling and removing nodes need this process (its SSH
+connection, its passwords): interrupted, they are undone at once; interrupted again, that is left to operation resume.
+
+States. running, unwinding (being undone), ok, failed (undone, or nothing was done), stuck: it can neither go on nor back now. The
+message names step, node and the next command. A stuck operation is tried again when its node answers.
+
+Dying. After a kill -9 at any point the next command ends what was left: creations are undone, deletions and power changes finished.
+
+Errors are tried again here (settings operation.retries, operation.retry_s), on another node, or end the operation.
+
+Timeouts. An operation that takes longer is turned back; past the point where it can be, it is stuck:
+{timeouts}"""
+
+
 TOPICS: Mapping[str, Topic] = {
     "exit-codes": Topic("what the exit status means", _exit_codes),
     "formats": Topic("output formats, columns, streams", _formats),
@@ -157,5 +187,6 @@ TOPICS: Mapping[str, Topic] = {
     "configuration": Topic("the configuration file and its settings", _configuration),
     "placement": Topic("traits, extra specs, image properties, aggregates, groups, quotas", _placement),
     "operators": Topic("operators of extra specs, capabilities, queries", _operators),
+    "operations": Topic("what is under way, who does it, and how to come back to it", _operations),
     "batch": Topic("many commands in one process", _batch),
 }

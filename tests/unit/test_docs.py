@@ -24,7 +24,7 @@ PLACEMENT = ROOT / "novactl" / "scheduler" / "README.md"
 def sagas() -> str:
     return "\n".join(
         f"| `{kind}` | {', '.join(step.name for step in saga.steps)} | {saga.point_of_no_return or '–'} |"
-        f" {'goes on' if saga.resumes else 'undoes it'} |"
+        f" {'goes on' if saga.resumes else 'undoes it'} | `{saga.timeout}` |"
         for kind, saga in SAGAS.items())
 
 
