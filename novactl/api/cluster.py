@@ -10,7 +10,7 @@ from typing import NamedTuple
 from novactl.api.authority import Role, needs
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
-from novactl.db import meta, nodes, operations
+from novactl.db import keys, meta, nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, SchemaNewer, SchemaOlder, UsageError
 from novactl.model.finding import Finding
@@ -39,7 +39,7 @@ def init(cluster: Cluster, *, upgrade: bool = False, key: Path | None = None, dr
     `key` is a file that another admin made (`novactl key create`): it becomes this data directory's. Raises SchemaOlder unless
     `upgrade`, SchemaNewer always, and BadConfig or Conflict about the file.
     """
-    from novactl.agents import keys
+    from novactl.agents import keys as files
     from novactl.conductor.keyring import record_first
     from novactl.db.engine import SCHEMA
 
@@ -59,7 +59,7 @@ def init(cluster: Cluster, *, upgrade: bool = False, key: Path | None = None, dr
         from novactl.db.migrate import upgrade as migrate
 
         migrate(database, config.database_url, cluster.ids.uuid())
-    pair = keys.adopt(key, config.data_dir / "keys") if key else keys.ensure(config.data_dir / "keys")
+    pair = files.adopt(key, config.data_dir / "keys") if key else files.ensure(config.data_dir / "keys")
     cluster.forget_key()
     with database.write() as tx:
         mine = record_first(cluster, tx, pair.public)
@@ -173,13 +173,24 @@ def doctor(cluster: Cluster) -> tuple[Finding, ...]:
 
 
 def _keys(cluster: Cluster) -> Finding:
-    from novactl.agents import keys
+    from novactl.agents import keys as files
+    from novactl.conductor import keyring
 
     try:
-        pair = keys.load(cluster.config.data_dir / "keys")
+        pair = files.load(cluster.config.data_dir / "keys")
     except NovaError as error:
         return Finding("admin key", "fail", error.message, error.command or error.hint)
-    return Finding("admin key", "ok", pair.public)
+    with cluster.db.read() as tx:
+        mine = keyring.own(tx, cluster)
+        behind = [node.name for node in keyring.behind(tx)]
+    if mine is None:
+        return Finding("admin key", "warn", f"{pair.public} is not recorded", "novactl init")
+    former = files.former(cluster.config.data_dir / "keys")
+    if former is not None and former != pair:
+        return Finding(
+            "admin key", "warn", f"{mine.name} ({mine.role}): its rotation is not over" + (f" on {', '.join(behind)}" if behind else ""),
+            "novactl node list" if behind else "novactl key rotate")
+    return Finding("admin key", "ok", f"{mine.name} ({mine.role}), {pair.public}")
 
 
 def _operations(cluster: Cluster, found: tuple[Operation, ...]) -> list[Finding]:
@@ -203,7 +214,7 @@ def _nodes(cluster: Cluster, everyone: tuple[Node, ...]) -> list[Finding]:
     asked_at = cluster.clock.now()
     answers = cluster.agents.fan_out(everyone, "agent.hello", timeout_s=cluster.config["agent.connect_s"])
     with cluster.db.read() as tx:
-        cluster_id = meta.cluster_id(tx)
+        cluster_id, version = meta.cluster_id(tx), keys.version(tx)
     findings = []
     for node in everyone:
         answer = answers[node.id]
@@ -216,6 +227,12 @@ def _nodes(cluster: Cluster, everyone: tuple[Node, ...]) -> list[Finding]:
             findings.append(Finding(
                 f"node {node.name}", "warn",
                 f"agent {answer.body.agent_version}, novactl {__version__}", node.enroll_again))
+        elif answer.body.admins_version != version:
+            there = answer.body.admins_version
+            findings.append(Finding(
+                f"node {node.name}", "warn" if there < version else "fail",
+                f"its table of admins' keys is version {there}, the database's {version}",
+                "novactl node list" if there < version else "novactl cluster adopt"))
         else:
             took_ms = (cluster.clock.now() - asked_at) * 1000
             findings.append(Finding(f"node {node.name}", "ok", f"agent {answer.body.agent_version}, answered within {took_ms:.0f} ms"))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from novactl.agents import wire
 from novactl.cluster import Cluster
+from novactl.conductor import keyring
 from novactl.conductor.enrolment import check_hello, others
-from novactl.db import nodes
+from novactl.db import keys, nodes
 from novactl.enroll.access import Access, Trust, open_shell
 from novactl.enroll.checks import FAIL, OK, WARN
 from novactl.enroll.facts import gather
@@ -25,6 +28,8 @@ def check(cluster: Cluster, node: Node, *, sudo_password: SudoPassword | None = 
 def _agent(cluster: Cluster, node: Node) -> tuple[Finding, ...]:
     if not node.address:
         return (Finding("agent", FAIL, "the enrolment has not ended", f"novactl node enroll … --name {node.name}"),)
+    with cluster.db.read() as tx:
+        version = keys.version(tx)
     try:
         hello = cluster.agents.call(node, "agent.hello").body
         check_hello(hello, node.name, node.id, node.undo["goal"]["cluster_id"])
@@ -37,11 +42,25 @@ def _agent(cluster: Cluster, node: Node) -> tuple[Finding, ...]:
     return (
         Finding("agent", OK, f"{hello.agent_version} at {node.address}, {report.disk_gb - report.disk_used_gb} GB free in its pool"),
         virt,
+        _table(hello.admins_version, version),
     )
 
 
+def _table(there: int, current: int) -> Finding:
+    if there == current:
+        return Finding("admins' keys", OK, f"version {there}")
+    if there < current:
+        return Finding("admins' keys", WARN, f"the agent has version {there} of their table, {current} is the present one",
+                       "an admin's next command to it hands it over: novactl node list")
+    return Finding("admins' keys", FAIL, f"the agent has version {there} of their table, the database {current}",
+                   "was the database restored from an old copy, or are two in use? novactl cluster adopt")
+
+
 def _machine(cluster: Cluster, node: Node, sudo_password: SudoPassword | None) -> tuple[Finding, ...]:
-    access, goal = wire.from_plain(Access, node.undo["access"]), wire.from_plain(Goal, node.undo["goal"])
+    access = wire.from_plain(Access, node.undo["access"])
+    with cluster.db.read() as tx:
+        goal = dataclasses.replace(
+            wire.from_plain(Goal, node.undo["goal"]), admins=keyring.plain(tx), admins_version=keys.version(tx))
     try:
         shell = open_shell(access, Trust(sudo_password=sudo_password))
     except NovaError as error:

@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from novactl.agents import keys, wire
+from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor import enrolment, fleet
+from novactl.conductor import enrolment, fleet, keyring
 from novactl.conductor.background import hand_over
 from novactl.conductor.change import changing
 from novactl.conductor.enrolment import ENROLL_NODE, EnrollRecord, Peer
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import Driver, begin, busy
-from novactl.db import meta, nodes, operations
+from novactl.db import keys, meta, nodes, operations
 from novactl.enroll import bundle
 from novactl.enroll.access import Access, Trust, open_shell, requested
 from novactl.enroll.checks import OK, WARN
@@ -108,16 +108,15 @@ def _goal(cluster: Cluster, request: EnrollNode, facts: Facts, peer: str, name: 
     built = bundle.build()
     existing = next((n for n in known if n.name == name), None)
     with cluster.db.read() as tx:
-        cluster_id = meta.cluster_id(tx)
+        cluster_id, admins, version = meta.cluster_id(tx), keyring.plain(tx), keys.version(tx)
     config = read_config(facts)
-    mine = keys.load(cluster.config.data_dir / "keys").public
     former = config.get("node_id", "") if config.get("cluster_id") == cluster_id else ""
     adopted = former if former and former not in {n.id for n in known} else ""
     port = request.agent_port or (_port(existing) if existing else 0) or cluster.config["agent.port"]
     return Goal(
         node_id=existing.id if existing else adopted or cluster.ids.uuid(), cluster_id=cluster_id, name=name,
         version=built.version, bundle_folder=built.folder, bundle_sha256=built.sha256,
-        admins={mine: {"name": cluster.actor, "role": wire.ADMIN}}, port=port,
+        admins=admins or {cluster.key: {"name": cluster.actor, "role": wire.ADMIN}}, admins_version=version, port=port,
         report_interval_s=cluster.config["agent.report_interval_s"], packages=request.packages, peer=peer,
         autostart=_autostart(request.autostart or config.get("autostart", CONFIRMED)),
     )
@@ -150,7 +149,7 @@ def _record(
     return EnrollRecord(
         node_id=goal.node_id, name=goal.name, zone=zone, labels=labels, address=_address(request, existing, access, goal.port),
         new=existing is None or unfinished, access=access, goal=goal, before=origin if unfinished else before, origin=origin,
-        changes=tuple(change.step for change in plan.changes), machine_id=facts.machine_id, admins=admins_text(facts, goal),
+        changes=tuple(change.step for change in plan.changes), machine_id=facts.machine_id, admins=admins_text(goal),
         family=family.name if family else "", packages=wanted, keep_on_failure=request.keep_on_failure,
         public_key=facts.installed.public_key,
     )
@@ -223,5 +222,6 @@ def _first_row(cluster: Cluster, record: EnrollRecord) -> Node:
     return Node(
         id=record.node_id, name=record.name, state=NodeState.ENROLLING, address="", public_key="", ssh=record.access.ssh,
         host_key=record.access.host_key, zone=record.zone, architecture="", agent_version="", generation=0,
+        state_since=cluster.clock.now(), state_by=cluster.actor,
         created_at=cluster.clock.now(), labels=record.labels, undo=enrolment.undo_of(record),
     )

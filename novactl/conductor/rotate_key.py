@@ -50,7 +50,8 @@ def serve(run: Run, record: RotateKey) -> RotateKey:
 def verify(run: Run, record: RotateKey) -> RotateKey:
     """A connection made with the new key and no other is answered by this node. Raises Unreachable."""
     node = _node(run, record)
-    hello = run.call(Peer(node.id, node.name, node.address, record.public_key), "agent.hello")
+    # without the id of a row, from which another key could be had
+    hello = run.call(Peer("", node.name, node.address, record.public_key), "agent.hello")
     if hello.node_id != node.id:
         raise Unreachable(
             f"what answers for node {node.name} with its new key is node {hello.node_id}", command=f"novactl node check {node.name}")

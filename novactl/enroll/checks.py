@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from novactl.enroll import paths
 from novactl.enroll.distro import MACHINES, SUPPORTED, Family, family_of, missing, packages
 from novactl.enroll.facts import Facts
-from novactl.enroll.goal import Goal, Others, kvm_closed, nft_rule, read_config
+from novactl.enroll.goal import Goal, Others, admins_version, kvm_closed, nft_rule, read_config
 from novactl.model.finding import Finding
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -21,7 +21,9 @@ PACKAGES_FREE_MB = 1024
 
 def find(facts: Facts, goal: Goal, now: float, others: Others = Others()) -> tuple[Finding, ...]:
     found = [check(facts, goal) for check in CHECKS]
-    return (*found, _cluster(facts, goal, others), *_space(facts, goal), _clock(facts, now), *_twins(facts, goal, others))
+    return (
+        *found, _cluster(facts, goal, others), _admins(facts, goal), *_space(facts, goal), _clock(facts, now),
+        *_twins(facts, goal, others))
 
 
 def _os(facts: Facts, goal: Goal) -> Finding:
@@ -135,6 +137,15 @@ def _cluster(facts: Facts, goal: Goal, others: Others) -> Finding:
         return Finding("cluster", FAIL, f"the machine is a node of this cluster already, as {known_as}",
                        f"say --name {known_as}, or first: novactl node remove {known_as}")
     return Finding("cluster", OK, "ours already" if config else "none yet")
+
+
+def _admins(facts: Facts, goal: Goal) -> Finding:
+    """Of another cluster's table nothing is said: that it is one is a finding of its own."""
+    there = admins_version(facts) if read_config(facts).get("cluster_id") == goal.cluster_id else 0
+    if there > goal.admins_version:
+        return Finding("admins' keys", FAIL, f"the node has version {there} of their table, the database {goal.admins_version}",
+                       "was the database restored from an old copy, or are two in use? novactl cluster adopt")
+    return Finding("admins' keys", OK, f"version {there}" if there == goal.admins_version else f"to be version {goal.admins_version}")
 
 
 def _guests(facts: Facts, goal: Goal) -> Finding:

@@ -47,7 +47,7 @@ command -v nft >/dev/null && nft list chain inet filter input""",
     "domains": "for d in libvirtd virtqemud; do pid=$(cat /run/$d.pid) && kill -0 $pid &&"
                " timeout 10 virsh -q -c qemu:///system list --all --name && break; done",
     "config": f"cat {paths.CONFIG_FILE}",
-    "admins": f"cat {paths.ADMINS_FILE}",
+    "admins": f"cat {paths.ADMINS_FILE} || cat {paths.FORMER_ADMINS_FILE}",
     "public_key": f"cat {paths.PUBLIC_KEY_FILE}",
     "agent": f"readlink {paths.CURRENT}; sha256sum {paths.CURRENT_ZIPAPP}",
     "unit": f"cat {paths.UNIT_FILE}",

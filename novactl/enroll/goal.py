@@ -15,7 +15,8 @@ CONFIRMED, LOCAL = "confirmed", "local"
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What the machine is to be. `admins`: CURVE public key -> name and role. `peer`: whom the firewall must let in."""
+    """What the machine is to be. `admins`: CURVE public key -> name and role; `admins_version` is that table's. `peer`: whom the
+    firewall must let in."""
 
     node_id: str
     cluster_id: str
@@ -24,6 +25,7 @@ class Goal:
     bundle_folder: str
     bundle_sha256: str
     admins: Mapping[str, Mapping[str, str]]
+    admins_version: int = 0
     port: int = 7766
     report_interval_s: float = 10.0
     autostart: str = CONFIRMED
@@ -51,12 +53,21 @@ def config_text(goal: Goal) -> str:
     }, indent=1) + "\n"
 
 
-def admins_text(facts: Facts, goal: Goal) -> str:
-    """admins.json: this cluster's admins whom the node knows already stay admitted beside the goal's."""
-    known: dict[str, object] = {}
-    if read_config(facts).get("cluster_id") == goal.cluster_id:
-        known = _object(facts.installed.admins).get("keys", {})
-    return json.dumps({"keys": dict(sorted({**known, **{k: dict(v) for k, v in goal.admins.items()}}.items()))}, indent=1) + "\n"
+def admins_text(goal: Goal) -> str:
+    """admins.json: the cluster's whole table and its version (nodeagent.admins)."""
+    keys = {key: dict(entry) for key, entry in sorted(goal.admins.items())}
+    return json.dumps({"version": goal.admins_version, "keys": keys}, indent=1) + "\n"
+
+
+def same_admins(facts: Facts, goal: Goal) -> bool:
+    """Whether the node has that table, whoever wrote it there."""
+    return _object(facts.installed.admins) == _object(admins_text(goal))
+
+
+def admins_version(facts: Facts) -> int:
+    """Of the node's table; 0 where it has none, or one without a version."""
+    version = _object(facts.installed.admins).get("version", 0)
+    return version if isinstance(version, int) else 0
 
 
 def run_user(facts: Facts) -> str:

@@ -11,8 +11,11 @@ SUPERVISOR = f"{AGENT_HOME}/supervise"
 
 CONFIG_DIR = "/etc/nodeagent"
 CONFIG_FILE = f"{CONFIG_DIR}/config.json"
-ADMINS_FILE = f"{CONFIG_DIR}/admins.json"
 KEYS_DIR = f"{CONFIG_DIR}/keys"
+"""The agent's own: here it changes its key, and the table of admins' keys that it is given."""
+ADMINS_FILE = f"{KEYS_DIR}/admins.json"
+FORMER_ADMINS_FILE = f"{CONFIG_DIR}/admins.json"
+"""Where it was while only enrolment wrote it."""
 PUBLIC_KEY_FILE = f"{KEYS_DIR}/agent.pub"
 STATE_DIR = "/var/lib/nodeagent"
 

@@ -9,7 +9,7 @@ from novactl.enroll import paths, unit
 from novactl.enroll.checks import FAIL, find
 from novactl.enroll.distro import family_of, missing, packages
 from novactl.enroll.facts import Facts
-from novactl.enroll.goal import Goal, Others, admins_text, config_text, kvm_closed, run_user
+from novactl.enroll.goal import Goal, Others, config_text, kvm_closed, run_user, same_admins
 from novactl.model.finding import Finding
 
 
@@ -88,9 +88,8 @@ def _change_keys(facts: Facts, goal: Goal) -> list[Change]:
 
 def _change_config(facts: Facts, goal: Goal) -> list[Change]:
     installed = facts.installed
-    wrong = [path for path, found, wanted in (
-        (paths.CONFIG_FILE, installed.config, config_text(goal)), (paths.ADMINS_FILE, installed.admins, admins_text(facts, goal)),
-    ) if found != wanted]
+    wrong = [path for path, right in (
+        (paths.CONFIG_FILE, installed.config == config_text(goal)), (paths.ADMINS_FILE, same_admins(facts, goal))) if not right]
     return [Change("config", f"write {', '.join(wrong)}")] if wrong else []
 
 

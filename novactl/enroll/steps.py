@@ -182,6 +182,8 @@ def restore_config(site: Site) -> Stayed:
             site.shell.put(text.encode(), path, 0o644)
         else:
             site.shell.must(f"removing {path}", ["rm", "-f", path])
+    if not site.before.config:
+        site.shell.must(f"removing {paths.FORMER_ADMINS_FILE}", ["rm", "-f", paths.FORMER_ADMINS_FILE])
     return ()
 
 

@@ -32,7 +32,7 @@ MemorySwapMax=0
 CapabilityBoundingSet=
 NoNewPrivileges=yes
 ProtectSystem=strict
-ReadWritePaths={paths.STATE_DIR} {paths.POOL_DIR}
+ReadWritePaths={paths.STATE_DIR} {paths.POOL_DIR} {paths.KEYS_DIR}
 ProtectHome=yes
 PrivateTmp=yes
 # Not PrivateDevices: whether /dev/kvm can be opened decides between KVM and emulation.

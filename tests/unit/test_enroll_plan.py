@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from nodeagent import admins
 from nodeagent import config as agent_config
 from nodeagent.config import parse
 from novactl.enroll import paths, unit
@@ -20,7 +21,8 @@ NOW = 1700000000.0
 KEY, OTHER_KEY = "a" * 40, "b" * 40
 GOAL = Goal(
     node_id="11111111-1111-4111-8111-111111111111", cluster_id="22222222-2222-4222-8222-222222222222", name="h1", version="0.1.0",
-    bundle_folder="0.1.0-abc", bundle_sha256="c" * 64, admins={KEY: {"name": "alice@laptop", "role": "admin"}}, peer="192.0.2.1",
+    bundle_folder="0.1.0-abc", bundle_sha256="c" * 64, admins={KEY: {"name": "alice", "role": "admin"}}, admins_version=3,
+    peer="192.0.2.1",
 )
 
 
@@ -38,9 +40,8 @@ def enrolled(sections: dict[str, str]) -> Facts:
     user = "nodeagent" if sections["systemd"] else "root"
     units = sections["units"].replace("Id=nodeagent.service\nActiveState=inactive\nUnitFileState=",
                                       "Id=nodeagent.service\nActiveState=active\nUnitFileState=enabled")
-    bare = machine(sections)
     return machine(
-        sections, units=units, config=config_text(GOAL), admins=admins_text(bare, GOAL), public_key=KEY,
+        sections, units=units, config=config_text(GOAL), admins=admins_text(GOAL), public_key=KEY,
         agent=f"{paths.AGENT_HOME}/{GOAL.bundle_folder}\n{GOAL.bundle_sha256}  x", unit=unit.SYSTEMD_UNIT if user != "root" else "",
         supervisor="" if user != "root" else unit.SUPERVISOR, supervised="running 7", user="nodeagent libvirt" if user != "root" else "",
         pool=f"711 {user} {user}", state_dir=f"750 {user} {user}",
@@ -73,18 +74,29 @@ def test_a_new_agent_is_installed_and_started(sections: dict[str, str]) -> None:
     assert list(changes(enrolled(sections), newer)) == ["agent", "service"]
 
 
-def test_a_new_admin_needs_no_restart() -> None:
-    """Another admin's key is added beside those the node knows; the running agent reads it by itself."""
-    second = dataclasses.replace(GOAL, admins={OTHER_KEY: {"name": "bob@desk", "role": "admin"}})
+def test_the_node_gets_the_clusters_table() -> None:
+    """The whole of it with its version, without a restart; keys that it does not name are admitted no more."""
+    second = dataclasses.replace(GOAL, admins={OTHER_KEY: {"name": "bob", "role": "reader"}}, admins_version=4)
+    assert list(changes(enrolled(CONTAINER), second)) == ["config"]
+    assert admins.parse(admins_text(second)) == admins.Table(4, {OTHER_KEY: ("bob", "reader")})
+    assert admins.text_of(admins.parse(admins_text(second))) == admins_text(second)
+
+
+def test_a_table_that_the_agent_wrote_is_the_same() -> None:
+    """What it was given over the wire is no change, however it is laid out."""
+    plain = json.loads(admins_text(GOAL))
+    facts = dataclasses.replace(enrolled(CONTAINER), installed=dataclasses.replace(
+        enrolled(CONTAINER).installed, admins=json.dumps(dict(reversed(plain.items())))))
+    assert changes(facts) == {}
+
+
+def test_a_newer_table_is_not_written_over() -> None:
+    """A node that has one than the database knows stops the enrolment: the database is not the newest there is."""
     facts = enrolled(CONTAINER)
-    assert list(changes(facts, second)) == ["config"]
-    assert set(json.loads(admins_text(facts, second))["keys"]) == {KEY, OTHER_KEY}
-
-
-def test_admins_of_another_cluster_are_not_kept() -> None:
-    """Keys of a cluster that is not ours are never admitted."""
-    facts = machine(CONTAINER, config='{"cluster_id": "another"}', admins=json.dumps({"keys": {OTHER_KEY: {"role": "admin"}}}))
-    assert set(json.loads(admins_text(facts, GOAL))["keys"]) == {KEY}
+    older = dataclasses.replace(GOAL, admins_version=2)
+    assert finding(facts, "admins' keys", older).verdict == FAIL and "cluster adopt" in finding(facts, "admins' keys", older).fix
+    assert finding(facts, "admins' keys").detail == "version 3"
+    assert finding(machine(DEBIAN), "admins' keys").verdict == OK
 
 
 def test_a_stopped_agent_is_started() -> None:
