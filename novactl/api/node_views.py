@@ -14,17 +14,25 @@ from novactl.model.aggregate import Aggregate
 from novactl.model.amounts import ratio_text
 from novactl.model.node import Node, NodeState, NodeUsage
 from novactl.model.resources import DISK_GB, MEMORY_MB, STANDARD_CLASSES, VCPU, Inventory, amount_text
+from novactl.model.units import human_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class NodeView:
     """A node with its ledger and its last report. `…_used` is what the host really uses, `…_allocated` what is claimed,
-    `…_capacity` what may be claimed; None before the first report. `status`: up, stale, down, disabled, enrolling, removing, removed."""
+    `…_capacity` what may be claimed; None before the first report.
+
+    `status` is one of up, stale (its last report is too old to place by, or it has just stopped answering), down (it has not answered
+    for `node.down_s`), disabled, drained (disabled, and no server is on it), enrolling, fencing, fenced, removing, removed; since
+    `status_since`, for `reason`. `state_by` is who gave it its state. `silent_since`: no answer since then, None while it answers.
+    """
 
     id: str
     name: str
     status: str
+    status_since: float | None
     state: str
+    state_by: str
     reason: str
     zone: str
     labels: Mapping[str, str]
@@ -44,6 +52,7 @@ class NodeView:
     disk_allocated_gb: int
     disk_capacity_gb: int | None
     report_age_s: float | None
+    silent_since: float | None
     cpu_model: str
     versions: Mapping[str, str] = field(default_factory=dict)
     created_at: float = 0.0
@@ -130,10 +139,11 @@ def _fields(cluster: Cluster, usage: NodeUsage, member_of: Sequence[Aggregate]) 
     node, report = usage.node, usage.node.report or {}
     age_s = None if node.reported_at is None else max(0.0, cluster.clock.now() - node.reported_at)
     capacity = {name: inventory.capacity for name, inventory in usage.inventories.items()}
-    load = report.get("load_1m")
+    load, standing = report.get("load_1m"), _standing(cluster, node, usage.servers)
     return {
-        "id": node.id, "name": node.name, "status": _status(node, age_s, cluster.config["placement.fresh_s"]), "state": node.state.value,
-        "reason": node.reason, "zone": Belonging(node, tuple(member_of)).zone, "labels": node.labels, "architecture": node.architecture,
+        "id": node.id, "name": node.name, "status": standing.status, "status_since": standing.since, "state": node.state.value,
+        "state_by": node.state_by, "reason": standing.reason, "silent_since": node.silent_since,
+        "zone": Belonging(node, tuple(member_of)).zone, "labels": node.labels, "architecture": node.architecture,
         "virt_type": report.get("virt_type", ""), "agent_version": node.agent_version, "address": node.address, "ssh": node.ssh,
         "servers": usage.servers, "vcpu_used": None if load is None else round(load, 2),
         "vcpu_allocated": usage.allocated.get(VCPU, 0), "vcpu_capacity": capacity.get(VCPU),
@@ -144,9 +154,25 @@ def _fields(cluster: Cluster, usage: NodeUsage, member_of: Sequence[Aggregate]) 
         "foreign_domains": report.get("foreign_domains", 0), "aggregates": tuple(aggregate.name for aggregate in member_of)}
 
 
-def _status(node: Node, age_s: float | None, fresh_s: float) -> str:
+class _Standing(NamedTuple):
+    status: str
+    since: float | None
+    reason: str
+
+
+def _standing(cluster: Cluster, node: Node, servers: int) -> _Standing:
+    """How a node is at this moment: its state as it was set, or, where it is to work, what is heard of it."""
+    now, fresh_s, down_s = cluster.clock.now(), cluster.config["placement.fresh_s"], cluster.config["node.down_s"]
     if node.state is not NodeState.ENABLED:
-        return node.state.value
+        drained = node.state is NodeState.DISABLED and not servers
+        return _Standing("drained" if drained else node.state.value, node.state_since, node.reason)
     if node.silent_since is not None:
-        return "down"
-    return "stale" if age_s is None or age_s > fresh_s else "up"
+        silent_s = max(0.0, now - node.silent_since)
+        return _Standing(
+            "down" if silent_s >= down_s else "stale", node.silent_since, f"its agent has not answered for {human_seconds(silent_s)}")
+    if node.reported_at is None:
+        return _Standing("stale", node.created_at, "it has never sent a report")
+    age_s = now - node.reported_at
+    if age_s > fresh_s:
+        return _Standing("stale", node.reported_at, f"its last report is {human_seconds(age_s)} old")
+    return _Standing("up", node.state_since or node.created_at, "")

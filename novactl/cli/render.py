@@ -215,6 +215,7 @@ def _rich(session: Session, titles: Sequence[str], cells: list[list[str]], firm:
 STYLES = {
     "ACTIVE": "green", "up": "green", "ok": "green", "chosen": "green", "ERROR": "red", "down": "red", "fail": "red",
     "failed": "red", "rejected": "red", "stuck": "red", "warn": "yellow", "stale": "yellow", "disabled": "yellow",
+    "drained": "yellow", "fencing": "red", "fenced": "red",
     "BUILD": "yellow", "running": "yellow", "unwinding": "yellow",
 }
 

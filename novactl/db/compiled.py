@@ -262,11 +262,12 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'node_rows.q_row_of': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
                        'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, '
                        'node.shared_disk, node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, '
-                       'node.memory_mb_used, node.disk_gb_used FROM node WHERE node.id = :by_id',
+                       'node.memory_mb_used, node.disk_gb_used, node.state_since, node.state_by FROM node WHERE node.id = '
+                       ':by_id',
  'node_rows.q_rows': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
                      'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, '
                      'node.shared_disk, node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, '
-                     'node.memory_mb_used, node.disk_gb_used FROM node ORDER BY node.name',
+                     'node.memory_mb_used, node.disk_gb_used, node.state_since, node.state_by FROM node ORDER BY node.name',
  'nodes.all': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
               'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, node.created_at, '
               'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.state_since, node.state_by, node.boot_id, '
@@ -392,6 +393,8 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                         'BY operation.created_at DESC, operation.id LIMIT :limit OFFSET 0',
  'operations.q_renew': 'UPDATE operation SET lease_until=:new_lease_until WHERE operation.id = :by_id AND operation.epoch = '
                        ':by_epoch',
+ 'operations.q_renumber': 'UPDATE operation SET epoch=(operation.epoch + :new_epochs), seq=(coalesce((SELECT ticket.id FROM '
+                          'ticket WHERE ticket.operation_id = operation.id), 0) + :new_by) WHERE operation.ended_at IS NULL',
  'operations.q_step_insert': 'INSERT INTO operation_step (operation_id, attempt, position, name, state, started_at, ended_at) '
                              'VALUES (:operation_id, :attempt, :position, :name, :state, :started_at, :ended_at)',
  'operations.q_step_update': 'UPDATE operation_step SET state=:new_state, ended_at=:new_ended_at WHERE '

@@ -32,6 +32,8 @@ class NodeRow(NamedTuple):
     vcpu_used: int
     memory_mb_used: int
     disk_gb_used: int
+    state_since: float | None
+    state_by: str
 
     @property
     def metrics(self) -> dict[str, float]:

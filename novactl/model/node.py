@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,12 @@ class Node:
     """When it was made sure that nothing of it runs any more; None: it was not, or it has come back since."""
     fencing: Mapping[str, Any] = field(default_factory=dict)
     """How it is fenced: `method` and what that method needs (never a secret: a file's name)."""
+
+    def stamped(self, before: Node, at: float, by: str) -> Node:
+        """Itself with `state_since` and `state_by` as they follow from what it was before: a new state, or another reason for it."""
+        if self.state is before.state:
+            return self if self.reason == before.reason else dataclasses.replace(self, state_by=by)
+        return dataclasses.replace(self, state_since=at, state_by=by)
 
     @property
     def enroll_again(self) -> str:

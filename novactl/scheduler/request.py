@@ -132,6 +132,9 @@ class NodeView:
     silent_since: float | None = None
     reason: str = ""
     """Why it is disabled, in its admin's words."""
+    state_since: float | None = None
+    state_by: str = ""
+    """When `state` was last changed, and by whom."""
     generation: int = 0
     agent_version: str = ""
     building: int = 0

@@ -263,6 +263,8 @@ def test_a_silent_node_is_passed_over_and_named(tmp_path: Path) -> None:
         assert refused.value.exit_status == 6 and "does not answer" in refused.value.message
         assert world.cluster.clock.monotonic() - began < 10
         assert api.show(world.cluster, "first").status == "ACTIVE"
+        assert {n.name: n.status for n in api_nodes.list_nodes(world.cluster)}[silent] == "stale"
+        world.cluster.config = world.cluster.config.replace(node__down_s=0.0)
         assert {n.name: n.status for n in api_nodes.list_nodes(world.cluster)}[silent] == "down"
         with pytest.raises(NoValidHost) as nowhere:
             api.create(world.cluster, wanted("third", node=silent))

@@ -46,6 +46,8 @@ TABLE = [
     ("requested", request(exclude={"b": "no"}), NODE, None),
     ("enabled", REQUEST, node(state=NodeState.DISABLED), "state: disabled"),
     ("enabled", REQUEST, node(state=NodeState.DISABLED, reason="new fans"), 'state: disabled ("new fans")'),
+    ("enabled", REQUEST, node(state=NodeState.DISABLED, reason="new fans", state_since=REQUEST.now - 300, state_by="ann@ops"),
+     'state: disabled for 5 min by ann@ops ("new fans")'),
     ("enabled", REQUEST, node(state=NodeState.ENROLLING), "state: enrolling"),
     ("enabled", REQUEST, node(state=NodeState.REMOVING), "state: removing"),
     ("alive", REQUEST, node(silent_since=880.0), "agent: has not answered for 2 min"),          # 1000 - 880 = 120 s

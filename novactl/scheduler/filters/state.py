@@ -42,8 +42,10 @@ class Enabled:
     def __call__(self, request: Request, node: NodeView) -> Reject | None:
         if node.state is NodeState.ENABLED:
             return None
+        since = "" if node.state_since is None else f" for {human_seconds(max(0.0, request.now - node.state_since))}"
+        by = f" by {node.state_by}" if node.state_by else ""
         why = f' ("{node.reason}")' if node.reason else ""
-        return Reject(self.name, f"state: {node.state.value}{why}")
+        return Reject(self.name, f"state: {node.state.value}{since}{by}{why}")
 
     def columns(self, request: Request, fleet: Fleet) -> Any:
         return fleet.enabled

@@ -88,16 +88,19 @@ OUTCOMES = (
 
 NODES = (
     NodeView(
-        id=uuid(9), name="n1", status="up", state="enabled", reason="", zone="rack1", labels={"rack": "r1"}, architecture="x86_64",
+        id=uuid(9), name="n1", status="up", status_since=THEN, state="enabled", state_by="ann@ops", reason="", zone="rack1",
+        labels={"rack": "r1"}, architecture="x86_64",
         virt_type="kvm", agent_version="0.1.0", address="tcp://10.0.0.1:7766", ssh="root@10.0.0.1:22", servers=2, vcpu_used=0.25,
         vcpu_allocated=5, vcpu_capacity=128, memory_used_mb=3100, memory_allocated_mb=8384, memory_capacity_mb=257024, disk_used_gb=12,
-        disk_allocated_gb=83, disk_capacity_gb=900, report_age_s=3.2, cpu_model="EPYC-Rome",
+        disk_allocated_gb=83, disk_capacity_gb=900, report_age_s=3.2, silent_since=None, cpu_model="EPYC-Rome",
         versions={"libvirt": "9.0.0", "qemu": "7.2.0"}, created_at=THEN, foreign_domains=1),
     NodeView(
-        id=uuid(10), name="n2", status="disabled", state="disabled", reason="new kernel", zone="", labels={}, architecture="", virt_type="",
+        id=uuid(10), name="n2", status="drained", status_since=THEN, state="disabled", state_by="ann@ops", reason="new kernel", zone="",
+        labels={}, architecture="", virt_type="",
         agent_version="", address="tcp://10.0.0.2:7766", ssh="local", servers=0, vcpu_used=None, vcpu_allocated=0, vcpu_capacity=None,
         memory_used_mb=None, memory_allocated_mb=0, memory_capacity_mb=None, disk_used_gb=None, disk_allocated_gb=0,
-        disk_capacity_gb=None, report_age_s=None, cpu_model="", created_at=THEN),
+        disk_capacity_gb=None, report_age_s=None, silent_since=THEN, cpu_model="",
+        created_at=THEN),
 )
 EXPLANATION = Explanation(
     request="4 VCPU, 8.0 GiB, 80 GiB on x86_64",
