@@ -23,7 +23,7 @@ from tests.simulate.scheduler import Killed, Process, Stalled
 from tests.simulate.transport import BACK, THERE, Weather
 from tests.simulate.world import NODES, SimNode, Template, World, simulated
 
-NAMES = ("a", "b", "c", "d")
+NAMES = ("a", "b", "c", "d", "e")
 PATIENCE_S = 900.0
 """After so long an admin leaves a command alone."""
 FROZEN_NODE = "n3"
@@ -43,12 +43,19 @@ class Mix:
     stopped: float = 0.0
     agent_killed: float = 0.0
     weather: Weather = field(default_factory=Weather)
+    slow: float = 0.0
+    """Chance of an effect to take up to SLOW_S."""
     loses: float = 0.0
     hides: float = 0.0
     skew_s: float = 0.0
     every_s: float = 20.0
     faults: tuple[str, ...] = ()
     frozen: bool = False
+    """One node hangs all the time."""
+    crowded: bool = False
+    """Everybody wants the same place."""
+    often: tuple[str, ...] = ()
+    """Commands given more often than else."""
 
 
 _CHOPPY = Weather(lost=0.04, doubled=0.08, late=0.10, late_s=60.0)
@@ -57,17 +64,23 @@ _STORM = Weather(lost=0.10, doubled=0.20, late=0.25, late_s=150.0)
 MIXES: tuple[tuple[int, Mix], ...] = (
     (1, Mix("calm")),
     (1, Mix("frozen node", frozen=True)),
+    (3, Mix("crowd", killed=0.1, stopped=0.1, crowded=True, often=("server create", "server delete"))),
     (3, Mix("killed commands", killed=0.5, weather=_CHOPPY)),
-    (3, Mix("killed agents", killed=0.15, agent_killed=0.7, weather=_CHOPPY, every_s=15, faults=("kill agent", "reboot host"))),
+    (4, Mix("killed agents", killed=0.15, agent_killed=0.8, weather=_CHOPPY, slow=0.04, every_s=15, often=("server reboot",),
+            faults=("kill agent", "reboot host"))),
     (3, Mix("storm", killed=0.1, weather=_STORM)),
     (3, Mix("partitions", killed=0.15, weather=_CHOPPY, every_s=8, faults=("cut", "cut one way", "isolate"))),
     (3, Mix("zombies", killed=0.1, stopped=0.5, weather=_CHOPPY, every_s=30, faults=("stop agent", "cut"))),
     (2, Mix("database", killed=0.1, loses=0.02, hides=0.04, weather=_CHOPPY, every_s=15, faults=("refuse",))),
     (2, Mix("skewed clocks", killed=0.3, stopped=0.2, skew_s=3600.0, weather=_CHOPPY, every_s=25, faults=("jump", "cut"))),
     (2, Mix("driver", killed=0.2, agent_killed=0.2, weather=_CHOPPY, every_s=8, faults=("break driver", "guest off"))),
-    (5, Mix("everything", killed=0.25, stopped=0.25, agent_killed=0.25, weather=_CHOPPY, loses=0.005, hides=0.01, skew_s=600.0, every_s=10,
+    (4, Mix("slow nodes", killed=0.3, stopped=0.1, agent_killed=0.1, weather=_CHOPPY, slow=0.12, every_s=15,
+            often=("operation undo", "server reboot"), faults=("cut", "kill agent"))),
+    (3, Mix("full disks", killed=0.05, agent_killed=0.2, weather=_STORM, every_s=4, faults=("fill disk", "fill disk", "fill disk", "cut"))),
+    (5, Mix("everything", killed=0.25, stopped=0.25, agent_killed=0.25, weather=_CHOPPY, slow=0.03, loses=0.005, hides=0.01,
+            skew_s=600.0, every_s=10,
             faults=("kill agent", "reboot host", "cut", "cut one way", "isolate", "stop agent", "refuse", "jump", "break driver",
-                    "guest off"))),
+                    "guest off", "fill disk"))),
 )
 
 
@@ -142,9 +155,14 @@ def _guest_off(history: History, node: SimNode, chance: Random) -> None:
         node.power_cut(chance.choice(guests))
 
 
+def _fill_disk(history: History, node: SimNode, chance: Random) -> None:
+    node.full_until = history.world.scheduler.now + chance.choice((1.0, 5.0, 30.0))
+    history.tell(f"{node.name}'s DISK IS FULL until {node.full_until:.1f}")
+
+
 FAULTS: Mapping[str, Callable[[History, SimNode, Random], None]] = {
     "kill agent": _kill_agent, "reboot host": _reboot_host, "stop agent": _stop_agent, "cut": _cut_both, "cut one way": _cut_one_way,
-    "isolate": _isolate, "refuse": _refuse, "jump": _jump, "break driver": _break_driver, "guest off": _guest_off,
+    "fill disk": _fill_disk, "isolate": _isolate, "refuse": _refuse, "jump": _jump, "break driver": _break_driver, "guest off": _guest_off,
 }
 
 
@@ -170,12 +188,14 @@ def _how(chance: Random) -> dict[str, Any]:
 
 
 def _new_server(history: History, chance: Random) -> tuple[Any, ...]:
-    is_pinned = chance.random() < 0.25 or history.mix.frozen
-    return chance.choice(NAMES), {"node": chance.choice(history.open_nodes)} if is_pinned else {}, _how(chance)
+    is_pinned = chance.random() < (0.9 if history.mix.crowded else 0.25) or history.mix.frozen
+    wanted = {"flavor": "large"} if history.mix.crowded or chance.random() < 0.15 else {}
+    name = chance.choice(NAMES) + (str(chance.randrange(10)) if history.mix.crowded else "")
+    return name, wanted | ({"node": chance.choice(history.open_nodes)} if is_pinned else {}), _how(chance)
 
 
-def _create(cluster: Cluster, name: str, where: dict[str, Any], how: dict[str, Any]) -> None:
-    api_servers.create(cluster, CreateServer(name=name, flavor="small", image="guest", **where), **how)
+def _create(cluster: Cluster, name: str, wanted: dict[str, Any], how: dict[str, Any]) -> None:
+    api_servers.create(cluster, CreateServer(**{"name": name, "flavor": "small", "image": "guest", **wanted}), **how)
 
 
 def _batch(history: History, chance: Random) -> tuple[Any, ...]:
@@ -209,7 +229,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("server delete", 16, _a_server, lambda cluster, name, how: api_servers.delete(cluster, name, **how), "server.delete"),
     Command("server stop", 9, _graceful, lambda cluster, name, how: api_servers.stop(cluster, name, **how), "server.stop"),
     Command("server start", 9, _a_server, lambda cluster, name, how: api_servers.start(cluster, name, **how), "server.start"),
-    Command("server reboot", 10, _a_reboot, lambda cluster, name, how: api_servers.reboot(cluster, name, **how), "server.reboot"),
+    Command("server reboot", 14, _a_reboot, lambda cluster, name, how: api_servers.reboot(cluster, name, **how), "server.reboot"),
     Command("operation resume", 6, _an_operation, lambda cluster, id_: api_operations.resume(cluster, [id_])),
     Command("operation undo", 8, _an_operation, lambda cluster, id_: api_operations.undo(cluster, id_)),
     Command("server show", 5, _a_server, lambda cluster, name, how: api_servers.show(cluster, name), settles=False),
@@ -227,6 +247,8 @@ class History:
         self.mix = chance.choices([mix for _, mix in MIXES], [weight for weight, _ in MIXES])[0]
         self.hosts = ["c1", "c2"][:chance.choice((1, 2, 2))]
         self.open_nodes = [name for name in NODES if name != FROZEN_NODE] if self.mix.frozen else list(NODES)
+        if self.mix.crowded:
+            self.open_nodes = self.open_nodes[:1]
         self._chance = chance
         self._numbers = itertools.count(1)
         self._shells = 0
@@ -264,17 +286,17 @@ class History:
         world, mix = self.world, self.mix
         self.tell(f"{mix.name}; controllers {', '.join(self.hosts)}")
         world.network.weather = mix.weather
-        world.loses, world.hides = mix.loses, mix.hides
+        world.loses, world.hides, world.slow = mix.loses, mix.hides, mix.slow
         for host in self.hosts:
             world.skew[host] = self._chance.uniform(-mix.skew_s, mix.skew_s)
-        world.on_process, world.on_agent_end = self._doom, self._restart
+        world.on_process, world.on_agent_end, world.on_effect = self._doom, self._restart, self._after_effect
         for node in world.nodes.values():
             node.start_agent()
         self.quiet = self._quiet_cluster()
         if mix.frozen:
             world.scheduler.after(0.5, self._freeze)
         people = world.process("people", host="")
-        for number in range(self._chance.choice((1, 2, 2, 3))):
+        for number in range(4 if mix.crowded else self._chance.choice((1, 2, 2, 3))):
             self._shells += 1
             chance = Random(f"{self.seed}:admin{number}")
             world.scheduler.spawn(people, lambda chance=chance, number=number: self._shell(number, chance), f"admin{number}")
@@ -325,7 +347,7 @@ class History:
 
     def _command(self, number: int, chance: Random) -> None:
         rows = [(row, asked) for row in COMMANDS if (asked := row.choose(self, chance)) is not None]
-        row, asked = chance.choices(rows, [row.weight for row, _ in rows])[0]
+        row, asked = chance.choices(rows, [row.weight * (5 if row.name in self.mix.often else 1) for row, _ in rows])[0]
         host = self.hosts[number % len(self.hosts)]
         actor = f"{host}-{next(self._numbers)}"
         words = " ".join(str(part) for part in asked if part != {})
@@ -371,12 +393,23 @@ class History:
         chance, mix = self._chance, self.mix
         if process.host in NODES:
             if chance.random() < mix.agent_killed:
-                process.dies_at = chance.randint(2, 150)
+                if chance.random() < 0.35:
+                    process.dies_at = chance.randint(2, 150)
+                else:                                         # between an effect and its answer
+                    process.own["effects left"] = chance.randint(1, 8)
             return
         if chance.random() < mix.killed:
             process.dies_at = chance.randint(1, 90)
         if chance.random() < mix.stopped:
             process.stops_at, process.stops_for_s = chance.randint(1, 90), chance.choice((3.0, 40.0, 200.0)) * chance.uniform(0.5, 1.5)
+
+    def _after_effect(self, node: SimNode) -> None:
+        process = node.process
+        if process is None or "effects left" not in process.own or self._healing:
+            return
+        process.own["effects left"] -= 1
+        if not process.own["effects left"]:
+            process.dies_at = process.steps + self._chance.randint(1, 4)
 
     def _restart(self, node: SimNode) -> None:
         self.world.scheduler.after(self._chance.choice((0.2, 2.0, 20.0)), node.start_agent)
@@ -405,9 +438,10 @@ class History:
         world.network.heal(list(world.network.cut))
         world.refused_until.clear()
         world.skew.clear()
-        world.loses = world.hides = 0.0
+        world.loses = world.hides = world.slow = 0.0
         for node in world.nodes.values():
             node.fake["fail"].clear()
+            node.full_until = 0.0
         for process in world.processes:
             process.dies_at = process.stops_at = 0
             if process.host not in self.hosts:

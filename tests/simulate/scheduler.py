@@ -100,8 +100,8 @@ class Scheduler:
             raise Killed
         return task
 
-    def step(self, what: str) -> None:
-        """A boundary: anyone may go next, and the process may be killed or stopped here."""
+    def step(self, what: str, at_most_s: float = 0.0) -> None:
+        """A boundary: anyone may go next, and the process may be killed or stopped here. It takes up to `at_most_s`."""
         task = self.living()
         for guard in self.guards:
             guard()
@@ -116,8 +116,11 @@ class Scheduler:
             self._log(self.now, process.name, f"STOPPED for {process.stops_for_s:.1f} s")
             self.stop(process)
             self.after(process.stops_for_s, lambda: self.go_on(process))
-        self._ready.append(task)
-        self._switch(task)
+        if at_most_s:
+            self.wait(self._chance.random() * at_most_s)
+        else:
+            self._ready.append(task)
+            self._switch(task)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Until `wake` (True), or `timeout_s` have passed (False)."""

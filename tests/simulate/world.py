@@ -7,6 +7,7 @@ by `simulated`, and what it takes from its Cluster by `World.cluster`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib
@@ -51,11 +52,16 @@ from tests.simulate.transport import Network, SimAgents, Socket, asked, short
 
 EPOCH_S = 1_800_000_000.0
 """What controllers' clocks say when a history begins."""
+TRIP_S = 0.005
+"""To the database and back, at most."""
+SLOW_S = 40.0
+SYNC_S = 0.002
+"""To a node's disk, at most."""
 IMAGE = b"guest" * 100
 SEED = bytes(32769) + b"CD001"
 NODES = ("n1", "n2", "n3")
 FAKE = {"vcpus": 8, "memory_mb": 1536, "disk_gb": 20}
-"""With 512 MiB reserved and servers of 512 MiB, two on each node."""
+"""With 512 MiB reserved there are two small servers on each node, or a large one."""
 
 
 # ---------------------------------------------------------------- the interpreter
@@ -187,7 +193,7 @@ class Database(SqliteDatabase):
     @contextlib.contextmanager
     def _simulated(self, begin: str) -> Iterator[Tx]:
         world, writes = self._world, begin != "BEGIN"
-        world.scheduler.step("reads" if not writes else "writes")
+        world.scheduler.step("writes" if writes else "reads", TRIP_S)
         if world.refuses(self._process):
             raise DatabaseLost("database: connection refused")
         fate = world.commit_fate(self._process) if writes else ""
@@ -260,7 +266,7 @@ def between_two_transactions(tx: Tx) -> None:
     there = scheduler().living().process.own["world"]
     tx._connection.execute("COMMIT")
     there.in_tx = None
-    scheduler().step("between two transactions")
+    scheduler().step("between two transactions", TRIP_S)
     tx._connection.execute("BEGIN IMMEDIATE")
     there.in_tx = tx
 
@@ -306,7 +312,7 @@ class _Ledger(Ledger):
         return self._stepped("ledger: epochs", super().raise_epochs, operation, epoch, server, server_epoch, *rest)
 
     def _stepped(self, what: str, act: Callable[..., Any], *args: Any) -> Any:
-        scheduler().step(what)
+        scheduler().step(what, SYNC_S)
         found = act(*args)
         scheduler().step(f"{what}.")
         return found
@@ -320,16 +326,20 @@ class _Driver(FakeDriver):
         self._node = node
 
     def _effect(self, verb: str, server: str, act: Callable[..., None], *args: Any) -> None:
-        scheduler().step(f"{verb} {server[:8]}")
+        world = self._node.world
+        scheduler().step(f"{verb} {server[:8]}", world.effect_takes_s())
+        if self._node.full_until > scheduler().now and verb in ("create disk", "define"):
+            raise OSError(errno.ENOSPC, "No space left on device")
         before = self._seen(server)
         try:
             act(*args)
         finally:
             after = self._seen(server)
-            changed = self._node.world.oracle.differs(self._node, server, before, after)
+            changed = world.oracle.differs(self._node, server, before, after)
             if changed:
-                self._node.world.oracle.effect(self._node, verb, server, scheduler().living().call, before, after)
-        scheduler().step(f"{verb} {server[:8]} done" if changed else f"{verb} {server[:8]}: nothing to do")
+                world.oracle.effect(self._node, verb, server, scheduler().living().call, before, after)
+                world.on_effect(self._node)
+        scheduler().step(f"{verb} {server[:8]}" + (" done" if changed else ": nothing to do"), world.effect_takes_s())
 
     def _seen(self, server: str) -> tuple[Any, ...]:
         guest, path = self._guests.get(server), self._disk_path(server)
@@ -384,6 +394,7 @@ class SimNode:
             pool_dir=str(self.folder / "pool"), driver="fake", fake=self.fake)
         self.admins = FixedAdmins({world.template.key: ("admin", wire.ADMIN)})    # its file: outlives the agent
         self.session = self.machine = 0
+        self.full_until = 0.0
         self.booted_s = 0.0
         self.process: Process | None = None
         self.agent: Agent | None = None
@@ -510,7 +521,8 @@ class Template:
         store.mkdir(mode=0o700, exist_ok=True)
         (store / sha256).write_bytes(IMAGE)
         with cluster.db.write() as tx:
-            flavors.insert(tx, Flavor(id=ids.uuid(), name="small", vcpus=1, memory_mb=512, disk_gb=1, created_at=0.0))
+            for name, memory_mb in (("small", 512), ("large", 1024)):
+                flavors.insert(tx, Flavor(id=ids.uuid(), name=name, vcpus=1, memory_mb=memory_mb, disk_gb=1, created_at=0.0))
             images.insert(tx, Image(
                 id=ids.uuid(), name="guest", sha256=sha256, disk_format="raw", size_bytes=len(IMAGE), virtual_size_bytes=len(IMAGE),
                 architecture="x86_64", source="test", created_at=0.0))
@@ -576,8 +588,10 @@ class World:
         self.processes: list[Process] = []
         self.skew: dict[str, float] = {}
         self.refused_until: dict[str, float] = {}
-        self.loses = self.hides = 0.0
+        self.loses = self.hides = self.slow = 0.0
+        self._hardware = Random(f"{seed_}:hardware")
         self.on_process: Callable[[Process], None] = lambda process: None
+        self.on_effect: Callable[[SimNode], None] = lambda node: None
         self.on_agent_end: Callable[[SimNode], None] = lambda node: None
         self.nodes: dict[str, SimNode] = {}
         for node, ledger in zip(template.nodes, template.ledgers, strict=True):
@@ -629,6 +643,10 @@ class World:
         cluster.__dict__["key"] = self.template.key
         cluster._agents = SimAgents(self.network, process, process.name, self.template.config["agent.connect_s"], Ring(cluster))
         return cluster
+
+    def effect_takes_s(self) -> float:
+        """At most; what is slow is a hypervisor or a disk that has much to do."""
+        return SLOW_S if self._hardware.random() < self.slow else SYNC_S
 
     def agent_broke(self, **_: Any) -> None:
         """An exception that no handler raises on purpose."""
