@@ -394,4 +394,4 @@ def test_other_processes_of_the_admin_go_on(world: World) -> None:
     assert service.agents.call(node(world), "agent.ping")
     api.rotate(world.cluster)
     assert service.agents.call(node(world), "agent.hello").body.role == "admin"
-    assert api_nodes.disable(service, "n1").status == "disabled"
+    assert api_nodes.disable(service, "n1").state == "disabled"
