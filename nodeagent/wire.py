@@ -120,6 +120,7 @@ METHODS: Mapping[str, Method] = {
     "keys.drop":       Method(Nothing,        Nothing,       ADMIN,    True,  20, once=False),
     "node.prepare":    Method(Prepare,        Nothing,       ADMIN,    True,  60, once=False),
     "node.unprepare":  Method(Nothing,        Nothing,       ADMIN,    True,  60, once=False),
+    "node.adopt":      Method(Nothing,        Nothing,       ADMIN,    True,  10, once=False),
     "inventory.read":  Method(InventoryRead,  Report,        READER,   False, 5),
     "inventory.watch": Method(Nothing,        Nothing,       READER,   False, 3600, streams=True),
     "image.begin":     Method(ImageOffer,     ImageProgress, OPERATOR, True,  30, once=False, key="sha256"),

@@ -21,6 +21,7 @@ HANDLERS: Mapping[str, Handler] = {
     "keys.drop": keys.drop,
     "node.prepare": node.prepare,
     "node.unprepare": node.unprepare,
+    "node.adopt": node.adopt,
     "inventory.read": inventory.read,
     "inventory.watch": inventory.watch,
     "image.begin": image.begin,

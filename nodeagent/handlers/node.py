@@ -37,6 +37,11 @@ def unprepare(call, args, payload):
     return Nothing(), None
 
 
+def adopt(call, args, payload):
+    """Nothing more than hearing of the operation: with its number the copies of the database that are behind it are refused."""
+    return Nothing(), None
+
+
 def _make_directory(path: str) -> bool:
     """True where it had to be made. QEMU must be able to pass through it, nobody else to list it."""
     try:

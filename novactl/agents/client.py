@@ -243,6 +243,7 @@ class Agents:
         found = links.get(place)
         if found is None or found.socket.closed:
             found = links[place] = Link(self.context(), self.keys(), peer, self)
+        found.peer = peer                                     # by now it may be known by an id
         return found
 
     def next_id(self) -> str:

@@ -12,6 +12,7 @@ from novactl.api.node_views import NodeShown, NodeView, shown, views
 from novactl.api.resolve import resolve
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
+from novactl.conductor.node_file import remember
 from novactl.db import nodes
 from novactl.enroll.request import EnrollNode, EnrolPlan, HostKey, SudoPassword
 from novactl.errors import Conflict, UsageError
@@ -43,6 +44,7 @@ def enroll(
     made = act(cluster, wanted, watch=watch, dry_run=dry_run, wait=wait)
     if isinstance(made, EnrolPlan):
         return made
+    remember(cluster)
     return show(cluster, made, refresh=False) if isinstance(made, str) else made.id
 
 
@@ -63,6 +65,8 @@ def remove(
     begun = act(cluster, view.id, lost=lost, watch=watch, dry_run=dry_run, sudo_password=sudo_password, wait=wait)
     if not isinstance(begun, tuple):
         return begun.id
+    if not dry_run:
+        remember(cluster)
     return view if dry_run else dataclasses.replace(view, status="removed", state="removed")
 
 

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from novactl.cli import columns
-from novactl.cli.options import DryRun, live_names, n_plus_1
+from novactl.cli.ask import confirm_by_name
+from novactl.cli.options import DryRun, Yes, live_names, n_plus_1
 from novactl.cli.render import Shown
-from novactl.cli.session import cluster_of
+from novactl.cli.session import cluster_of, session_of
 from novactl.cli.tree import Noun
 from novactl.errors import ExitStatus
 
@@ -83,3 +84,23 @@ def repair(
     found = api.repair(cluster_of(ctx), server=server, node=node, dry_run=dry_run)
     stays = any(drift.result != "mended" for drift in found) and not dry_run
     return Shown(found, status=ExitStatus.FAILED if stays else ExitStatus.OK)
+
+
+@NOUN.verb("adopt", columns.RECORD, changes=True)
+def adopt(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> Any:
+    """Make this database the one that agents obey, after a backup was restored or a copy was used. Other copies are refused from then on.
+
+    novactl cluster adopt --dry-run
+    novactl cluster adopt
+    """
+    from novactl.api import rebuild as api
+
+    session = session_of(ctx)
+    if not dry_run:
+        confirm_by_name(session, "make this database the cluster's, and every copy of it useless", "adopt", yes=yes)
+    done = api.adopt(session.cluster, dry_run=dry_run)
+    if done.silent:
+        session.note(f"not asked, for they do not answer: {', '.join(done.silent)}. Run it again when they do")
+    if not dry_run:
+        session.note("what still does not agree: novactl cluster verify")
+    return done

@@ -83,3 +83,29 @@ def restore(
                          " or have one of them make yours known")
         session.note("what became of servers since is not in it: novactl db check, then novactl doctor")
     return done
+
+
+@NOUN.verb("rebuild", columns.RECORD)
+def rebuild(
+    ctx: typer.Context,
+    node: Annotated[list[str], typer.Option(
+        "--node", metavar="NAME=tcp://HOST:PORT,KEY", show_default=False,
+        help="A node that is not in the file beside the key, with its agent's public key; may be repeated.")] = [],  # noqa: B006
+    dry_run: DryRun = False,
+) -> Any:
+    """Add what the nodes have and the database lacks: after `novactl init` in place of a database that is lost. Safe to repeat.
+
+    novactl db rebuild --dry-run
+    novactl db rebuild --node n1=tcp://10.0.0.14:7766,rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7
+    """
+    from novactl.api import rebuild as api
+
+    session = session_of(ctx)
+    done = api.rebuild(session.cluster, extra=node, dry_run=dry_run)
+    if done.silent:
+        session.note(f"not asked, for they do not answer: {', '.join(done.silent)}. Run it again when they do")
+    if done.without_file:
+        session.note(f"images whose file is not here, so that no other node can have them: {', '.join(done.without_file)}")
+    for line in done.unclear:
+        session.note(line)
+    return done

@@ -47,7 +47,7 @@ def _rows(
     numbers = {report.seq: operations.number_of(tx, report.seq) for report in reports.values() if report.seq}
     return Rows(
         servers=steady, places={id_: place for id_, place in _places(tx).items() if id_ in places}, claims=placement.all_(tx),
-        open=_open(cluster, tx), pasts={id_: past for id_ in sorted(told - living) if (past := _past(tx, id_)) is not None},
+        open=_open(cluster, tx), pasts={id_: past for id_ in sorted(told - living) if (past := past_of(tx, id_)) is not None},
         numbers=numbers, highest=operations.highest_number(tx), adopted=int(meta.get(tx, meta.SEQ_OFFSET) or 0),
         usage_is_right=derived.usage_is_right(tx), changing=(living | was.keys()) - {row.id for row in steady})
 
@@ -66,7 +66,7 @@ def _open(cluster: Cluster, tx: Tx) -> list[Open]:
         for op in operations.recent(tx, ended=False, limit=MANY)]
 
 
-def _past(tx: Tx, id_: str) -> Past | None:
+def past_of(tx: Tx, id_: str) -> Past | None:
     """A server that has been deleted, as its row or the journal has it; None for one that this database has never known."""
     gone = servers.past(tx, id_)
     if gone is not None:

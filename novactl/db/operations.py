@@ -50,6 +50,15 @@ def q_ticket_last(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_renumber(sa: Any, t: Any) -> Any:
+    o = t.operation.c
+    drawn = sa.select(t.ticket.c.id).where(t.ticket.c.operation_id == o.id).scalar_subquery()
+    return sa.update(t.operation).values(
+        seq=sa.func.coalesce(drawn, 0) + sa.bindparam("new_by", type_=sa.BigInteger),
+        epoch=o.epoch + sa.bindparam("new_epochs", type_=sa.BigInteger)).where(o.ended_at.is_(None))
+
+
+@statement
 def q_by_id(sa: Any, t: Any) -> Any:
     return sa.select(t.operation).where(t.operation.c.id == sa.bindparam("by_id"))
 
@@ -221,6 +230,11 @@ def highest_number(tx: Tx) -> int:
     """The highest that was given, of those the journal still has; 0 for none."""
     ((drawn,),) = tx.stream(q_ticket_last)
     return drawn + int(meta.get(tx, meta.SEQ_OFFSET) or 0) if drawn else 0
+
+
+def renumber(tx: Tx, by: int, epochs: int) -> None:
+    """Operations that have not ended get numbers above `by`, and epochs higher by `epochs`: nobody drives them as they were."""
+    tx.run(q_renumber, new_by=by, new_epochs=epochs)
 
 
 def insert(tx: Tx, operation: Operation) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent import ledger as ledger_file
-from nodeagent.ledger import _CREATE, KEEP_S, BadLedger, Given, Ledger, Numbered, Wanted
+from nodeagent.ledger import _CREATE, KEEP_S, WINDOW, BadLedger, Given, Ledger, Numbered, Wanted
 
 
 @pytest.fixture
@@ -113,6 +113,15 @@ def test_below_what_is_remembered_nothing_is_taken(path: str, monkeypatch: pytes
     assert refused.value.other == ""
     ledger.raise_epochs("o3", 2, "", 0, 1.0, seq=3)
     ledger.raise_epochs("o5", 1, "", 0, 1.0, seq=5)
+
+
+def test_what_is_far_behind_is_not_taken(path: str) -> None:
+    """A number a million behind the highest is another database's; one that is less behind may be late."""
+    ledger = Ledger(path)
+    ledger.raise_epochs("o", 1, "", 0, 1.0, seq=WINDOW + 10)
+    with pytest.raises(Numbered):
+        ledger.raise_epochs("p", 1, "", 0, 1.0, seq=10)
+    ledger.raise_epochs("p", 1, "", 0, 1.0, seq=11)
 
 
 def test_numbers_are_of_one_cluster(path: str) -> None:

@@ -1,0 +1,119 @@
+"""Making a database the cluster's one again after a backup was restored, or a copy of it was used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from novactl.agents.client import Fence
+from novactl.cluster import Cluster
+from novactl.conductor.change import changing
+from novactl.conductor.crew import in_threads
+from novactl.conductor.take_in import Copy, TakenIn, Told, hear, newest, take_in, told_only
+from novactl.db import keys, meta, nodes, operations, placement, servers
+from novactl.db.servers import PowerRow
+from novactl.db.statements import Tx
+from novactl.errors import NovaError
+from novactl.model.node import Node, NodeState
+from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
+
+MARGIN = 2_000_000
+"""Numbers left out beyond the highest that any agent told. Agents refuse what is a million behind the highest they have seen:
+so they refuse any other copy of the database as soon as they have heard of this one."""
+EPOCHS = 1_000
+"""Likewise for the epochs of operations that have not ended: another process may have raised them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adopted:
+    """`highest` is the number of an operation that an agent, or this database, had seen; `begins` the first that will be given.
+    `raised` are servers whose epoch, or node, followed the agents; `silent` the nodes that were not asked."""
+
+    highest: int
+    begins: int
+    raised: tuple[str, ...]
+    taken_in: TakenIn
+    silent: tuple[str, ...]
+
+
+def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
+    """From now on this database's operations are the ones that agents obey, and its rows are no older than what they have.
+
+    Any other copy of it is refused from the next operation on. Safe to repeat, and to be repeated when silent nodes are back.
+    """
+    with cluster.db.read() as tx:
+        asked = [node for node in nodes.all_(tx) if node.address and node.state is not NodeState.ENROLLING]
+    heard = hear(cluster, asked)
+    told = told_only(heard)
+    with changing(cluster, "cluster.adopt", {}, dry_run=dry_run) as tx:
+        highest = max([operations.highest_number(tx), int(meta.get(tx, meta.SEQ_OFFSET) or 0), *(one.report.seq for one in told.values())])
+        begins = number_from(tx, highest)
+        tables = max((one.report.admins_version for one in told.values()), default=0)
+        if tables >= keys.version(tx):                        # agents take this database's table of admins' keys again
+            keys.raise_version(tx, above=tables)
+        raised = _raised(cluster, tx, told)
+        added = take_in(cluster, tx, told)
+        tx.on(_Itself(meta.cluster_id(tx), "cluster"), noun="cluster", detail=f"numbers from {begins}, {len(raised)} servers raised")
+    deaf = [] if dry_run else _told_of(cluster, [node for node in asked if node.id in told])
+    return Adopted(
+        highest=highest, begins=begins, raised=tuple(raised), taken_in=added,
+        silent=tuple(node.name for node in asked if isinstance(heard[node.id], NovaError) or node.id in deaf))
+
+
+def _told_of(cluster: Cluster, asked: Sequence[Node]) -> list[str]:
+    """Let the nodes hear of the adoption, so that they refuse other copies from now on; the ids of those that could not."""
+    with cluster.db.read() as tx:
+        operation = operations.last_of(tx, meta.cluster_id(tx), "cluster.adopt")
+    assert operation is not None, "it has just been written"
+
+    def tell(node: Node) -> str:
+        try:
+            cluster.agents.call(node, "node.adopt", fence=Fence(f"{operation.id}:adopt", operation.id, operation.epoch, operation.seq))
+            return ""
+        except NovaError:
+            return node.id
+
+    return [id_ for id_ in in_threads(cluster, asked, tell, cluster.config["operation.parallel"]) if isinstance(id_, str) and id_]
+
+
+@dataclass(frozen=True)
+class _Itself:
+    id: str
+    name: str
+
+
+def number_from(tx: Tx, highest: int) -> int:
+    """The next operation's number is above `highest` by MARGIN; those that have not ended get new ones, too. Returns the first."""
+    meta.put(tx, meta.SEQ_OFFSET, str(highest + MARGIN))
+    operations.renumber(tx, highest + MARGIN, EPOCHS)
+    return highest + MARGIN + 1
+
+
+def _raised(cluster: Cluster, tx: Tx, told: Mapping[str, Told]) -> list[str]:
+    """Servers that agents have in a newer epoch than their rows: the rows follow, claims too."""
+    copies: dict[str, list[Copy]] = {}
+    for node_id, one in told.items():
+        powers = {domain.server: domain.power_state for domain in one.report.domains}
+        for spec in one.specs:
+            copies.setdefault(spec.server, []).append(Copy(node_id, spec, powers.get(spec.server, "")))
+    raised = []
+    for row in servers.powers(tx):
+        copy = newest(copies[row.id]) if row.id in copies else None
+        if copy is not None and not row.operation_id and (
+                copy.spec.epoch > row.epoch or (copy.spec.epoch == row.epoch and copy.node_id != row.node_id)):
+            _move(cluster, tx, row, copy)
+            raised.append(row.name)
+    return raised
+
+
+def _move(cluster: Cluster, tx: Tx, row: PowerRow, copy: Copy) -> None:
+    if copy.node_id != row.node_id:
+        if row.node_id:
+            placement.release(tx, row.id, row.node_id)
+        server = servers.by_id(tx, row.id)
+        assert server is not None, "it was read in this transaction"
+        placement.acknowledge(tx, placement.Claim(
+            row.id, copy.node_id, {VCPU: server.vcpus, MEMORY_MB: server.memory_mb, DISK_GB: server.disk_gb},
+            project_id=server.project_id, name=row.name))
+    servers.place(tx, row.id, copy.node_id, copy.spec.epoch, cluster.clock.now())
+
