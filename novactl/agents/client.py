@@ -126,23 +126,8 @@ class Agents:
     def _asked(
         self, link: Link, method: str, args: Any, payload: bytes | None, fence: Fence | None, deadline: float,
     ) -> tuple[wire.Reply, bytes | None]:
-        """The final reply. While none comes the same request is sent again, ever more rarely: a connection that broke took
-        the answer with it, and the agent answers a repeated id from its ledger, or goes on with what it is doing."""
-        request = link.request(method, args, fence, deadline)
-        link.send(request, payload, deadline)
-        patience_s = ASK_AGAIN_S
-        while True:
-            try:
-                reply, body = link.receive(request, min(deadline, time.monotonic() + patience_s))
-            except AgentTimeout:
-                if time.monotonic() >= deadline:
-                    raise
-                patience_s *= 2
-                link.send(request, payload, deadline)
-                continue
-            if reply.kind != wire.PROGRESS:
-                link.forget(request)
-                return reply, body
+        """The final reply, as `Link.answer` gives it."""
+        return link.answer(link.request(method, args, fence, deadline), payload, deadline)
 
     def stream(self, peer: Peer, method: str, args: Any = None) -> Stream:
         """Open a stream on a connection of its own. Raises as `call` does."""
@@ -287,10 +272,7 @@ class Link:
         )
 
     def _hello(self, deadline: float) -> tuple[str, float]:
-        request = self.request("agent.hello", None, None, deadline)
-        self.send(request, None, deadline)
-        reply, _ = self.receive(request, deadline)
-        self.forget(request)
+        reply, _ = self.answer(self.request("agent.hello", None, None, deadline), None, deadline)
         return self.greeted(result_of(self.peer, "agent.hello", reply))
 
     def greeted(self, hello: wire.Hello) -> tuple[str, float]:
@@ -312,6 +294,24 @@ class Link:
             raise self._agents.diagnose(self.peer)
         self.socket.send_multipart(wire.encode(request, payload), flags=zmq.NOBLOCK, copy=payload is None)
         self._asked.add(request.id)
+
+    def answer(self, request: wire.Request, payload: bytes | None, deadline: float) -> tuple[wire.Reply, bytes | None]:
+        """The final reply. While none comes the same request is sent again, ever more rarely: a connection that broke took
+        the answer with it, and the agent answers a repeated id from its ledger, or goes on with what it is doing."""
+        self.send(request, payload, deadline)
+        patience_s = ASK_AGAIN_S
+        while True:
+            try:
+                reply, body = self.receive(request, min(deadline, time.monotonic() + patience_s))
+            except AgentTimeout:
+                if deadline - time.monotonic() < 0.001:       # what poll rounds to nothing
+                    raise
+                patience_s *= 2
+                self.send(request, payload, deadline)
+                continue
+            if reply.kind != wire.PROGRESS:
+                self.forget(request)
+                return reply, body
 
     def choose(self, wait_s: float) -> bool:
         """Whether something can be sent within `wait_s`: by the first connection that comes up, and from then on by no other."""
