@@ -36,8 +36,8 @@ REPO = Path(__file__).parents[2]
 def image() -> Iterator[Figure]:
     """Into memory (/dev/shm), where the processors' speed is what counts, and onto the disk of the temporary directory."""
     with _before_others():
-        for name, where in (("transfer.image", Path("/dev/shm")), ("transfer.image.disk", Path(tempfile.gettempdir()))):
-            yield _side_by_side(name, where)
+        yield _side_by_side("transfer.image", Path("/dev/shm"), ROUNDS)
+        yield _side_by_side("transfer.image.disk", Path(tempfile.gettempdir()), 1)
 
 
 @contextlib.contextmanager
@@ -52,12 +52,12 @@ def _before_others() -> Iterator[None]:
         os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
-def _side_by_side(name: str, where: Path) -> Figure:
+def _side_by_side(name: str, where: Path, rounds: int) -> Figure:
     with tempfile.TemporaryDirectory(dir=where, prefix="novactl-bench-") as folder, contextlib.ExitStack() as stack:
         ours = stack.enter_context(_novactl(Path(folder)))
         theirs = [stack.enter_context(_scp(Path(folder), ours.file, cipher)) for cipher in CIPHERS]
         rates: list[list[float]] = [[] for _ in range(1 + len(theirs))]
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for found, send in zip(rates, (ours.send, *theirs), strict=True):
                 os.sync()
                 began = time.perf_counter()
