@@ -80,7 +80,16 @@ def show(cluster: Cluster) -> ConductorView:
         oldest_report_s=max(0.0, cluster.clock.now() - min(heard)) if heard else None,
         silent_nodes=sum(row.silent_since is not None for row in rows),
         events_behind=None if told is None else max(0, newest - int(told)),
-        publish=said.publish if said and leads else "", key=said.key if said and leads and said.publish else "")
+        publish=_reachable(said.publish, lease.owner) if said and lease and leads else "",
+        key=said.key if said and leads and said.publish else "")
+
+
+def _reachable(endpoint: str, leader: str) -> str:
+    """An address for every interface stands for the leader's host."""
+    host = leader.partition(" ")[0]
+    for every in ("//0.0.0.0:", "//*:", "//[::]:"):
+        endpoint = endpoint.replace(every, f"//{host}:")
+    return endpoint
 
 
 @needs(Role.ADMIN)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from novactl.api import nodes as api_nodes
 from novactl.api import service
 from novactl.conductor.service import JOBS
 from novactl.db import events, nodes, retention
@@ -217,3 +218,22 @@ def test_a_duty_that_breaks_is_told_once_and_done_again(world: World, monkeypatc
     thread.join(15)
     assert not thread.is_alive() and len(calls) >= 5
     assert len([line for line in lines if "oh no" in line]) == 1 and lines[-1].endswith("ends\n")
+
+
+def test_the_example_listens(world: World) -> None:
+    """examples/listen finds the leader's socket and its key by itself, and prints what happens to a node."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = Path(__file__).parents[2]
+    with conductors(world, "--publish", f"tcp://127.0.0.1:{port}") as (one,):
+        one.next("publishes")
+        env = {**os.environ, **world.env, "PYTHONPATH": str(root)}
+        with subprocess.Popen([sys.executable, str(root / "examples" / "listen"), "--lines", "1", "node."], env=env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listener:
+            assert listener.stderr
+            first = listener.stderr.readline()
+            assert first == "listening\n", first + listener.stderr.read()
+            api_nodes.disable(world.cluster, "n1", reason="new kernel")
+            said, lost = listener.communicate(timeout=20)
+        assert (json.loads(said)["object_name"], lost, listener.returncode) == ("n1", "", 0)
