@@ -21,6 +21,8 @@ from typing import Any
 
 os.environ["OPENBLAS_NUM_THREADS"] = "1"                      # no threads may be there when we fork
 
+from tests.crash.cases import KINDS, Case, Counted, doubles, singles, spoilt  # noqa: E402
+from tests.crash.mutants import MUTANTS  # noqa: E402
 from tests.crash.zygote import import_all  # noqa: E402
 
 DATABASES = ("sqlite", "postgresql")
@@ -47,10 +49,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="each point in each way, and every double death")
     parser.add_argument("--replay", metavar="CASE", help="play one case, and print what its processes said")
     parser.add_argument("--points", action="store_true", help="print the points of each saga, and play nothing")
+    parser.add_argument("--kind", action="append", choices=tuple(KINDS), help="only this kind of death")
+    parser.add_argument("--first", action="store_true", help="end with the first violation")
+    parser.add_argument("--mutant", choices=tuple(MUTANTS), help="with one protection switched off, where that should be found")
     parser.add_argument("--workers", type=int, default=2 * (os.cpu_count() or 1), metavar="N")
     asked = parser.parse_args(argv)
+    mutant = MUTANTS.get(asked.mutant)
+    if mutant:
+        asked.saga, asked.kind = asked.saga or [mutant.saga], asked.kind or [mutant.kind]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # what was made is taken away
     import_all()
-    from tests.crash.cases import Case
+    if mutant:
+        mutant.apply()
     from tests.crash.programs import OVER_SSH, lacking, programs
 
     if lacking():
@@ -61,8 +71,16 @@ def main(argv: list[str] | None = None) -> int:
         case = Case.parse(asked.replay)
         asked.saga, asked.database = [case.saga], [case.database]
     for saga in asked.saga or ():
-        if saga not in known:
-            parser.error(f"there is no saga {saga} here: {', '.join(known)}; {', '.join(OVER_SSH)} are killed on test hosts")
+        if saga not in (*known, *OVER_SSH):
+            parser.error(f"there is no saga {saga}: {', '.join(known)}; only when asked for: {', '.join(OVER_SSH)}")
+    distant = [saga for saga in asked.saga or () if saga in OVER_SSH]
+    if distant:
+        from tests.crash import over_ssh
+
+        broken = over_ssh.run(distant, full=asked.full, only=(case.at, case.again) if asked.replay else None)
+        asked.saga = [saga for saga in asked.saga if saga not in OVER_SSH]
+        if broken or not asked.saga:
+            return broken
     with Matrix(asked) as matrix:
         if asked.replay:
             return matrix.replay(case)
@@ -79,8 +97,7 @@ class Matrix:
 
         self.asked = asked
         self.databases: list[str] = asked.database or list(DATABASES)
-        memory = Path("/dev/shm")
-        self.folder = Path(tempfile.mkdtemp(prefix="novactl-crash-", dir=memory if os.access(memory, os.W_OK) else None))
+        self.folder = _folder()
         count = 1 if asked.replay or asked.points else asked.workers
         self._stack = contextlib.ExitStack()
         self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
@@ -134,8 +151,6 @@ class Matrix:
                 yield found
 
     def run(self, sagas: list[str]) -> int:
-        from tests.crash.cases import Counted, doubles, singles, spoilt
-
         full, began = self.asked.full, time.monotonic()
         tasks: deque[tuple[str, Any]] = deque(("count", (saga, database)) for database in self.databases for saga in sagas)
         sums: dict[tuple[str, str], Sum] = {}
@@ -144,7 +159,7 @@ class Matrix:
             if isinstance(found, Counted):
                 sums[found.saga, found.database] = Sum(points=found.points)
                 counts[found.saga, found.database] = found
-                tasks.extend(("play", case) for case in singles(found, full=full))
+                tasks.extend(("play", case) for case in singles(found, full=full) if self._wanted(case))
                 continue
             if isinstance(found, str):
                 print(found, file=sys.stderr, flush=True)
@@ -162,11 +177,17 @@ class Matrix:
                 print(f"VIOLATION {case}, at “{told.where}”: {told.wrong}\n  again: tests/run crash --replay {case}", flush=True)
                 if len(total.violations) == 1 and said:
                     print(said, flush=True)
+                if self.asked.first:
+                    break
             elif case.kind == "killed" and case.way == "next" and not case.again:
                 counted = counts[case.saga, case.database]
-                tasks.extend(("play", more) for more in doubles(case, told.points, len(counted.command), full=full))
-                tasks.extend(("play", more) for more in spoilt(case, told.agents, len(counted.command), full=full))
+                more = (*doubles(case, told.points, len(counted.command), full=full),
+                        *spoilt(case, told.agents, len(counted.command), full=full))
+                tasks.extend(("play", one) for one in more if self._wanted(one))
         return _told(sums, time.monotonic() - began)
+
+    def _wanted(self, case: Case) -> bool:
+        return not self.asked.kind or case.kind in self.asked.kind
 
     def replay(self, case: Any) -> int:
         for found in self._results(deque([("play", case)])):
@@ -189,6 +210,15 @@ class Matrix:
         return 0
 
 
+def _folder() -> Path:
+    """In memory where there is room; what a killed run left there goes."""
+    home = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
+    for left in home.glob("novactl-crash-*-*"):
+        if not Path("/proc", left.name.split("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"novactl-crash-{os.getpid()}-", dir=home))
+
+
 def _told(sums: dict[tuple[str, str], Sum], seconds: float) -> int:
     for (saga, database), total in sorted(sums.items()):
         print(f"{saga} on {database}: {total.points} crash points, {total.cases} cases, {total.recoveries} recoveries,"
@@ -208,7 +238,8 @@ def _serve(connection: Connection, place: Path, address: str, urls: dict[str, st
     from tests.crash.slot import Slot
 
     players: dict[str, Player] = {}
-    try:
+    with contextlib.suppress(ConnectionError), contextlib.ExitStack() as stack:      # the runner had enough
+        stack.callback(lambda: [player.slot.kill_all() for player in players.values()])
         while True:
             try:
                 task, what = connection.recv()
@@ -231,9 +262,6 @@ def _serve(connection: Connection, place: Path, address: str, urls: dict[str, st
                 connection.send(f"{what}: {broken}\n{player.slot.tail('command.log')}\n{player.slot.tail('observer.log')}")
             except (pickle.PicklingError, OSError) as broken:
                 connection.send(f"{what}: {type(broken).__name__}: {broken}")
-    finally:
-        for player in players.values():
-            player.slot.kill_all()
 
 
 if __name__ == "__main__":
