@@ -77,7 +77,7 @@ def test_the_tree_has_the_commands_promised() -> None:
         "aggregate": "create list show set unset delete add-node remove-node", "zone": "list", "trait": "list", "resource-class": "list",
         "server-group": "create list show delete", "project": "create list show set delete", "quota": "show list set",
         "key": "create list show set revoke rotate",
-        "db": "upgrade check backup restore rebuild",
+        "conductor": "run show install uninstall", "db": "upgrade check backup restore rebuild",
         "cluster": "show set verify repair adopt", "scheduler": "list show check", "placement": "explain why-not list export simulate",
         "operation": "list show watch wait resume undo cancel",
         "server": "create list show start stop reboot delete console-log console events why set evacuate",

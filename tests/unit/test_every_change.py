@@ -27,6 +27,7 @@ CANARY = "c4n4ry-hunter2"
 SCRIPT = """
 doctor
 cluster show
+cluster verify
 cluster set --no-n-plus-1
 flavor create tiny --ram 256M --disk 1
 flavor list
@@ -102,7 +103,8 @@ version
 
 ELSEWHERE = {
     "operation resume": "acts on an operation that is there", "operation undo": "likewise", "operation cancel": "likewise",
-    "cluster repair": "acts on servers that differ: tests of repair",
+    "cluster repair": "acts on servers that differ: tests of repair", "cluster adopt": "tests of adopting a restored database",
+    "node rotate-key": "tests of keys",
     "node enroll": "tests/integration/test_enroll.py: a machine", "node fence": "tests of HA: a node that is off",
     "server evacuate": "tests of HA: a node that is off",
     **{f"key {verb}": "tests of keys: agents that are told" for verb in ("create", "set", "revoke", "rotate")},
