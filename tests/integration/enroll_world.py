@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from novactl.agents import keys
+from novactl.api import cluster as api_cluster
 from novactl.cluster import Cluster
 from novactl.conductor import enroll_node, remove_node
 from novactl.config import load_config
-from novactl.db import migrate, nodes, operations
+from novactl.db import nodes, operations
 from novactl.enroll.request import EnrollNode, EnrolPlan
 from novactl.model.node import Node
 from tests.lab import Host, Lab
@@ -36,15 +37,14 @@ class World:
         folder.mkdir(mode=0o700)
         config = load_config(env={"HOME": str(lab.home), "NOVACTL_DATA_DIR": str(folder)})
         self.cluster = self._opened(Cluster(config))
-        migrate.upgrade(self.cluster.unchecked_db(), config.database_url, self.cluster.ids.uuid())
-        keys.ensure(folder / "keys")
+        api_cluster.init(self.cluster)
 
     def _opened(self, cluster: Cluster) -> Cluster:
         self.clusters.append(cluster)
         return cluster
 
     def admin(self, name: str) -> Cluster:
-        """Another admin: the same database, a key pair of their own."""
+        """Another admin: the same database, a key pair of their own that nobody knows yet."""
         home = self.folder / name
         home.mkdir(mode=0o700)
         keys.ensure(home / "keys")

@@ -9,13 +9,27 @@ from pathlib import Path
 import pytest
 
 from nodeagent import wire
+from novactl.api import keys as api_keys
+from novactl.api import nodes as api_nodes
 from novactl.conductor import check_node, enrolment
 from novactl.conductor.progress import Progress
 from novactl.db import placement
 from novactl.enroll import access, bundle, paths
 from novactl.enroll.request import EnrolPlan
 from novactl.enroll.shell import LocalShell, Output
-from novactl.errors import Busy, Denied, EnrolFailed, HostKeyChanged, HostKeyUnknown, InUse, SshDenied, Unreachable, UsageError
+from novactl.errors import (
+    AgentRefused,
+    Busy,
+    Denied,
+    EnrolFailed,
+    HostKeyChanged,
+    HostKeyUnknown,
+    InUse,
+    SshDenied,
+    Unreachable,
+    UsageError,
+)
+from novactl.model.key import Role
 from novactl.model.node import NodeState
 from tests.integration.enroll_world import World, await_true, home_of, private_host_key
 from tests.lab import Lab
@@ -126,23 +140,41 @@ def test_a_new_version_and_a_broken_one(world: World, monkeypatch: pytest.Monkey
 
 
 def test_a_second_admin(world: World) -> None:
-    """An admin whose key is not enrolled is refused by the agent; after enrolling again from there both are served."""
+    """A key nobody knows is refused by database and agent; made known, it is served by the agent as it runs; revoked, no more."""
     world.enroll()
-    bob = world.admin("bob")
+    pid, bob = world.pid(), world.admin("bob")
+    with pytest.raises(Denied, match="not one of this cluster's"):
+        api_nodes.list_nodes(bob)
     with pytest.raises(Denied) as refused:
         bob.agents.call(world.node(), "agent.hello")
     assert refused.value.exit_status == 8
-    world.enroll(cluster=bob)
-    await_true(lambda: _admitted(bob, world))
-    world.cluster.agents.call(world.node(), "agent.hello")
+    assert api_keys.create(world.cluster, name="bob", role=Role.OPERATOR, public_key=bob.key).unreached == {}
+    assert bob.agents.call(world.node(), "agent.hello").body.role == wire.OPERATOR
+    with pytest.raises(Denied, match="needs the role admin; key bob has operator"):
+        api_nodes.disable(bob, "h1")
+    assert world.host.run("stat", "-c", "%a", paths.ADMINS_FILE).stdout.strip() == "600"
+    assert world.enroll(dry_run=True).changes == ()           # what the agent wrote is what enrolment would write
+    assert api_keys.revoke(world.cluster, "bob").unreached == {}
+    with pytest.raises(AgentRefused, match="not enrolled here"):
+        bob.agents.call(world.node(), "agent.hello")
+    assert world.pid() == pid
 
 
-def _admitted(cluster, world: World) -> bool:
-    try:
-        cluster.agents.call(world.node(), "agent.hello")
-    except Denied:
-        return False
-    return True
+def test_keys_are_changed_while_it_runs(world: World) -> None:
+    """The node's key and the admin's are changed without the agent being started anew; killed, it comes back with both."""
+    world.enroll()
+    pid, first = world.pid(), world.node().public_key
+    world.cluster.agents.call(world.node(), "agent.ping")
+    api_nodes.rotate_key(world.cluster, "h1")
+    assert api_keys.rotate(world.cluster).unreached == {}
+    fresh = world.node()
+    assert world.pid() == pid and fresh.public_key == world.host.run("cat", paths.PUBLIC_KEY_FILE).stdout.strip() != first
+    assert sorted(world.host.run("ls", paths.KEYS_DIR).stdout.split()) == ["admins.json", "agent.key", "agent.pub"]
+    assert {f.check for f in check_node.check(world.cluster, world.node()) if f.verdict == "fail"} == set()
+    assert world.enroll(dry_run=True).changes == ()
+    world.host.run("kill", "-KILL", str(pid))
+    await_true(lambda: world.pid() not in (0, pid))
+    await_true(lambda: _answers(lambda: world.cluster.agents.call(world.node(), "agent.ping")))
 
 
 def test_a_wrong_ssh_key(world: World, keys_folder: Path) -> None:
