@@ -16,6 +16,7 @@ from novactl.api import events as api
 from novactl.api import servers
 from novactl.db.events import Asked
 from novactl.errors import NovaError, UsageError
+from tests import databases
 from tests.unit.cli_world import Prompt
 from tests.world import World, small_world
 
@@ -26,8 +27,16 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def test_every_operation_begins_and_ends_as_an_event(world: World) -> None:
+@pytest.fixture(params=databases.EACH)
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """The same on each kind of database."""
+    with databases.cluster(request.param) as url, small_world(tmp_path, count=1, url=url) as made:
+        yield made
+
+
+def test_every_operation_begins_and_ends_as_an_event(anywhere: World) -> None:
     """With actor, reason and result, in the order in which it happened; what failed says why."""
+    world = anywhere
     world.cluster.reason = "ticket 4711"
     wanted = servers.CreateServer(name="web", flavor="small", image="guest")
     servers.create(world.cluster, wanted)
@@ -44,8 +53,9 @@ def test_every_operation_begins_and_ends_as_an_event(world: World) -> None:
     assert "ZeroDivisionError" in found[-1].detail and {event.actor for event in found} == {"tester@world"}
 
 
-def test_events_are_found_by_what_they_are(world: World) -> None:
+def test_events_are_found_by_what_they_are(anywhere: World) -> None:
     """By server or node (also one that is gone), event, actor, age, and how many; a node's own history by its name."""
+    world = anywhere
     prompt = Prompt(world.env)
     for line in ("node disable n1 --reason kernel", "node enable n1", "flavor create tiny --ram 1G"):
         assert prompt.run(*line.split()).status == 0

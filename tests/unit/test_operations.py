@@ -21,6 +21,7 @@ from novactl.conductor.progress import Progress
 from novactl.conductor.recover import find
 from novactl.errors import ExitStatus, NovaError, Stuck, Superseded, UsageError, WaitTimeout
 from novactl.model.operation import Operation, OperationState
+from tests import databases
 from tests.sagas.scenarios import SCENARIOS, slate
 from tests.unit.cli_world import Prompt
 from tests.world import World, small_world
@@ -32,6 +33,13 @@ FLAGS = ("--flavor", "small", "--image", "guest")
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     with small_world(tmp_path, count=1) as made:
+        yield made
+
+
+@pytest.fixture(params=databases.EACH)
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """The same on each kind of database."""
+    with databases.cluster(request.param) as url, small_world(tmp_path, count=1, url=url) as made:
         yield made
 
 
@@ -73,15 +81,14 @@ def creating(world: World) -> tuple[Held, Operation]:
 
 # ---------------------------------------------------------------- cancel
 
-def test_a_living_owner_is_overtaken(world: World) -> None:
+def test_a_living_owner_is_overtaken(anywhere: World) -> None:
     """Cancel takes an operation from the process that drives it and undoes it; that one ends with exit 4, saying who it was."""
+    world = anywhere
     before = slate(world)
     held, operation = creating(world)
     other = world.cluster.__class__(world.config, actor="bob@there")
     other.reason = "the wrong image"
-    timer = threading.Timer(0.3, held.go.set)                 # the node is in the middle of starting it, and answers then
-    timer.start()
-    (ended,) = api.cancel(other, [operation.id[:8]])
+    (ended,) = api.cancel(other, [operation.id[:8]], watch=lambda progress: held.go.set())      # once it has been taken over
     other.close()
     overtaken = held.end()
     assert isinstance(overtaken, Superseded) and overtaken.exit_status is ExitStatus.CONFLICT
@@ -215,8 +222,9 @@ def test_a_stuck_operation_ends_a_watch(world: World) -> None:
 
 # ---------------------------------------------------------------- list and show
 
-def test_operations_are_found_by_what_they_are(world: World) -> None:
+def test_operations_are_found_by_what_they_are(anywhere: World) -> None:
     """By kind, object (also one that is gone), state, and how many; the open alone unless asked."""
+    world = anywhere
     world.cluster.reason = "ticket 4711"
     server = servers.create(world.cluster, WANTED).servers[0]
     servers.stop(world.cluster, "web", grace_s=0.0)
