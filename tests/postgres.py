@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 
@@ -17,6 +18,13 @@ def programs() -> Path:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[4]))
     assert found, "PostgreSQL's server is not installed: tests/run installs it"
     return found[-1].parent
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return False
 
 
 class Server:
@@ -40,13 +48,16 @@ class Server:
 
     def kill(self) -> None:
         """As if the machine had lost its power: nothing is said to those who are connected."""
-        everyone = [int((self._data / "postmaster.pid").read_text().splitlines()[0])]
-        for pid in everyone:                                  # its children have no other children
-            everyone += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+        lock = self._data / "postmaster.pid"
+        postmaster = int(lock.read_text().splitlines()[0])
+        os.kill(postmaster, signal.SIGSTOP)                   # it starts no more children
+        everyone = [*map(int, Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()), postmaster]
         for pid in everyone:
             os.kill(pid, signal.SIGKILL)
-        while any(Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in everyone):
-            pass
+        while any(_runs(pid) for pid in everyone):
+            time.sleep(0.01)
+        for left in (lock, *self._folder.glob(".s.PGSQL.*")):  # the dead that nobody has reaped yet count as another server
+            left.unlink()
 
     def create(self) -> str:
         """The URL of a new, empty database."""

@@ -23,11 +23,11 @@ CONNECT_S = 10
 IDLE_AT_LEAST_S = 10
 DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
 
-CROSSED = ("40001", "40P01", 1213)
+CROSSED = frozenset({"40001", "40P01", 1213})
 """Serialization failure and deadlock: SQLSTATEs of PostgreSQL, and MariaDB's numbers."""
-HELD = ("55P03", 1205)
+HELD = frozenset({"55P03", 1205})
 """A row was waited for as long as may be."""
-FULL = ("53100", 1021, 1114)
+FULL = frozenset({"53100", 1021, 1114})
 
 
 def _ask_the_idle(engine: sqlalchemy.Engine) -> None:
@@ -145,14 +145,14 @@ def explained(failed: SQLAlchemyError, where: str, busy_timeout_s: float, *, con
     if not isinstance(failed, DBAPIError) or failed.orig is None:
         return DatabaseFailed(f"database {where}: {failed}")
     text = str(failed.orig).strip()
-    code = getattr(failed.orig, "sqlstate", None) or next(iter(failed.orig.args), None)
+    codes = {getattr(failed.orig, "sqlstate", None), *failed.orig.args[:1]}
     if isinstance(failed, IntegrityError):
         return raced(text.splitlines()[0])
-    if code in CROSSED:
+    if codes & CROSSED:
         return Crossed("two commands waited for each other, and the database ended this one", hint="look again, then try again")
-    if code in HELD:
+    if codes & HELD:
         return held(where, busy_timeout_s)
-    if code in FULL:
+    if codes & FULL:
         return DatabaseUnavailable(f"no space left for the database {where}: {text}", hint="free some space; nothing was changed")
     if not connected:
         return DatabaseLost(f"cannot reach the database {where}: {text}", hint="is its server running? Nothing was changed")
