@@ -37,7 +37,7 @@ from nodeagent.ledger import Ledger
 from novactl.agents import client, fanout, wire
 from novactl.api import cluster as api_cluster
 from novactl.cluster import Cluster
-from novactl.conductor import background, fleet, owner, saga, seed, transfer
+from novactl.conductor import background, faults, fleet, owner, saga, seed, transfer
 from novactl.conductor.keyring import Ring
 from novactl.config import load_config
 from novactl.db import flavors, images, meta, nodes
@@ -93,6 +93,15 @@ class _Time:
         scheduler().sleep(seconds)
 
 
+class _SmallChunks:
+    """The wire as conductor/transfer.py sees it: its buffers are large, and the image is not."""
+
+    CHUNK_BYTES = 4096
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(wire, name)
+
+
 _SKIPPED = ("novactl.db.migrations", "novactl.cli", "novactl.enroll", "novactl.__main__", "nodeagent.loop", "nodeagent.__main__",
             "nodeagent.drivers.libvirt", "novactl.agents.diagnose", "novactl.db.core", "novactl.db.compile",
             "novactl.db.migrate")
@@ -124,6 +133,8 @@ def simulated(world: World) -> Iterator[None]:
     changes += [
         (transfer, "_LOCKS", defaultdict(lambda: ProcessLock(scheduler, _THREADING.Lock))),
         (fanout, "_asked", asked),
+        (transfer, "wire", _SmallChunks()),
+        (faults, "trace_of", lambda error: ""),               # costly, and only for people
         (seed, "build_seed", lambda server: SEED),
         (saga.Run, "tx", world.oracle.watched(saga.Run.tx)),
         (owner, "this_process", world.this_process), (owner, "is_alive", world.is_alive),
@@ -527,16 +538,10 @@ class Template:
                 id=ids.uuid(), name="guest", sha256=sha256, disk_format="raw", size_bytes=len(IMAGE), virtual_size_bytes=len(IMAGE),
                 architecture="x86_64", source="test", created_at=0.0))
         cluster.close()
-        file, copy = sqlite3.connect(self.config.sqlite_path), sqlite3.connect(":memory:")
-        file.backup(copy)
-        image = bytearray(copy.serialize())
-        image[18:20] = b"\1\1"                                # no write-ahead log: there is none in memory
-        self.image = bytes(image)
+        file = sqlite3.connect(self.config.sqlite_path)
+        self.database = _Rows(file, None)
         file.close()
-        copy.close()
-        self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self.ledgers = [_empty_ledger() for _ in NODES]
-        self.no_answers = self.ledgers[0].serialize()
+        self.ledgers = [_Rows(_empty_ledger(), "") for _ in NODES]
 
     def _node(self, cluster: Cluster, name: str) -> Node:
         node = Node(
@@ -560,11 +565,34 @@ class Template:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class _Rows:
+    """A database in memory that can be what it was at first: its statements stay prepared, which loading it anew would end."""
+
+    def __init__(self, source: sqlite3.Connection, isolation_level: Any) -> None:
+        self.connection = sqlite3.connect(":memory:", isolation_level=isolation_level, check_same_thread=False, cached_statements=2000)
+        source.backup(self.connection)
+        self.connection.execute("PRAGMA synchronous=OFF")
+        names = [name for name, in self.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        self._rows = {name: self.connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+
+    def reset(self) -> sqlite3.Connection:
+        db = self.connection
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        db.execute("PRAGMA foreign_keys=OFF")
+        db.execute("BEGIN")
+        for name, rows in self._rows.items():
+            db.execute(f"DELETE FROM {name}")
+            if rows:
+                db.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+        db.execute("COMMIT")
+        return db
+
+
 def _empty_ledger() -> sqlite3.Connection:
     opened = Ledger(":memory:")
     opened.epochs("", "")
     assert opened._opened is not None
-    opened._opened.execute("PRAGMA synchronous = OFF")
     return opened._opened
 
 
@@ -579,11 +607,9 @@ class World:
         self.network = Network(self.scheduler, Random(f"{seed_}:network"), log)
         self._ids, self._fates = _Ids(Random(f"{seed_}:ids")), Random(f"{seed_}:database")
         self.folder = Path(tempfile.mkdtemp(prefix="h", dir=template.folder))
-        self.connection = template.connection
-        self.connection.deserialize(template.image)
+        self.connection = template.database.reset()
         self.connection.row_factory = sqlite3.Row
         self.connection.execute("PRAGMA foreign_keys=ON")
-        self.connection.execute("PRAGMA synchronous=OFF")
         self.in_tx: Tx | None = None
         self.processes: list[Process] = []
         self.skew: dict[str, float] = {}
@@ -595,8 +621,7 @@ class World:
         self.on_agent_end: Callable[[SimNode], None] = lambda node: None
         self.nodes: dict[str, SimNode] = {}
         for node, ledger in zip(template.nodes, template.ledgers, strict=True):
-            ledger.deserialize(template.no_answers)
-            self.nodes[node.name] = self.network.nodes[node.address] = SimNode(self, node, ledger)
+            self.nodes[node.name] = self.network.nodes[node.address] = SimNode(self, node, ledger.reset())
         oracle.begin(self)
 
     def log(self, now: float, who: str, what: str) -> None:
