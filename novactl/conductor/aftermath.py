@@ -9,10 +9,11 @@ from novactl.conductor import keyring
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership
 from novactl.conductor.reconcile import settle
-from novactl.db import nodes
+from novactl.db import keys, nodes
 
 AT_ONCE = 64
-LOOK_S, KEYS_S = 0.2, 5.0
+LOOK_S, KEYS_S, KEYS_AGAIN_S = 0.2, 5.0, 60.0
+"""The table of keys is offered to some nodes every KEYS_S, and to one that does not take it again after KEYS_AGAIN_S."""
 
 
 class Aftermath:
@@ -24,6 +25,7 @@ class Aftermath:
         self._odd: dict[str, None] = {}
         self._tables: dict[str, int] = {}
         self._keys_s = 0.0
+        self._offered_s: dict[str, float] = {}
 
     def heard(self, node_id: str, report: wire.Report, odd: bool) -> None:
         """`odd`: the rows of its servers say otherwise than the report; then it is to be asked again, and believed."""
@@ -65,6 +67,10 @@ class Aftermath:
         with self._lock:
             tables, self._tables = self._tables, {}
         with self._cluster.db.read() as tx:
-            there = [row for row in nodes.agent_rows(tx) if row.id in tables and row.address]
+            current = keys.version(tx)
+            recent = {id_ for id_, offered_s in self._offered_s.items() if now_s - offered_s < KEYS_AGAIN_S}
+            behind = {id_ for id_, version in tables.items() if version < current} - recent
+            there = [row for row in nodes.agent_rows(tx) if row.id in behind and row.address][:AT_ONCE] if behind else []
         if there:
+            self._offered_s |= dict.fromkeys((row.id for row in there), now_s)
             keyring.hand_on(self._cluster, there, tables)

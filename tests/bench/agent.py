@@ -49,11 +49,11 @@ def agents():  # noqa: ANN201 - its type is novactl.agents.client.Agents, import
 
 
 @contextmanager
-def fleet(count: int, admin_key: str) -> Iterator[list[Peer]]:
-    """`count` fake agents in one other process."""
+def fleet(count: int, admin_key: str, guests: int = 0) -> Iterator[list[Peer]]:
+    """`count` fake agents in one other process, each with so many guests."""
     with tempfile.TemporaryDirectory() as directory, subprocess.Popen(
-        [sys.executable, "-m", "tests.bench.fleet", str(count), admin_key, directory],
-        cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "tests.bench.fleet", str(count), admin_key, directory, str(guests)],
+        cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as process:
         assert process.stdin and process.stdout
         found = json.loads(process.stdout.readline())

@@ -13,20 +13,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.agent import Peer, _cpu_s, fleet
+from tests.bench.fleet import server_of
 from tests.bench.registry import Figure, at_most, bench
 
-FLEET, INTERVAL_S, ROUNDS, WARM_S = 1000, 10.0, 6, 30.0
+FLEET, GUESTS, INTERVAL_S, ROUNDS, WARM_S = 1000, 10, 10.0, 6, 30.0
 CORES, LATE = 0.5, 1.25
 """A report may be as old as the interval, and what agents (they look at their clocks each second) and the conductor add to it."""
 
 
 @bench("service.reports")
 def reports() -> Iterator[Figure]:
-    """Cores that one conductor takes for a thousand agents' reports, and how old the oldest report of any node ever gets."""
+    """Cores that one conductor takes for the reports of a thousand agents with ten running guests each, and how old the oldest report of
+    any node ever gets."""
     with tempfile.TemporaryDirectory() as directory:
         env = {"HOME": directory, "NOVACTL_DATA_DIR": f"{directory}/data", "PATH": os.environ["PATH"]}
         cluster, admin_key = _cluster(env)
-        with fleet(FLEET, admin_key) as peers:
+        with fleet(FLEET, admin_key, GUESTS) as peers:
             _enrol(cluster, peers)
             with _conductor(env) as pid:
                 _pause(WARM_S)
@@ -56,14 +58,25 @@ def _cluster(env: dict[str, str]):  # noqa: ANN202 - its type is novactl.cluster
 
 
 def _enrol(cluster, peers: list[Peer]) -> None:  # noqa: ANN001
-    from novactl.db import nodes
+    from novactl.db import nodes, servers
     from novactl.model.node import Node, NodeState
+    from novactl.model.server import Server
+    from novactl.states import PowerState, TaskState, VmState
 
+    now = cluster.clock.now()
     with cluster.db.write() as tx:
         for peer in peers:
             nodes.insert(tx, Node(
                 id=peer.id, name=peer.name, state=NodeState.ENABLED, address=peer.address, public_key=peer.public_key, ssh="", host_key="",
-                zone="", architecture="x86_64", agent_version="", generation=0, created_at=cluster.clock.now()))
+                zone="", architecture="x86_64", agent_version="", generation=0, created_at=now))
+            for number in range(GUESTS):
+                id_ = server_of(peer.id, number)
+                servers.insert(tx, Server(
+                    id=id_, name=f"vm-{id_[:8]}-{peer.name}", vm_state=VmState.ACTIVE, task_state=TaskState.NONE,
+                    power_state=PowerState.RUNNING, node_id=peer.id, node_name=peer.name, epoch=1, operation_id="", flavor_name="f",
+                    vcpus=1, memory_mb=512, disk_gb=1, image_id="", image_name="i", image_sha256="0" * 64, architecture="x86_64",
+                    keypair_name="", public_key="", user_data="", zone="", mac="52:54:00:00:00:01", addresses=(), fault="", created_at=now, updated_at=now,
+                    launched_at=now, deleted_at=None))
 
 
 @contextmanager
