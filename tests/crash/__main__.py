@@ -119,7 +119,8 @@ class Matrix:
             for other in self.workers:
                 other.close()
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            _serve(theirs, self.folder / f"w{number}", f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.1", urls)
+            address = f"127.{1 + os.getpid() // 250 % 250}.{1 + os.getpid() % 250}.1"
+            _serve(theirs, self.folder / f"w{number}", address, urls, brief=not (self.asked.full or self.asked.replay))
         except BaseException:  # noqa: BLE001 - a worker must not go on as the runner
             traceback.print_exc()
         finally:
@@ -232,7 +233,7 @@ def _told(sums: dict[tuple[str, str], Sum], seconds: float) -> int:
     return int(bool(violations))
 
 
-def _serve(connection: Connection, place: Path, address: str, urls: dict[str, str]) -> None:
+def _serve(connection: Connection, place: Path, address: str, urls: dict[str, str], *, brief: bool) -> None:
     """A worker: what it is asked, until its runner is gone."""
     from tests.crash.play import Player
     from tests.crash.slot import Slot
@@ -249,7 +250,7 @@ def _serve(connection: Connection, place: Path, address: str, urls: dict[str, st
             if database not in players:
                 for other in players.values():
                     other.slot.kill_all()
-                players[database] = Player(Slot(place / database, address, urls[database]), database)
+                players[database] = Player(Slot(place / database, address, urls[database]), database, brief=brief)
             player = players[database]
             began = time.monotonic()
             try:

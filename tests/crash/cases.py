@@ -63,44 +63,53 @@ class Counted:
 
 
 def singles(counted: Counted, *, full: bool) -> Iterator[Case]:
-    """The cases that follow from the points alone: each point of the command killed and paused, each of the agents killed.
+    """The cases that follow from the points alone.
 
-    Without `full` the ways of cleaning up and the kinds of an agent's death take turns from point to point, so that each point has
-    its turn of dying alone; `full` has each point in each way.
+    `full` has each point in each way. Without it, on SQLite: each point of the command killed and paused, each of the agents killed,
+    the ways and kinds taking turns from point to point. On the others, which differ in the database alone: the command killed at each
+    point and paused at those of the database, and every third point of the agents.
     """
+    light = counted.database != "sqlite" and not full
+
     def of(kind: str, at: int, way: str, node: str = "") -> Case:
         return Case(counted.saga, counted.database, kind, at, way, node=node)
 
-    for at in range(1, len(counted.command) + 1):
-        yield of("killed", at, "next")
-        for way in WAYS[1:] if full else (WAYS[1 + at % 2],):
+    for at, point in enumerate(counted.command, 1):
+        for way in WAYS if full else (WAYS[at % 3],) if light else ("next", WAYS[1 + at // 2 % 2])[: 1 + at % 2]:
             yield of("killed", at, way)
-        for way in WAYS if full else (WAYS[at % 3],):
-            yield of("paused", at, way)
+        if not light or point.endswith(("BEGIN", "COMMIT")):
+            for way in WAYS if full else (WAYS[at % 3],):
+                yield of("paused", at, way)
     for node, points in counted.agents.items():
         for at in range(1, len(points) + 1):
-            for kind in ("agent", "both", "silent", "late") if full else ("agent", ("both", "late")[at % 2]):
+            for kind in _AGENTS if full else (_AGENTS[at % 3],) if not light else ("agent",) if at % 3 == 0 else ():
                 yield of(kind, at, "next", node)
-        if not full:
-            for at in spread(len(points), 3):
-                yield of("silent", at, "next", node)
+        for at in spread(len(points), 3) if not full and not light else ():
+            yield of("silent", at, "next", node)
+
+
+_AGENTS = ("agent", "both", "late", "silent")
 
 
 def doubles(case: Case, points: int, total: int, *, full: bool) -> Iterator[Case]:
-    """`case` cleaned up by a process with `points` points, which dies at them, too: at each of them where `case` is the first, the
-    middle or the last of `total` or all is wanted, else at the first, the middle and the last."""
-    everywhere = full or case.at in spread(total, 3)
-    for again in range(1, points + 1) if everywhere else spread(points, 3):
+    """`case` cleaned up by a process with `points` points, which dies, too: at each of them where all is wanted, and on SQLite where
+    `case` is the middle one of `total`; else at one of them, another from case to case."""
+    everywhere = full or (case.at == middle(total) and case.database == "sqlite")
+    for again in range(1, points + 1) if everywhere else (1 + case.at % points,) if points else ():
         yield Case(case.saga, case.database, case.kind, case.at, case.way, again, case.node)
 
 
 def spoilt(case: Case, agents: Mapping[str, int], total: int, *, full: bool) -> Iterator[Case]:
-    """`case` cleaned up while the agents die, which come by so many points then: at each of them where `case` is the first, the
-    middle or the last of `total`, else at the first, the middle and the last where all is wanted."""
-    everywhere = case.at in spread(total, 3)
+    """`case` cleaned up while the agents die, which come by so many points then: at each of them where `case` is the middle one of
+    `total`, on SQLite; where all is wanted, at the first, the middle and the last of every case, too."""
+    everywhere = case.at == middle(total) and (full or case.database == "sqlite")
     for node, points in agents.items():
         for at in range(1, points + 1) if everywhere else spread(points, 3) if full else ():
             yield Case(case.saga, case.database, "spoilt", case.at, "next", at, node)
+
+
+def middle(total: int) -> int:
+    return (total + 1) // 2
 
 
 def spread(total: int, count: int) -> Sequence[int]:

@@ -39,10 +39,24 @@ class Bench(Slot):
         return super().env | {"HOME": str(self.lab.home), "NOVACTL_AGENT_CONNECT_S": "3", "NOVACTL_OPERATION_RETRY_S": "0.5"}
 
     def reset(self) -> None:
+        self.spared = {self.host._process.pid}                # started by us where it was begun anew
         self.kill_all()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(mode=0o700)
         self.must(["init"])
+
+    def renew(self) -> None:
+        """The host as new: whatever is left on it must not be another case's fault."""
+        self.host.power_off()
+        for left in (*self.host.dir.glob("opt/*"), *self.host.dir.glob("var/lib/nodeagent/*")):
+            shutil.rmtree(left, ignore_errors=True)
+        self.host.lay_out()
+        self.host.power_on()
+        known = self.lab.home / ".ssh/known_hosts"
+        others = [line for line in known.read_text().splitlines() if not line.startswith(f"{self.host.address} ")]
+        part = known.with_suffix(f".{self.host.name}")
+        part.write_text("\n".join([*others, f"{self.host.address} {self.host.host_key}"]) + "\n")
+        part.rename(known)
 
     def must(self, words: list[str]) -> None:
         self.switch.disarm()
@@ -235,10 +249,9 @@ def _serve(connection: Connection, bench: Bench) -> None:
                 connection.send((at, again, ""))
             except AssertionError as wrong:
                 connection.send(str(wrong) if act == "count" else (at, again, str(wrong)))
-                bench.host.power_off()                        # the next case begins on a host that is as new
-                bench.host.lay_out()
-                bench.host.power_on()
+                bench.renew()
     finally:
+        bench.spared = set()
         bench.kill_all()
 
 

@@ -57,10 +57,10 @@ class Goal:
 
 
 class Player:
-    """Plays the cases of one kind of database in one slot."""
+    """Plays the cases of one kind of database in one slot; when `brief` the same command follows again after single deaths only."""
 
-    def __init__(self, slot: Slot, database: str) -> None:
-        self.slot, self.database = slot, database
+    def __init__(self, slot: Slot, database: str, *, brief: bool = False) -> None:
+        self.slot, self.database, self.brief = slot, database, brief
         self.goals: dict[str, Goal] = {}
         self.programs = programs.programs()
 
@@ -268,6 +268,7 @@ class Player:
     def _clean(self, case: Case, told: Told, act: Act = Act.COUNT, at: int = 0) -> None:
         slot = self.slot
         status = slot.ended(self._cleaner(case, act, at), "whoever cleans up")
+        slot.await_background()
         told.recoveries += 1
         told.points = slot.switch.count
         if act is Act.KILL:
@@ -293,6 +294,8 @@ class Player:
             raise Violation(f"its operation is {became}, and the slate is {found.slate}, not {wanted.slate}")
         if ended_ok and not mine[0].attempt and found.runs != goal.done.runs:
             raise Violation(f"guests were started {found.runs} times, not {goal.done.runs}")
+        if case.again and self.brief:                         # as it was alone
+            return
         slot = self.slot
         slot.switch.disarm()
         status = slot.ended(slot.command(self.programs[case.saga].act, trace="again"), "the same command again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import hashlib
@@ -29,7 +30,7 @@ from novactl.agents import client, keys
 from novactl.api import cluster as api_cluster
 from novactl.cli.run import run as run_cli
 from novactl.cluster import Cluster, SystemClock
-from novactl.conductor import fleet
+from novactl.conductor import fleet, recover
 from novactl.config import load_config
 from novactl.db import flavors, images, meta, nodes
 from novactl.db.core import CoreDatabase
@@ -39,9 +40,12 @@ from novactl.model.node import Node, NodeState
 from tests.crash.points import Points, Switch, wrap_agent, wrap_command
 
 NODES = ("n1", "n2")
+_PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_S = 60.0
 """A process that takes longer hangs."""
 ASK_AGAIN_S = 0.3
+LOADED_S = 5.0
+"""What an agent that is there may take to answer on a machine that has much to do."""
 IMAGE = b"\0" * ((1 << 20) + 4096)
 """Two chunks."""
 
@@ -64,7 +68,9 @@ class Slot:
         self.ahead_s = 0.0
         self.subject: Any = None
         self.connect_s = 5.0
+        self.spared: set[int] = set()
         place.mkdir(parents=True, exist_ok=True)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)   # what a command leaves in the background comes to us
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
 
     @property
@@ -98,6 +104,7 @@ class Slot:
             os.environ.update(self.env)
             SystemClock.now = staticmethod(lambda: time.time() + self.ahead_s)  # type: ignore[method-assign]
             client.ASK_AGAIN_S = ASK_AGAIN_S
+            fleet.REFRESH_DEADLINE_S = fleet.SILENT_DEADLINE_S = recover.PROBE_S = LOADED_S
             status = act()
             sys.stdout.flush(), sys.stderr.flush()
         except BaseException:  # noqa: BLE001 - this process must not go on as its parent
@@ -295,15 +302,22 @@ class Slot:
 
     def kill_all(self) -> None:
         """Whatever of the last case still runs: agents, and commands that were left."""
-        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        for pid in map(int, children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE_S
-        while Path(f"/proc/self/task/{os.getpid()}/children").read_text().split() and time.monotonic() < deadline:
+        while (children := self.children()) and time.monotonic() < deadline:
+            for pid in children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._reap()
             time.sleep(0.001)
         self.agents.clear(), self.statuses.clear(), self.stopped.clear()
+
+    def children(self) -> set[int]:
+        """All that runs in the slot, or is dead and not yet known to be."""
+        return set(map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())) - self.spared
+
+    def await_background(self) -> None:
+        """Until what commands have left to processes of their own has been done."""
+        self.wait(lambda: not self.children() - set(self.agents.values()) - self.stopped, "what goes on in the background")
 
     @property
     def _name(self) -> str:
