@@ -79,10 +79,15 @@ class Agents:
 
     def rekey(self) -> bool:
         """Read the pair again; True when it is another one by now. Then new connections are made with it."""
-        known, self._pair = self._pair, None
-        changed = known is not None and self.keys() != known
-        self._generation += changed
-        return changed
+        known = self._pair
+        if known is None:
+            return False
+        try:
+            self._pair = self._load()
+        except NovaError:
+            return False
+        self._generation += self._pair != known
+        return self._pair != known
 
     def call(
         self, peer: Peer, method: str, args: Any = None, payload: bytes | None = None, *, fence: Fence | None = None,

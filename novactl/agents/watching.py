@@ -60,11 +60,19 @@ class Watching:
         self._by_fd: dict[int, _Line] = {}
         self._ready: set[int] = set()
         self._read_s = self._look_s = time.monotonic()
+        self._own = ""
         self.faults: dict[str, str] = {}
 
     def follow(self, peers: Iterable[Peer]) -> None:
-        """Listen to these and to nobody else. One whose address or key changed is connected anew."""
+        """Listen to these and to nobody else. One whose address or key changed is connected anew; all are, when our own did."""
+        if self._agents.rekey():
+            for line in list(self._lines.values()):
+                self._drop(line)
         wanted = {peer.id: peer for peer in peers if peer.address}
+        own, self._own = self._own, self._agents.keys().public
+        if own not in ("", self._own):                        # this admin's key was changed: the old one is let in nowhere any more
+            for line in list(self._lines.values()):
+                self._drop(line)
         for id_, line in list(self._lines.items()):
             peer = wanted.get(id_)
             if peer is None or (peer.address, peer.public_key) != (line.peer.address, line.peer.public_key):
