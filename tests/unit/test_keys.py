@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,12 +26,22 @@ from novactl.db import keys, nodes
 from novactl.errors import AgentRefused, AlreadyExists, BadConfig, Conflict, Denied, UsageError
 from novactl.model.key import Role
 from novactl.model.node import Node
+from tests import databases
 from tests.world import World, small_world
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     with small_world(tmp_path) as made:
+        yield made
+        while OPEN:
+            OPEN.pop().close()
+
+
+@pytest.fixture(params=databases.SHARED)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """On a database that several machines can use."""
+    with databases.database(request.param) as url, small_world(tmp_path, url=url) as made:
         yield made
         while OPEN:
             OPEN.pop().close()
@@ -64,7 +75,7 @@ def opened(world: World, name: str, secret: Path | None = None) -> Cluster:
     from novactl.config import load_config
 
     url = f"sqlite:///{world.folder}/data/novactl.db"
-    env = {**world.env, "NOVACTL_DATA_DIR": str(world.folder / name), "NOVACTL_DATABASE_URL": url}
+    env = {"NOVACTL_DATABASE_URL": url} | world.env | {"NOVACTL_DATA_DIR": str(world.folder / name)}
     made = Cluster(load_config(env=env), actor=f"{name}@desk")
     OPEN.append(made)
     api_cluster.init(made, key=secret)
@@ -395,3 +406,38 @@ def test_other_processes_of_the_admin_go_on(world: World) -> None:
     api.rotate(world.cluster)
     assert service.agents.call(node(world), "agent.hello").body.role == "admin"
     assert api_nodes.disable(service, "n1").state == "disabled"
+
+
+def test_on_a_shared_database(shared: World) -> None:
+    """Two admins with a PostgreSQL or MariaDB between them: the same roles, the same revoking, the same rotation."""
+    bob = joined(shared, "bob", Role.ADMIN)
+    assert api_nodes.disable(bob, "n1").state == "disabled"
+    old = shared.cluster.key
+    assert api.rotate(bob).unreached == {} and api.rotate(shared.cluster).public_key != old
+    assert api.revoke(shared.cluster, "bob").unreached == {}
+    with pytest.raises(Denied, match="key bob was revoked"):
+        api_nodes.enable(bob, "n1")
+    assert [(key.name.partition(".")[0], key.status) for key in api.list_keys(shared.cluster, all=True)] == [
+        ("bob", "revoked"), ("bob", "revoked"), ("tester", "active"), ("tester", "revoked")]
+
+
+def test_of_two_who_revoke_each_other_one_is_left(shared: World) -> None:
+    """At the same moment: the table is locked, so the second finds its own key revoked, and an admin is left."""
+    bob = joined(shared, "bob", Role.ADMIN)
+    ends: list[Any] = []
+    ready = threading.Barrier(2)
+
+    def act(cluster: Cluster, ref: str) -> None:
+        ready.wait(10)
+        try:
+            ends.append(api.revoke(cluster, ref).status)
+        except (Denied, Conflict) as refused:
+            ends.append(type(refused).__name__)
+        cluster.db.close()
+
+    threads = [threading.Thread(target=act, args=pair) for pair in ((bob, "tester"), (shared.cluster, "bob"))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(ends) == ["Denied", "revoked"]
