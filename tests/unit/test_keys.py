@@ -424,6 +424,7 @@ def test_on_a_shared_database(shared: World) -> None:
 def test_of_two_who_revoke_each_other_one_is_left(shared: World) -> None:
     """At the same moment: the table is locked, so the second finds its own key revoked, and an admin is left."""
     bob = joined(shared, "bob", Role.ADMIN)
+    assert len(api.list_keys(bob)) == 2
     ends: list[Any] = []
     ready = threading.Barrier(2)
 
