@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
+from novactl.model.secret import HIDDEN
+
 SCHEMA_VERSION = 1
 _TIME_SUFFIXES = ("_at", "_until", "_since")
 DERIVED: Mapping[str, tuple[str, ...]] = {"Server": ("status",), "Image": ("min_disk_gb",)}
@@ -26,15 +28,17 @@ def rfc3339(seconds: float) -> str:
 
 
 def fields_of(record: Any) -> dict[str, Any] | None:
-    """The record's fields and values in their order, or None if it is no record."""
+    """The record's fields and values in their order, secret ones hidden; None if it is no record."""
     if isinstance(record, Mapping):
         return {str(key): value for key, value in record.items()}
     if hasattr(record, "_fields"):
         return dict(zip(record._fields, record, strict=True))
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        names = [field.name for field in dataclasses.fields(record)]
+        fields = dataclasses.fields(record)
+        names = [field.name for field in fields]
         names[2:2] = DERIVED.get(type(record).__name__, ())
-        return {name: getattr(record, name) for name in names}
+        shown = {name: getattr(record, name) for name in names}
+        return shown | {field.name: HIDDEN for field in fields if field.metadata.get("secret") and shown[field.name]}
     return None
 
 

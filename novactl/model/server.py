@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from novactl.model.project import DEFAULT_PROJECT
+from novactl.model.secret import SECRET
 from novactl.model.wants import NOTHING_SPECIAL, Wants
 from novactl.states import PowerState, ServerState, TaskState, VmState
 
@@ -35,7 +36,7 @@ class Server:
     architecture: str
     keypair_name: str
     public_key: str
-    user_data: str
+    user_data: str = field(metadata=SECRET)
     zone: str
     mac: str
     addresses: tuple[str, ...]
