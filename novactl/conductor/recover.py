@@ -158,7 +158,7 @@ def free(cluster: Cluster, object_id: str) -> None:
     for operation in left:
         if operation.id in cluster.late or not owned_by_the_living(operation, now):
             try:
-                end(cluster, operation)
+                end(cluster, operation, because=ABANDONED if operation.id in cluster.late else None)
             except (Superseded, Conflict):
                 continue                                      # it has ended, or somebody else does it: who asks is told
 
@@ -186,10 +186,9 @@ def _goes_on(operation: Operation, now: float) -> bool:
     return SAGAS[operation.kind].resumes and not overdue(operation, now)
 
 
-def end(cluster: Cluster, operation: Operation, watch: Watch = unwatched) -> Operation:
+def end(cluster: Cluster, operation: Operation, watch: Watch = unwatched, *, because: NovaError | None = None) -> Operation:
     """Drive an abandoned operation the way its saga says, or back when its time is over. Raises when it cannot be ended now;
     being undone is an end."""
-    because = ABANDONED if operation.id in cluster.late else None
     driver = take_over(cluster, operation, forward=_goes_on(operation, cluster.clock.now()) or None, watch=watch, because=because)
     try:
         driver.drive()
