@@ -45,7 +45,13 @@ def lacking() -> set[str]:
 
 
 def prepare(world: World, kind: str) -> Any:
-    return SCENARIOS[kind].prepare(world)  # type: ignore[arg-type]
+    """What the saga starts from, made in a slot."""
+    for node in world.agents.values():
+        node.preparing = True
+    made = SCENARIOS[kind].prepare(world)  # type: ignore[arg-type]
+    for node in world.agents.values():
+        node.prepared()
+    return made
 
 
 def _played(kind: str) -> Callable[[World], None]:

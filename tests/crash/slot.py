@@ -373,9 +373,10 @@ class World:
     def guests(self, name: str) -> Mapping[str, Any]:
         """What the fake driver of a node keeps of each domain."""
         try:
-            return json.loads((self.folder / name / "state" / "fake.json").read_text())
+            found = json.loads((self.folder / name / "state" / "fake.json").read_text())
         except FileNotFoundError:
             return {}
+        return {server: guest for server, guest in found.items() if server != "wild"}
 
     def disks(self) -> list[str]:
         """Every file in every pool but base images."""
@@ -387,18 +388,24 @@ class World:
 
 
 class NodeFiles:
-    """What an agent keeps, as scenarios look at an agent in their own process."""
+    """What an agent keeps, as scenarios look at an agent in their own process, and change it while they prepare."""
 
     def __init__(self, slot: Slot, name: str) -> None:
         self._slot, self._name = slot, name
+        self.preparing = False
         self.own_keys = SimpleNamespace(keys=NodeKeys(str(slot.folder / name / "keys"), public_of, new_keypair))
 
     @functools.cached_property
     def driver(self) -> FakeDriver:
-        """To change what is on the node: the agent is killed for it, and knows when it is started next."""
-        with contextlib.suppress(ProcessLookupError, KeyError):
-            os.kill(self._slot.agents[self._name], signal.SIGKILL)
+        """What the node has. While it is prepared the agent is killed for it, and knows when it is started next."""
+        if self.preparing:
+            with contextlib.suppress(ProcessLookupError, KeyError):
+                os.kill(self._slot.agents[self._name], signal.SIGKILL)
         return FakeDriver(agent_config.load(str(self._slot.folder / self._name / "config.json")))
+
+    def prepared(self) -> None:
+        if "driver" in self.__dict__:
+            self.driver._save()
 
     @property
     def public(self) -> str:
