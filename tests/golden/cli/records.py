@@ -7,6 +7,7 @@ from novactl.api.capacity import FlavorCapacity
 from novactl.api.cluster import ClassSums, ClusterView, DefaultQuota
 from novactl.api.explanation import Explanation
 from novactl.api.groups import GroupShown, MemberRow
+from novactl.api.keys import KeyView
 from novactl.api.node_views import InventoryRow, NodeShown
 from novactl.api.nodes import NodeView
 from novactl.api.placement import ClaimRow
@@ -51,6 +52,13 @@ IMAGES = (
 KEYPAIRS = (
     Keypair(id=uuid(4), name="alice", key_type="ssh-ed25519", public_key="ssh-ed25519 AAAAC3Nza alice", fingerprint="SHA256:w1ruQS",
             created_at=THEN),
+)
+KEYS = (
+    KeyView(id=uuid(40), name="alice", role="admin", status="active", public_key="rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7",
+            created_at=THEN, created_by="alice@laptop", used_at=THEN + 60, revoked_at=None, is_own=True),
+    KeyView(id=uuid(41), name="bob", role="operator", status="revoked", public_key="Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID",
+            created_at=THEN, created_by="alice@laptop", used_at=None, revoked_at=THEN + 90, is_own=False,
+            unreached={"n1": "node n1 does not answer"}),
 )
 SERVER = Server(
     id=uuid(5), name="web1", vm_state=VmState.ACTIVE, task_state=TaskState.NONE, power_state=PowerState.RUNNING, node_id=uuid(9),
@@ -181,6 +189,7 @@ TABLES: dict[str, tuple[Table, Any]] = {
     "flavor": (columns.FLAVORS, FLAVORS),
     "image": (columns.IMAGES, IMAGES),
     "keypair": (columns.KEYPAIRS, KEYPAIRS),
+    "key": (columns.KEYS, KEYS),
     "operation": (columns.OPERATIONS, OPERATIONS),
     "node": (columns.NODES, NODES),
     "explanation": (columns.EXPLANATION, EXPLANATION),
@@ -202,7 +211,7 @@ TABLES: dict[str, tuple[Table, Any]] = {
     "replay": (columns.REPLAY, (REPLAYED,)),
 }
 RECORDS: dict[str, Any] = {
-    "server": SERVER, "flavor": FLAVORS[0], "image": IMAGES[0], "keypair": KEYPAIRS[0], "operation": OPERATIONS[0],
+    "server": SERVER, "flavor": FLAVORS[0], "image": IMAGES[0], "keypair": KEYPAIRS[0], "key": KEYS[1], "operation": OPERATIONS[0],
     "node": NODE_SHOWN, "aggregate": AGGREGATES[0], "server-group": GROUPS[0], "project": PROJECTS[1], "cluster": CLUSTER,
     "scheduler": PART,
 }
