@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from novactl.cluster import Cluster
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership
-from novactl.db import meta, notices
+from novactl.db import keys, meta, notices
 from novactl.errors import NovaError, Superseded, UsageError
 from novactl.model.operation import EventRecord
 
@@ -219,5 +219,6 @@ class Telling:
             self._tell(publisher, "conductor.beat", "beat", {"at": self._cluster.clock.now(), "last": dict(self._seq)})
 
     def _admitted(self) -> frozenset[str]:
+        """Whoever may read; before the first key is in the books, this admin alone."""
         with self._cluster.db.read() as tx:
-            return notices.admitted(tx) | {self._cluster.key}
+            return frozenset(key.public_key for key in keys.active(tx)) or frozenset({self._cluster.key})

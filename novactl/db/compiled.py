@@ -336,7 +336,6 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                    "labels=:new_labels, traits=:new_traits, dedicated_cpus=:new_dedicated_cpus, report_key='', "
                    'state_since=:new_state_since, state_by=:new_state_by, next_public_key=:new_next_public_key, '
                    'fenced_at=:new_fenced_at WHERE node.id = :by_id',
- 'notices.q_admins': 'SELECT admin_key.public_key FROM admin_key WHERE admin_key.revoked_at IS NULL',
  'notices.q_after': 'SELECT event.id, event.at, event.object_kind, event.object_id, event.object_name, event.operation_id, '
                     'event.event, event.actor, event.detail, event.reason FROM event WHERE event.id > :by_id ORDER BY event.id '
                     'LIMIT :limit OFFSET 0',

@@ -1,4 +1,4 @@
-"""What the conductor tells of: events by their numbers, and who may hear of them."""
+"""What the conductor tells of: events by their numbers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,6 @@ def q_newest(sa: Any, t: Any) -> Any:
     return sa.select(sa.func.coalesce(sa.func.max(t.event.c.id), 0))
 
 
-@statement
-def q_admins(sa: Any, t: Any) -> Any:
-    return sa.select(t.admin_key.c.public_key).where(t.admin_key.c.revoked_at.is_(None))
-
-
 def after(tx: Tx, id_: int, limit: int) -> list[tuple[int, EventRecord]]:
     """Events with larger numbers, in their order.
 
@@ -39,8 +34,3 @@ def newest(tx: Tx) -> int:
     """0 while there is none."""
     ((found,),) = tx.stream(q_newest)
     return int(found)
-
-
-def admitted(tx: Tx) -> frozenset[str]:
-    """The public keys of all admins that are not revoked."""
-    return frozenset(key for (key,) in tx.stream(q_admins))

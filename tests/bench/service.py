@@ -75,8 +75,8 @@ def _enrol(cluster, peers: list[Peer]) -> None:  # noqa: ANN001
                     id=id_, name=f"vm-{id_[:8]}-{peer.name}", vm_state=VmState.ACTIVE, task_state=TaskState.NONE,
                     power_state=PowerState.RUNNING, node_id=peer.id, node_name=peer.name, epoch=1, operation_id="", flavor_name="f",
                     vcpus=1, memory_mb=512, disk_gb=1, image_id="", image_name="i", image_sha256="0" * 64, architecture="x86_64",
-                    keypair_name="", public_key="", user_data="", zone="", mac="52:54:00:00:00:01", addresses=(), fault="", created_at=now, updated_at=now,
-                    launched_at=now, deleted_at=None))
+                    keypair_name="", public_key="", user_data="", zone="", mac="52:54:00:00:00:01", addresses=(), fault="",
+                    created_at=now, updated_at=now, launched_at=now, deleted_at=None))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import zmq
 
 from novactl.agents import keys
 from novactl.api import cluster as api_cluster
+from novactl.api import keys as api_keys
 from novactl.cluster import Cluster
 from novactl.conductor import notify
 from novactl.conductor.journal import Journal
@@ -23,6 +24,7 @@ from novactl.conductor.notify import TOLD, Events, Hooks, Telling
 from novactl.config import load_config
 from novactl.db import events, meta, notices
 from novactl.errors import UsageError
+from novactl.model.key import Role
 from novactl.model.operation import EventRecord
 from tests import databases
 
@@ -235,10 +237,6 @@ def stranger() -> tuple[str, str]:
     return public.decode(), secret.decode()
 
 
-def admit(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, *public: str) -> None:
-    monkeypatch.setattr(notices, "admitted", lambda tx: frozenset(public))
-
-
 def test_admins_hear_of_events_as_they_happen(cluster: Cluster, telling: Telling) -> None:
     """All of them, numbered without a gap within what they speak of; who asks for servers alone hears of servers alone."""
     with Subscriber(telling.endpoint, cluster.key, own(cluster)) as everything, \
@@ -286,17 +284,17 @@ def test_a_dead_doorkeeper_lets_nobody_in(cluster: Cluster, telling: Telling) ->
         assert admin.next(1.5) is None and other.next(0.5) is None
 
 
-def test_who_is_revoked_hears_no_more(cluster: Cluster, telling: Telling, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_revoked_hears_no_more(cluster: Cluster, telling: Telling) -> None:
     """A connection that is open when its key is revoked is cut; the others come in again by themselves."""
     second = stranger()
-    admit(cluster, monkeypatch, second[0])
+    api_keys.create(cluster, name="second", public_key=second[0], role=Role.READER)
     with contextlib.ExitStack() as stack:
         admin = stack.enter_context(Subscriber(telling.endpoint, cluster.key, own(cluster)))
         until(lambda: admin.next() is not None)
         until(lambda: second[0] in telling._publisher._admitted)
         other = stack.enter_context(Subscriber(telling.endpoint, cluster.key, second))
         until(lambda: other.next() is not None)
-        admit(cluster, monkeypatch)
+        api_keys.revoke(cluster, "second")
         until(lambda: second[0] not in telling._publisher._admitted)
         while other.next(0.6):
             pass                                              # what was on its way
