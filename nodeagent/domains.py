@@ -1,5 +1,6 @@
 """What travels about domains in numbers: pages of them, those that are not ours, and how many fit into one message."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Sequence
 
@@ -38,6 +39,12 @@ def printable(text: str) -> str:
     """Any text as a screen and the wire can take it."""
     kept = "".join(letter if letter.isprintable() else "?" for letter in text)
     return kept.encode("utf-8", "replace").decode()[:NAME_CHARS]
+
+
+def server_name(name: str, uuid: str) -> str:
+    """A domain's name as a server may have it."""
+    kept = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:63]
+    return kept if kept else f"domain-{uuid[:8]}"
 
 
 def fitting(items: Sequence[Any], room_bytes: int) -> int:

@@ -5,9 +5,10 @@ import json
 import os
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import List, Optional, Tuple
 
 from nodeagent import topologyxml, wire
+from nodeagent.domains import printable, server_name
 from nodeagent.drivers.base import Mark
 from nodeagent.images import base_name
 from nodeagent.wire import DomainSpec, NumaCell
@@ -99,6 +100,57 @@ def _metadata(spec: DomainSpec, mark: Mark) -> ET.Element:
     )
     server.text = json.dumps(wire.to_plain(spec), sort_keys=True)
     return metadata
+
+
+def metadata_text(spec: DomainSpec, mark: Mark) -> str:
+    """Our element alone, as virDomainSetMetadata takes it: the namespace is libvirt's to add."""
+    element = _metadata(spec, mark)[0]
+    element.tag = "server"
+    return ET.tostring(element, encoding="unicode")
+
+
+def parse_wild(xml: str) -> Optional[DomainSpec]:
+    """A domain that is not ours -> what it would be as a server, its disk not looked at; None where it cannot be one."""
+    root = ET.fromstring(xml)
+    uuid, name = root.findtext("uuid") or "", root.findtext("name") or ""
+    interface = root.find("devices/interface")
+    mac = interface.find("mac").get("address", "") if interface is not None and interface.find("mac") is not None else ""
+    source = interface.find("source").get("network", "") if interface is not None and interface.find("source") is not None else ""
+    kind = root.find("os/type")
+    try:
+        return DomainSpec(
+            server=uuid, epoch=0, name=server_name(name, uuid), vcpus=int(root.findtext("vcpu") or 1),
+            memory_mb=max(1, _mib(root.find("memory"))), disk_gb=0, image_sha256=wire.NO_IMAGE,
+            mac=mac.lower() or f"52:54:00:{uuid[:2]}:{uuid[2:4]}:{uuid[4:6]}", network=_name_or(source, "default"),
+            architecture=(kind.get("arch") if kind is not None else None) or "x86_64", has_seed=False, adopted=printable(name))
+    except (wire.BadMessage, ValueError):
+        return None
+
+
+def _name_or(text: str, other: str) -> str:
+    try:
+        return wire.check_name(text)
+    except wire.BadMessage:
+        return other
+
+
+def disks_of(xml: str) -> List[str]:
+    """The targets ('vda') of a domain's disks that are disks, not CD-ROMs."""
+    found = []
+    for disk in ET.fromstring(xml).iterfind("devices/disk"):
+        target = disk.find("target")
+        if disk.get("device", "disk") == "disk" and target is not None:
+            found.append(target.get("dev", ""))
+    return found
+
+
+_KIB = {"b": 1 / 1024, "bytes": 1 / 1024, "KB": 1000 / 1024, "k": 1, "KiB": 1, "MB": 1e6 / 1024, "M": 1024, "MiB": 1024, "GB": 1e9 / 1024,
+        "G": 1 << 20, "GiB": 1 << 20, "TB": 1e12 / 1024, "T": 1 << 30, "TiB": 1 << 30}
+"""libvirt's units of memory (formatdomain.html)."""
+
+
+def _mib(memory) -> int:
+    return int(int(memory.text) * _KIB[memory.get("unit", "KiB")]) >> 10 if memory is not None else 0
 
 
 def _cpu(domain: ET.Element, spec: DomainSpec, platform: Platform) -> None:

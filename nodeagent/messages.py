@@ -134,6 +134,10 @@ class Reboot:
         check_uuid(self.server)
 
 
+NO_IMAGE = "0" * 64
+"""The checksum of the image of a server that was not made from one."""
+
+
 @dataclass(frozen=True)
 class DomainSpec:
     """All an agent needs to define a domain; never XML, never a path.
@@ -141,7 +145,8 @@ class DomainSpec:
     `memory_mb` and `vcpus` are the guest's; `mac` is the interface's on `network`. `has_seed` attaches the
     NoCloud seed written before. `machine` and `cpu_model` empty mean the node's best for its virt type.
     `cpuset` are the host CPUs ('0-3,8') that floating vcpus may use, '' all; `pins` one host CPU for each vcpu, () where
-    they float; `cells` the guest's NUMA cells, () for none; `pci` the addresses of host devices it is given.
+    they float; `cells` the guest's NUMA cells, () for none; `pci` the addresses of host devices it is given. `adopted` is the
+    name of a domain that was somebody else's and was taken in: it is left as it was made, and `image_sha256` is NO_IMAGE.
     """
 
     server: str
@@ -163,10 +168,12 @@ class DomainSpec:
     pins: Tuple[int, ...] = ()
     cells: Tuple[DomainCell, ...] = ()
     pci: Tuple[str, ...] = ()
+    adopted: str = ""
 
     def __post_init__(self) -> None:
         check_uuid(self.server)
         check_name(self.name, "server name")
+        check_id(self.adopted, "adopted")
         check_name(self.network, "network")
         check_name(self.architecture, "architecture")
         check_sha256(self.image_sha256)

@@ -23,6 +23,7 @@ from nodeagent.messages import (
     CHUNK_BYTES,
     DISK_FORMATS,
     ID_CHARS,
+    NO_IMAGE,
     POWER_STATES,
     CachedImage,
     CachedImages,
@@ -64,7 +65,7 @@ __all__ = [
     "NumaCell", "OPERATOR", "PORT", "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES",
     "Reboot", "Renewal", "Reply", "Report", "Request", "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key",
     "check_name", "check_sha256", "check_uuid", "decode", "encode", "from_plain", "shown", "to_plain",
-    "DomainSpecs", "Page", "WildDomain", "fitting",
+    "DomainSpecs", "NO_IMAGE", "Page", "WildDomain", "fitting",
 ]
 
 PROTOCOL = b"NV1"
@@ -140,6 +141,9 @@ METHODS: Mapping[str, Method] = {
     "domain.reboot":   Method(Reboot,         DomainState,   OPERATOR, True,  180, key="server"),
     "domain.state":    Method(DomainRef,      DomainState,   READER,   False, 5),
     "domain.list":     Method(Page,           DomainStates,  READER,   False, 10),
+    "domain.wild":     Method(DomainRef,      DomainSpec,    READER,   False, 10),
+    "domain.adopt":    Method(DomainSpec,     Nothing,       ADMIN,    True,  30, key="server"),
+    "domain.release":  Method(DomainRef,      Nothing,       ADMIN,    True,  30, key="server"),
     "domain.specs":    Method(Page,           DomainSpecs,   READER,   False, 10),
     "console.log":     Method(ConsoleLogRead, ConsoleLog,    READER,   False, 10),
     "console.open":    Method(DomainRef,      ConsoleClosed, OPERATOR, False, 86400, streams=True),

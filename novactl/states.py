@@ -48,6 +48,7 @@ class Event(enum.StrEnum):
 
     BUILT = "built"
     BUILD_FAILED = "build_failed"
+    ADOPTED_OFF = "adopted_off"
     BEGIN_STOP = "stop"
     STOPPED = "stopped"
     BEGIN_START = "start"
@@ -125,6 +126,8 @@ TRANSITIONS: Mapping[Event, Transition] = {
         frozenset({VmState.BUILDING}), _ANY_TASK, VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
     Event.BUILD_FAILED: Transition(
         frozenset({VmState.BUILDING}), _ANY_TASK, VmState.DELETED, TaskState.NONE, PowerState.NOSTATE),
+    Event.ADOPTED_OFF: Transition(
+        frozenset({VmState.BUILDING}), _ANY_TASK, VmState.STOPPED, TaskState.NONE, PowerState.SHUTDOWN),
     Event.BEGIN_STOP: Transition(frozenset({VmState.ACTIVE, VmState.ERROR}), _IDLE, None, TaskState.POWERING_OFF),
     Event.STOPPED: Transition(
         frozenset({VmState.ACTIVE, VmState.ERROR}), frozenset({TaskState.POWERING_OFF}),

@@ -111,7 +111,8 @@ class Driver(Protocol):
     def delete_disk(self, server: str) -> None: ...
 
     def define(self, spec: DomainSpec, disk_format: str, mark: Mark) -> None:
-        """The domain as `spec` says, replacing an older definition; a running guest goes on as it is."""
+        """The domain as `spec` says, replacing an older definition; a running guest goes on as it is. Of one that was adopted
+        our metadata alone are replaced."""
 
     def spec(self, server: str) -> Optional[DomainSpec]:
         """What the server's domain was defined from, or None."""
@@ -119,7 +120,16 @@ class Driver(Protocol):
     def specs(self) -> Tuple[DomainSpec, ...]: ...
 
     def undefine(self, server: str) -> None:
-        """The domain is gone, its console log too. Raises Refused(CONFLICT) where it runs."""
+        """The domain is gone, its console log too; files of one that was adopted stay. Raises Refused(CONFLICT) where it runs."""
+
+    def wild(self, domain: str) -> Optional[DomainSpec]:
+        """What a domain that is not ours, of that UUID, would be as a server; None where there is none. Nothing is changed."""
+
+    def adopt(self, spec: DomainSpec, mark: Mark) -> None:
+        """The domain of the server's UUID carries our metadata, and is as it was otherwise. Raises Refused."""
+
+    def release(self, server: str) -> None:
+        """Take our metadata out of a domain that was adopted. Raises Refused(CONFLICT) where we made it."""
 
     def start_domain(self, server: str) -> None:
         """Running, from whatever state. Raises Refused."""

@@ -10,11 +10,12 @@ refused with it).
 import json
 import os
 import threading
+from dataclasses import replace
 from typing import Any, Callable, Dict, List, Mapping, MutableMapping, Optional, Tuple
 
 from nodeagent import domainxml, wire
 from nodeagent.config import Config
-from nodeagent.domains import WILD_AT_MOST
+from nodeagent.domains import WILD_AT_MOST, server_name
 from nodeagent.drivers.base import Console, Found, Host, Mark, Sink, window
 from nodeagent.images import base_name
 from nodeagent.refusal import Refused
@@ -55,6 +56,7 @@ class FakeDriver:
         self._changed: Callable[[], None] = lambda: None
         self._closing = threading.Event()
         self._guests: Dict[str, _Guest] = {}
+        self._wild: Dict[str, Dict[str, Any]] = {one["uuid"]: dict(one) for one in config.fake.get("wild", ())}
         self._load()
 
     def start(self, changed: Callable[[], None]) -> None:
@@ -135,9 +137,42 @@ class FakeDriver:
         with self._lock:
             guest = self._guests.get(spec.server)
             if guest:
-                guest.spec, guest.mark = spec, mark
+                guest.spec, guest.mark = replace(spec, adopted=guest.spec.adopted), mark
             else:
                 self._guests[spec.server] = _Guest(spec, mark)
+            self._save()
+
+    def wild(self, domain: str) -> Optional[DomainSpec]:
+        one = self._wild.get(domain)
+        if one is None:
+            return None
+        return DomainSpec(
+            domain, 0, server_name(one["name"], domain), one["vcpus"], one["memory_mb"], 1, wire.NO_IMAGE, "52:54:00:00:00:0a",
+            adopted=one["name"])
+
+    def adopt(self, spec: DomainSpec, mark: Mark) -> None:
+        self._may("adopt")
+        with self._lock:
+            one = self._wild.pop(spec.server, None)
+            if one is not None:
+                spec = replace(spec, adopted=one["name"])
+                self._guests[spec.server] = _Guest(spec, mark, one["power_state"], int(one["power_state"] == "RUNNING"))
+            elif spec.server not in self._guests:
+                raise Refused(Code.NOT_FOUND, f"no domain {spec.server}", retryable=False)
+            self._save()
+
+    def release(self, server: str) -> None:
+        self._may("release")
+        with self._lock:
+            guest = self._guests.get(server)
+            if guest is None:
+                return
+            spec = guest.spec
+            if not spec.adopted:
+                raise Refused(Code.CONFLICT, f"server {server} was made here, not adopted")
+            del self._guests[server]
+            self._wild[server] = {
+                "name": spec.adopted, "uuid": server, "power_state": guest.power, "vcpus": spec.vcpus, "memory_mb": spec.memory_mb}
             self._save()
 
     def spec(self, server: str) -> Optional[DomainSpec]:
@@ -162,7 +197,7 @@ class FakeDriver:
         guest = self._needed(server)
         if guest.power == "RUNNING":
             return
-        if not os.path.exists(self._disk_path(server)):
+        if not guest.spec.adopted and not os.path.exists(self._disk_path(server)):
             raise Refused(Code.DRIVER, f"start server {server}: its disk is missing", retryable=False, elsewhere=True)
         delay_s = self._fake.get("start_delay_s", 0)
         if delay_s:
@@ -204,8 +239,8 @@ class FakeDriver:
         return _state_of(guest)
 
     def states(self) -> Found:
-        wild = sorted(self._fake.get("wild", ()), key=lambda one: one["name"])
         with self._lock:
+            wild = sorted(self._wild.values(), key=lambda one: one["name"])
             states = tuple(_state_of(guest) for _, guest in sorted(self._guests.items()))
         return Found(states, tuple(wire.from_plain(WildDomain, one) for one in wild[:WILD_AT_MOST]), len(wild))
 
@@ -265,6 +300,7 @@ class FakeDriver:
                 plain = json.load(file)
         except FileNotFoundError:
             return
+        self._wild = plain.pop("wild", self._wild)
         for server, one in plain.items():
             mark = Mark(one["operation"], one["request"])
             spec = wire.from_plain(DomainSpec, one["spec"])
@@ -272,7 +308,7 @@ class FakeDriver:
 
     def _save(self) -> None:
         with self._lock, open(self._path + ".part", "w", encoding="utf-8") as file:
-            json.dump({server: guest.plain() for server, guest in self._guests.items()}, file)
+            json.dump({**{server: guest.plain() for server, guest in self._guests.items()}, "wild": self._wild}, file)
             file.flush()
             os.rename(self._path + ".part", self._path)
 

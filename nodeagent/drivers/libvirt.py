@@ -6,6 +6,7 @@ consoles come through it.
 
 import os
 import threading
+from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, MutableMapping, NamedTuple, Optional, Set, Tuple
 
 import libvirt
@@ -76,6 +77,8 @@ class LibvirtDriver:
         self._validated: Set[str] = set()
         """Shapes of domains that libvirt has held against its schema: that takes it longer than all the rest of defining."""
         self._specs: Dict[str, Tuple[DomainSpec, Mark]] = {}
+        self._strange: Set[str] = set()
+        """UUIDs of domains that were looked at and are not ours."""
         self._facts: Optional[Facts] = None
         self._network = ""
         self._wait = threading.Event().wait
@@ -90,6 +93,7 @@ class LibvirtDriver:
 
     def _opened(self, conn: libvirt.virConnect) -> None:
         self._specs.clear()
+        self._strange.clear()
         self._validated.clear()
         self._storage.forget()
         self._facts = Facts.read(libvirt, conn, self._config)
@@ -98,6 +102,7 @@ class LibvirtDriver:
     def _on_lifecycle(self, conn, domain, event: int, detail: int, opaque) -> None:
         if event in (libvirt.VIR_DOMAIN_EVENT_DEFINED, libvirt.VIR_DOMAIN_EVENT_UNDEFINED):
             self._specs.pop(domain.UUIDString(), None)
+            self._strange.discard(domain.UUIDString())
         self._changed()
 
     # ------------------------------------------------------------ the node
@@ -156,6 +161,9 @@ class LibvirtDriver:
 
     def define(self, spec: DomainSpec, disk_format: str, mark: Mark) -> None:
         with self.link.acting(f"define server {spec.name}") as conn:
+            if spec.adopted:
+                self._mark(conn, spec, mark)
+                return
             platform, alike = self._facts.platform, domainxml.shape_of(spec)
             shape = domainxml.build(alike, disk_format, Mark("", ""), platform) if alike else ""
             flags = 0 if shape in self._validated else libvirt.VIR_DOMAIN_DEFINE_VALIDATE
@@ -164,6 +172,45 @@ class LibvirtDriver:
                 self._validated.add(shape)
             self._specs[spec.server] = (spec, mark)
 
+    def wild(self, domain: str) -> Optional[DomainSpec]:
+        with self.link.acting(f"look at domain {domain}") as conn:
+            found = self.link.found(conn.lookupByUUIDString, domain)
+            if found is None or self._known_of(found) is not None:
+                return None
+            xml = found.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            spec = domainxml.parse_wild(xml)
+            size = sum(_capacity(found, disk) for disk in domainxml.disks_of(xml))
+        return spec and replace(spec, disk_gb=-(-size >> 30))
+
+    def adopt(self, spec: DomainSpec, mark: Mark) -> None:
+        with self.link.acting(f"adopt domain {spec.server}") as conn:
+            self._mark(conn, spec, mark)
+
+    def _mark(self, conn, spec: DomainSpec, mark: Mark) -> None:
+        """Our metadata in a domain that we did not make, and nothing else."""
+        domain = conn.lookupByUUIDString(spec.server)
+        if domain.name() == domainxml.domain_name(spec.server):
+            raise Refused(Code.CONFLICT, f"server {spec.server} was made here, not adopted")
+        if not domain.isPersistent():
+            raise Refused(
+                Code.CONFLICT, f"domain {domain.name()} is transient: it would be gone when it is off", hint="virsh define it first")
+        spec = replace(spec, adopted=domainxml.printable(domain.name()))
+        domain.setMetadata(
+            libvirt.VIR_DOMAIN_METADATA_ELEMENT, domainxml.metadata_text(spec, mark), "novactl", domainxml.NAMESPACE, _affected(domain))
+        self._specs[spec.server] = (spec, mark)
+        self._strange.discard(spec.server)
+
+    def release(self, server: str) -> None:
+        with self.link.acting(f"release domain {server}") as conn:
+            domain = self.link.found(conn.lookupByUUIDString, server)
+            known = self._known_of(domain) if domain is not None else None
+            if known is None:
+                return
+            if not known[0].adopted:
+                raise Refused(Code.CONFLICT, f"server {server} was made here, not adopted")
+            domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, None, None, domainxml.NAMESPACE, _affected(domain))
+            self._specs.pop(server, None)
+
     def spec(self, server: str) -> Optional[DomainSpec]:
         with self.link.acting(f"look for server {server}") as conn:
             known = self._known(server, lambda: self._domain(conn, server))
@@ -171,7 +218,7 @@ class LibvirtDriver:
 
     def specs(self) -> Tuple[DomainSpec, ...]:
         with self.link.acting("list servers") as conn:
-            found = [self._known(_server_of(domain), lambda it=domain: it) for domain in conn.listAllDomains(0)]
+            found = [self._known_of(domain) for domain in conn.listAllDomains(0)]
         return tuple(known[0] for known in found if known)
 
     def undefine(self, server: str) -> None:
@@ -180,16 +227,17 @@ class LibvirtDriver:
             if domain is not None:
                 if domain.isActive():
                     raise Refused(Code.CONFLICT, f"server {server} runs", hint="stop it first")
-                self._undefine(domain)
+                self._undefine(domain, keep_files=domain.name() != domainxml.domain_name(server))
         self._specs.pop(server, None)
         self._logs.delete(server)
 
     @staticmethod
-    def _undefine(domain) -> None:
+    def _undefine(domain, keep_files: bool) -> None:
         """With all libvirt keeps for it; a driver that keeps less (the test driver) knows fewer flags."""
         flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
         try:
-            domain.undefineFlags(flags | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+            nvram = libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM if keep_files else libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+            domain.undefineFlags(flags | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | nvram)
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
                 raise
@@ -256,7 +304,7 @@ class LibvirtDriver:
         with self.link.acting("read the state of all servers") as conn:
             flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
             stats = conn.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_STATE, flags)
-            found = [(self._known(_server_of(domain), lambda it=domain: it), domain, values) for domain, values in stats]
+            found = [(self._known_of(domain), domain, values) for domain, values in stats]
             wild = sorted((domain for known, domain, _ in found if known is None), key=lambda domain: domain.name())
             told = tuple(_wild(domain) for domain in wild[:WILD_AT_MOST])
         ours = [(known, _seen(domain, values.get("state.state", 0), values.get("state.reason", 0)))
@@ -289,7 +337,21 @@ class LibvirtDriver:
     def _domain(self, conn, server: str):
         """Our domain of that server, or None."""
         domain = self.link.found(conn.lookupByUUIDString, server)
-        return domain if domain is not None and domain.name() == domainxml.domain_name(server) else None
+        if domain is None or domain.name() == domainxml.domain_name(server):
+            return domain
+        return domain if self._known_of(domain) is not None else None
+
+    def _known_of(self, domain) -> Optional[Tuple[DomainSpec, Mark]]:
+        """What one of our domains was defined from: one with our name, or one that was adopted. None for others'."""
+        server = domain.UUIDString()
+        if server in self._strange:
+            return None
+        known = self._known(server, lambda: domain)
+        if known is not None and (known[0].adopted or domain.name() == domainxml.domain_name(server)):
+            return known
+        self._specs.pop(server, None)
+        self._strange.add(server)
+        return None
 
     def _known(self, server: str, domain_of: Callable) -> Optional[Tuple[DomainSpec, Mark]]:
         """What the server was defined from, read from the domain's metadata the first time."""
@@ -302,10 +364,16 @@ class LibvirtDriver:
         return known
 
 
-def _server_of(domain) -> str:
-    """The server a domain's name names; '' where it is not ours."""
-    name = domain.name()
-    return name[len(domainxml.PREFIX) :] if name.startswith(domainxml.PREFIX) else ""
+def _affected(domain) -> int:
+    return libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)
+
+
+def _capacity(domain, target: str) -> int:
+    """Bytes of a disk as the guest sees it; 0 where libvirt cannot tell."""
+    try:
+        return domain.blockInfo(target)[0]
+    except libvirt.libvirtError:
+        return 0
 
 
 class _Seen(NamedTuple):

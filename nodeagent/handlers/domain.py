@@ -16,7 +16,7 @@ def define(call, args, payload):
     """The domain is defined as the spec says. Raises NO_FIT where the node's own sum would pass its limits, or the
     host has not the pieces (CPUs, cells, pages, devices) that it is tied to."""
     agent = call.agent
-    disk_format = agent.images.format_of(args.image_sha256)
+    disk_format = "" if args.adopted else agent.images.format_of(args.image_sha256)
     if disk_format is None:
         raise Refused(Code.NOT_FOUND, f"image {args.image_sha256[:12]} is not on this node", retryable=True)
     with agent.define_lock:
@@ -73,6 +73,31 @@ def list_all(call, args, payload):
     after = [state for state in call.agent.states() if state.server > args.after]
     count = min(fitting(after, MAX_BODY_BYTES), args.limit or len(after))
     return DomainStates(tuple(after[:count]), after[count - 1].server if 0 < count < len(after) else ""), None
+
+
+def wild(call, args, payload):
+    """What a domain that is not ours would be as a server: its id is the domain's own. Nothing is changed."""
+    spec = call.agent.driver.wild(args.server)
+    if spec is None:
+        raise not_found("domain that is not ours", args.server)
+    return spec, None
+
+
+def adopt(call, args, payload):
+    """The domain is a server from now on, and stays as it is: whether it runs or not it is not touched."""
+    agent = call.agent
+    with agent.define_lock:
+        agent.driver.adopt(args, Mark(call.request.operation, call.request.id))
+    if agent.driver.run_id(args.server):
+        agent.ledger.should_run(args.server, True)
+    return Nothing(), None
+
+
+def release(call, args, payload):
+    """It is nobody's server any more, and stays as it is; one that is none is success. Refused for what was not adopted."""
+    call.agent.driver.release(args.server)
+    call.agent.ledger.forget_runs([args.server])
+    return Nothing(), None
 
 
 def list_specs(call, args, payload):

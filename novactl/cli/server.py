@@ -21,6 +21,7 @@ from novactl.cli.options import (
     Timeout,
     Yes,
     duration,
+    live_names,
     text_of,
     with_hints,
 )
@@ -301,3 +302,26 @@ def why(ctx: typer.Context, server: ServerRef) -> Any:
     from novactl.api import servers as api
 
     return Shown(api.why(cluster_of(ctx), server))
+
+
+@NOUN.verb("adopt", columns.SERVERS, changes=True)
+def adopt(
+    ctx: typer.Context,
+    node: Annotated[str, typer.Argument(metavar="NODE", show_default=False, autocompletion=live_names("node"), help="Where it is.")],
+    domain: Annotated[str, typer.Argument(metavar="DOMAIN", show_default=False, help="Its name or UUID, as `cluster verify` lists it.")],
+    name: Annotated[str, typer.Option(metavar="NAME", show_default=False, help="The server's name (default: like the domain's).")] = "",
+    flavor: Annotated[str, typer.Option(
+        metavar="FLAVOR", show_default=False, autocompletion=live_names("flavor"), help="A flavor of just its size (default: none).")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Claim what it has also where it does not fit: it is there already.")] = False,
+    quiet: Quiet = False, dry_run: DryRun = False,
+) -> Any:
+    """Take in a domain that novactl did not make. The guest is not touched; its disk stays, even when the server is deleted.
+
+    novactl server adopt n1 legacy-db
+    novactl server adopt n1 2f0a8a86-35a5-4a6a-9a52-8c6c6ff8b0aa --name db1 --force
+    """
+    from novactl.api import adoption as api
+
+    session = session_of(ctx)
+    with watching(session, quiet=quiet) as watch:
+        return api.adopt(session.cluster, node, domain, name=name, flavor=flavor, force=force, dry_run=dry_run, watch=watch)

@@ -16,6 +16,7 @@ _HOMES: Mapping[str, str] = {
     "server.reboot": "power",
     "server.revive": "revive",
     "server.clean": "clean_server",
+    "server.adopt": "adopt_server",
     "server.evacuate": "evacuate_server",
     "node.fence": "fence_node",
     "node.rotate_key": "rotate_key",

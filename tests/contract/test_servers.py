@@ -262,3 +262,51 @@ def test_specs_come_as_they_were_given(node: Node) -> None:
     assert (list(page.specs), page.next) == (given[:2], given[1].server)
     assert node.ok("domain.specs", wire.Page(page.next)) == wire.DomainSpecs((given[2],))
     assert node.ok("image.list").images == (wire.CachedImage(sha256, 1 << 20, "raw", 1 << 20),)
+
+
+def strange(node: Node) -> tuple[str, str]:
+    """UUID and name of a domain that is not ours: libvirt's test driver has one, the fake is given one."""
+    if node.config.driver == "fake":
+        plain = {"name": "test", "uuid": str(uuid.uuid4()), "power_state": "RUNNING", "vcpus": 2, "memory_mb": 8192}
+        node.agent.driver._wild[plain["uuid"]] = plain
+    (one,) = [domain for domain in node.ok("inventory.read", wire.InventoryRead(0)).wild if domain.name == "test"]
+    return one.uuid, one.name
+
+
+def test_a_strange_domain_is_taken_in_and_given_back(node: Node) -> None:
+    """Adopted it is a server that runs on as it did, is listed and counted as one; released it is as it was before."""
+    id_, name = strange(node)
+    spec = dataclasses.replace(node.ok("domain.wild", DomainRef(id_)), epoch=3, name="taken")
+    assert (spec.vcpus, spec.memory_mb, spec.adopted, spec.image_sha256) == (2, 8192, name, wire.NO_IMAGE)
+    assert node.ok("domain.list").domains == () and node.refusal("domain.start", DomainRef(id_, 3)).code == Code.NOT_FOUND
+    for _ in range(2):
+        node.ok("domain.adopt", spec)
+    (state,) = node.ok("domain.list").domains
+    assert (state.server, state.name, state.power_state, state.epoch) == (id_, "taken", "RUNNING", 3)
+    assert node.ok("domain.specs").specs == (spec,) and node.refusal("domain.wild", DomainRef(id_)).code == Code.NOT_FOUND
+    report = node.ok("inventory.read", wire.InventoryRead(0))
+    assert [domain.uuid for domain in report.wild] == [] and report.foreign_domains == 0
+    run = node.agent.driver.run_id(id_)
+    assert run
+    node.ok("domain.define", dataclasses.replace(spec, epoch=4))
+    assert node.ok("domain.list").domains[0].epoch == 4 and node.agent.driver.run_id(id_) == run
+    for _ in range(2):
+        node.ok("domain.release", DomainRef(id_, 4))
+    assert node.ok("domain.list").domains == () and strange_again(node) == [(id_, name, "RUNNING")]
+
+
+def strange_again(node: Node) -> list[tuple[str, str, str]]:
+    return [(domain.uuid, domain.name, domain.power_state) for domain in node.ok("inventory.read", wire.InventoryRead(0)).wild]
+
+
+def test_an_adopted_server_is_powered_as_any_other(node: Node) -> None:
+    """Stopped, started and rebooted; what we made ourselves is neither adopted nor released."""
+    id_, _ = strange(node)
+    spec = dataclasses.replace(node.ok("domain.wild", DomainRef(id_)), epoch=1)
+    node.ok("domain.adopt", spec)
+    assert node.ok("domain.stop", Stop(id_, 1, 1.0)).power_state == "SHUTDOWN"
+    assert node.ok("domain.start", DomainRef(id_, 1)).power_state == "RUNNING"
+    assert node.ok("domain.reboot", wire.Reboot(id_, 1, True)).power_state == "RUNNING"
+    own = node.define(node.put_image())
+    assert node.refusal("domain.release", ref(own)).code == Code.CONFLICT
+    node.ok("domain.release", DomainRef(id_, 1))

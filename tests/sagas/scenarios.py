@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from novactl.api import creation, power
+from novactl.api import adoption, creation, power
 from novactl.api import servers as api
-from novactl.conductor import clean_server, create_server, delete_server, evacuate_server, fence_node, ha, revive, rotate_key
+from novactl.conductor import adopt_server, clean_server, create_server, delete_server, evacuate_server, fence_node, ha, revive, rotate_key
 from novactl.conductor import power as power_sagas
 from novactl.conductor.saga import Driver, Saga, begin
 from novactl.db import nodes, servers
@@ -44,6 +44,7 @@ def slate(world: World) -> Mapping[str, Any]:
                  world.agents[node.name].own_keys.keys.next() is None) for node in nodes.all_(tx)),
             "sums": sorted((row.servers, sorted(row.used.items())) for row in nodes.rows(tx)),
             "open": [o.kind for o in operations.recent(tx, ended=False)],
+            "wild": sorted(one.name for agent in world.agents.values() for one in agent.driver.states().wild),
             "domains": sorted((living.get(id_, "?"), state) for id_, state in world.domains().items()),
             "files": sorted(name.replace(id_, living[id_]) for name in world.disks() for id_ in living if id_ in name)
             + [name for name in world.disks() if not any(id_ in name for id_ in living)],
@@ -124,6 +125,27 @@ def _begin_cleaning(world: World, server: Server | None) -> Operation:
         return begin(world.cluster, tx, clean_server.CLEAN, record, ("server", server.id, server.name))
 
 
+LEGACY = {"name": "legacy", "uuid": "2f0a8a86-35a5-4a6a-9a52-8c6c6ff8b0aa", "power_state": "RUNNING", "vcpus": 2, "memory_mb": 1024}
+
+
+def _wild(world: World) -> None:
+    """A domain that is not ours, on n1."""
+    world.agents["n1"].driver._wild[LEGACY["uuid"]] = dict(LEGACY)
+
+
+def _begin_adoption(world: World, _: Server | None) -> Operation:
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None
+        spec = world.agents["n1"].driver.wild(LEGACY["uuid"])
+        server = adoption._server(world.cluster, tx, spec, "", "")
+        servers.insert(tx, server)
+        record = adopt_server.AdoptServer(server=server.id, node=node.id, epoch=1)
+        operation = begin(world.cluster, tx, adopt_server.ADOPT, record, ("server", server.id, server.name))
+        servers.move_state(tx, server, server.state, operation_id=operation.id, at=world.cluster.clock.now())
+        return operation
+
+
 def _deletion(server: Server) -> delete_server.DeleteServer:
     return delete_server.DeleteServer(server=server.id, node=server.node_id, epoch=server.epoch)
 
@@ -184,6 +206,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "node.fence": Scenario(fence_node.FENCE, _nobody, _begin_fencing),
     "server.revive": Scenario(revive.REVIVE, _down, _begin(revive.REVIVE, Event.BEGIN_REVIVE, _revival)),
     "server.clean": Scenario(clean_server.CLEAN, _left_behind, _begin_cleaning),
+    "server.adopt": Scenario(adopt_server.ADOPT, _wild, _begin_adoption),
     "server.reboot": Scenario(power_sagas.REBOOT, _running, _begin(power_sagas.REBOOT, Event.BEGIN_REBOOT_HARD, _hard)),
 }
 """Enrolment and removal change a machine over SSH: their laws run on a test host (tests/integration)."""

@@ -80,7 +80,7 @@ def test_the_tree_has_the_commands_promised() -> None:
         "conductor": "run show install uninstall", "db": "upgrade check backup restore rebuild",
         "cluster": "show set verify repair adopt", "scheduler": "list show check", "placement": "explain why-not list export simulate",
         "operation": "list show watch wait resume undo cancel",
-        "server": "create list show start stop reboot delete console-log console events why set evacuate",
+        "server": "create list show start stop reboot delete console-log console events why set evacuate adopt",
     }
     expected = {(noun, verb) for noun, names in promised.items() for verb in names.split()}
     alone = ("init", "doctor", "capacity", "events", "version", "batch", "help", "completion")

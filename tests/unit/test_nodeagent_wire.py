@@ -22,8 +22,10 @@ _NAMED = {
     "mac": st.lists(st.text(_HEX, min_size=2, max_size=2), min_size=6, max_size=6).map(":".join),
     "disk_format": st.sampled_from(wire.DISK_FORMATS),
     "max_bytes": st.integers(1, wire.CHUNK_BYTES),
+    "self_fence_s": st.floats(0, 3600),
 }
 _NAMED["console"] = st.text(string.printable[:95], max_size=wire.ID_CHARS)
+_NAMED["adopted"] = _NAMED["console"]
 _NAMES = st.text(string.ascii_letters + string.digits, min_size=1, max_size=63)
 _NAMED.update(dict.fromkeys(("name", "network", "architecture", "machine", "cpu_model", "flavor", "image"), _NAMES))
 _PIECES = {
