@@ -107,6 +107,8 @@ class Host:
         if self.is_on:
             return
         self.network.add(self.name, self.address)
+        for path in PRIVATE:                                  # a lab beside this one removes what was made for all of them
+            Path("/", path).mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.dir / "run", ignore_errors=True)
         (self.dir / "run").mkdir()
         log = (self.dir / "boot.log").open("ab")

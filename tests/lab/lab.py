@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 from tests.lab.host import PRIVATE, Host
 from tests.lab.network import Network, command
@@ -53,9 +54,9 @@ class Lab:
             _kill_boot_process(int(pidfile.read_text() or 0), pidfile.parent)
         self.network.remove()
         shutil.rmtree(self.dir, ignore_errors=True)
-        for path in ("/var/lib/nodeagent",):
+        if _is_alone(self._lock):                             # a directory that is removed is unmounted in every other lab, too
             with contextlib.suppress(OSError):
-                os.rmdir(path)
+                os.rmdir("/var/lib/nodeagent")
 
     def _start(self) -> None:
         _share_kvm()
@@ -85,7 +86,7 @@ class Lab:
         return next(host for host in self.hosts if host.name == name)
 
 
-def _take_slot() -> tuple[int, object]:
+def _take_slot() -> tuple[int, IO[str]]:
     HOME.mkdir(parents=True, exist_ok=True)
     for slot in range(SLOTS):
         lock = (HOME / f"{slot}.lock").open("w")
@@ -96,6 +97,20 @@ def _take_slot() -> tuple[int, object]:
             continue
         return slot, lock
     raise RuntimeError(f"all {SLOTS} lab slots are in use ({HOME})")
+
+
+def _is_alone(mine: IO[str]) -> bool:
+    """Whether no other slot of this machine is in use."""
+    for slot in range(SLOTS):
+        path = HOME / f"{slot}.lock"
+        if not path.exists() or path.samefile(mine.name):
+            continue
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+    return True
 
 
 def _kill_boot_process(pid: int, dir: Path) -> None:
