@@ -60,7 +60,8 @@ def spec_of(server: Server, epoch: int, fitting: Fitting | None = None, shared: 
     return wire.DomainSpec(
         server=server.id, epoch=epoch, name=server.name, vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb,
         image_sha256=server.image_sha256, mac=server.mac, architecture=server.architecture, flavor=server.flavor_name,
-        image=server.image_name, adopted=server.name if server.image_sha256 == wire.NO_IMAGE else "", cpuset="" if pins else shared, pins=pins, pci=held.pci,
+        image=server.image_name, adopted=server.name if server.image_sha256 == wire.NO_IMAGE else "",
+        cpuset="" if pins else shared, pins=pins, pci=held.pci,
         cells=tuple(wire.DomainCell(cell.vcpus, cell.memory_mb, cell.host_cell, cell.page_kib) for cell in held.cells))
 
 

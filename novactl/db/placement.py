@@ -29,8 +29,8 @@ from novactl.model.resources import DISK_GB, Amounts, shortage
 from novactl.model.topology import Fitting
 
 __all__ = [
-    "Claim", "ClaimRow", "GroupPolicy", "Moved", "OverCapacity", "acknowledge", "all_", "claim", "consumers", "fitting_of", "fittings", "fittings_on",
-    "give_back", "lend", "release", "used", "used_on", "used_other",
+    "Claim", "ClaimRow", "GroupPolicy", "Moved", "OverCapacity", "acknowledge", "all_", "claim", "consumers", "fitting_of", "fittings",
+    "fittings_on", "give_back", "lend", "release", "used", "used_on", "used_other",
 ]
 SERVER, MOVE = "server", "move"
 
