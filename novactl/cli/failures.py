@@ -79,7 +79,7 @@ def interrupted(session: Session) -> Interrupted:
 
     try:
         left = waiting.detach(session.begun)
-        counts = _counted(session)
+        counts, watched = _read_back(session)
     except (Exception, KeyboardInterrupt):  # noqa: BLE001 - no database, no process: no reason to say nothing
         return Interrupted("interrupted; what this command began is left as it is", command="novactl operation list")
     if left.waiting:
@@ -90,12 +90,13 @@ def interrupted(session: Session) -> Interrupted:
             reasons=[_named(operation) for operation in left.waiting] if len(ids) > 1 else (),
             hint=f"or turn it back with: novactl operation undo {ids[0]}", command=f"novactl operation resume {' '.join(ids)}",
             operation=left.waiting[0].id if len(ids) == 1 else "")
-    if not left.going_on:
-        return Interrupted("; ".join(["interrupted", *counts]) if counts else "interrupted")
-    going_on, ids = left.going_on, [operation.id[:8] for operation in left.going_on]
-    one = len(ids) == 1
+    going_on = left.going_on or watched
+    if not going_on:
+        return Interrupted("; ".join(["interrupted", *counts]))
+    ids = [operation.id[:8] for operation in going_on]
+    one, where = len(ids) == 1, " in the background" if left.going_on else ""
     return Interrupted(
-        "; ".join(["interrupted", *counts, f"{_those(going_on)} {'goes' if one else 'go'} on in the background"]),
+        "; ".join(["interrupted", *counts, f"{_those(going_on)} {'goes' if one else 'go'} on{where}"]),
         reasons=() if one else [_named(operation) for operation in going_on],
         hint=f"come back with the command below, or turn {'it' if one else 'one'} back with: novactl operation cancel {ids[0]}",
         command=f"novactl operation watch {' '.join(ids)}", operation=going_on[0].id if one else "")
@@ -109,17 +110,19 @@ def _named(operation: Operation) -> str:
     return f"{operation.id[:8]} ({operation.kind} {operation.object_name})"
 
 
-def _counted(session: Session) -> list[str]:
-    """What has become of the operations that reported progress and have ended."""
+def _read_back(session: Session) -> tuple[list[str], tuple[Operation, ...]]:
+    """Of the operations that reported progress: what has become of the ended, in words; and those that somebody drives on."""
     from novactl.api import operations as api
     from novactl.model.operation import OperationState
 
-    ended = [found for id_ in session.operations if (found := api.show(session.cluster, id_)[0]).state.ended]
+    found = [api.show(session.cluster, id_)[0] for id_ in session.operations]
+    ended = [operation for operation in found if operation.state.ended]
     ok = sum(operation.state is OperationState.OK for operation in ended)
     failed = [operation for operation in ended if operation.state is not OperationState.OK]
+    counts = [", ".join([f"{ok} ended ok"] * bool(ok) + [f"{len(failed)} failed"] * bool(failed))] if ended else []
     if len(failed) == 1 and not ok:
-        return [f"operation {_named(failed[0])} was undone"]
-    return [", ".join([f"{ok} ended ok"] * bool(ok) + [f"{len(failed)} failed"] * bool(failed))] if ended else []
+        counts = [f"operation {_named(failed[0])} was undone"]
+    return counts, tuple(operation for operation in found if not operation.state.ended and operation.state is not OperationState.STUCK)
 
 
 def crashed(session: Session, fault: Exception) -> Crashed:

@@ -39,6 +39,7 @@ def many_nodes(count: int) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder))
         cluster, key = world.cluster, keys.load(world.config.data_dir / "keys").public
+        cluster.config = cluster.config.replace(agent__connect_s=5.0)
         world.add_flavor("tiny", vcpus=1, memory_mb=128)
         world.add_image()
         for number in range(count):

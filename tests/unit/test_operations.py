@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -287,5 +288,26 @@ def test_a_command_cancelled_from_another_terminal(tmp_path: Path) -> None:
         _, said = command.communicate(timeout=60)
         assert command.returncode == ExitStatus.CONFLICT and "error[superseded]" in said and "cancelled by " in said and "not now" in said
         assert world.leftovers() == []
+    finally:
+        world.stop()
+
+
+def test_leaving_a_watch_leaves_the_operation(tmp_path: Path) -> None:
+    """Ctrl-C on a watch ends the watch: what it followed goes on where it was, and is named."""
+    world = World(tmp_path)
+    world.add_node("n1", fake={"start_delay_s": 3.0})
+    world.add_flavor()
+    world.add_image()
+    world.start()
+    try:
+        begun = Prompt(world.env).run("server", "create", "web", *FLAGS, "--async").out.strip()
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "novactl", "operation", "watch", begun], env={**os.environ, **world.env}, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True)
+        assert watching.stderr and "done" in watching.stderr.readline()
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=30)
+        assert watching.returncode == 130 and f"interrupted; operation {begun[:8]} (server.create web) goes on\n" in said, said
+        assert Prompt(world.env).run("operation", "wait", begun).status == 0 and list(world.domains().values()) == ["RUNNING"]
     finally:
         world.stop()
