@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +105,35 @@ def evacuate(
     run_all(cluster, [Begun(evacuate_server.EVACUATE, begun[0])], watch, wait=wait, timeout_s=timeout_s)
     with cluster.db.read() as tx:
         return (servers.by_id(tx, server.id) or server) if wait else begun[0].id
+
+
+@needs(Role.ADMIN)
+def welcome(cluster: Cluster, ref: str, *, dry_run: bool = False) -> NodeShown:
+    """A fenced node is back: copies of servers that live elsewhere by now are removed, then it is enabled and what is still its own
+    runs again. Raises Unreachable, and Conflict where a copy could not be removed."""
+    from novactl.api.verify import repair
+    from novactl.conductor import reconcile
+    from novactl.conductor.drift import Kind
+
+    node = _node(cluster, ref)
+    cluster.agents.call(node, "agent.ping")
+    copies = [one for one in repair(cluster, node=node.name, dry_run=dry_run) if one.kind == Kind.COPY and one.result != "mended"]
+    if copies and not dry_run:
+        raise Conflict(
+            f"node {node.name} still has {len(copies)} copies of servers that live elsewhere: it stays fenced",
+            reasons=[f"{one.object}: {one.result or one.what}" for one in copies], command=f"novactl cluster repair --node {node.name}")
+    with changing(cluster, "node.enable", {}, dry_run=dry_run) as tx:
+        nodes.lock(tx, node.id)
+        fresh = nodes.by_id(tx, node.id) or node
+        if fresh.state is not NodeState.FENCED:
+            raise Conflict(f"node {node.name} is {fresh.state.value} by now", command=f"novactl node show {node.name}")
+        back = dataclasses.replace(fresh, state=NodeState.ENABLED, reason="", fenced_at=None)
+        nodes.update(tx, back.stamped(fresh, cluster.clock.now(), cluster.actor))
+        tx.on(fresh, detail="it is back")
+        view = shown(cluster, tx, nodes.by_id(tx, node.id) or back)
+    if not dry_run:
+        reconcile.settle(cluster, [node.id])
+    return view
 
 
 @needs(Role.OPERATOR)

@@ -112,7 +112,14 @@ def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool = Fals
 
 @needs(Role.ADMIN)
 def enable(cluster: Cluster, ref: str, *, dry_run: bool = False) -> NodeView:
-    """It takes servers again. Enabling an enabled node changes nothing."""
+    """It takes servers again. Enabling an enabled node changes nothing.
+
+    One that was fenced must answer, and what it still has of servers that run elsewhere is removed first.
+    """
+    if _find(cluster, ref).state is NodeState.FENCED:
+        from novactl.api.ha import welcome
+
+        return welcome(cluster, ref, dry_run=dry_run)
     return _switch(cluster, ref, NodeState.ENABLED, "", dry_run)
 
 

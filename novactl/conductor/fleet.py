@@ -190,12 +190,17 @@ def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> bool:
         if domain.addresses:
             servers.seen(tx, domain.server, node_id, domain.addresses)
     if not node.boot_id:
-        nodes.booted(tx, node_id, "", report.boot_id)
-    odd = bool(report.domains_left) or node.boot_id not in ("", report.boot_id) or any(
+        nodes.booted(tx, node_id, "", life(report))
+    odd = bool(report.domains_left) or node.boot_id not in ("", life(report)) or any(
         found(row.state, told) for row, told in told_of(servers.powers(tx, node_id), report))
     if odd:
         nodes.look_again(tx, node_id)
     return odd
+
+
+def life(report: wire.Report) -> str:
+    """What its servers run in: the boot of its host, until the node fences itself and stops them all."""
+    return report.boot_id if not report.fencings else f"{report.boot_id[:36]}+{report.fencings}"
 
 
 def told_of(rows: Sequence[PowerRow], report: wire.Report) -> list[tuple[PowerRow, str]]:

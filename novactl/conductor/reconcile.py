@@ -13,12 +13,12 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.conductor.history import note_on
-from novactl.conductor.revive import never_ran, revive
+from novactl.conductor.revive import revive, went_down_with_it
 from novactl.db import nodes, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError
-from novactl.model.node import Node
+from novactl.model.node import Node, NodeState
 from novactl.states import Event, advance, found
 
 DEADLINE_S = 2.0
@@ -40,7 +40,8 @@ def follow(cluster: Cluster, node_ids: Sequence[str]) -> tuple[str, ...]:
     answer are left as they are, as are servers that change meanwhile: the next report asks for them again.
     """
     with cluster.db.read() as tx:
-        asked = [node for id_ in sorted(node_ids) if (node := nodes.by_id(tx, id_)) is not None and node.address]
+        known = [nodes.by_id(tx, id_) for id_ in sorted(node_ids)]
+        asked = [node for node in known if node is not None and node.address and not _is_given_up(node)]
         rows = {node.id: servers.powers(tx, node.id) for node in asked}
     heard = fleet.reports(cluster, asked, 0.0, timeout_s=DEADLINE_S)
     begun: list[str] = []
@@ -51,15 +52,20 @@ def follow(cluster: Cluster, node_ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(begun)
 
 
+def _is_given_up(node: Node) -> bool:
+    """Its servers may be started elsewhere at any moment: whatever it says of them, nothing of them starts there until it is enabled."""
+    return node.state in (NodeState.FENCING, NodeState.FENCED)
+
+
 def _believe(cluster: Cluster, node: Node, rows: Sequence[PowerRow], report: wire.Report) -> tuple[str, ...]:
     try:
         with cluster.db.write() as tx:
             fleet.take_report(tx, node.id, report, cluster.clock.now())
             begun: tuple[str, ...] = ()
             left = list(rows)
-            if node.boot_id not in ("", report.boot_id):
+            if node.boot_id not in ("", fleet.life(report)):
                 begun = revive(cluster, tx, node, report, rows)
-                ran = {domain.server for domain in report.domains if not never_ran(domain)}
+                ran = {domain.server for domain in report.domains if not went_down_with_it(domain, report)}
                 left = [row for row in rows if row.id in ran]
             for row, told in fleet.told_of(left, report):
                 take(cluster, tx, row, told, _reasons(report))
@@ -93,4 +99,3 @@ def _fault(event: Event, name: str, node: str, reasons: Mapping[str, str]) -> st
     if event is Event.FOUND_PAUSED:
         return f"paused on node {node}" + (": an input/output error, or no space left on the disk" if "ioerror" in reasons.values() else "")
     return ""
-

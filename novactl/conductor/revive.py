@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
+from novactl.conductor import fleet
 from novactl.conductor.domain import node_of, power_off, power_on, server_in
 from novactl.conductor.history import note, note_on
 from novactl.conductor.saga import Run, Saga, Step, begin
@@ -32,6 +33,11 @@ class Revive:
 def never_ran(domain: wire.DomainState) -> bool:
     """Off, and it has not been on since its host started."""
     return domain.power_state in ("SHUTDOWN", "CRASHED") and domain.reason not in RAN
+
+
+def went_down_with_it(domain: wire.DomainState, report: wire.Report) -> bool:
+    """It has not run since the host started, or was stopped by a node that had to fence itself."""
+    return never_ran(domain) or bool(report.fencings and domain.power_state == "SHUTDOWN" and domain.reason == "destroyed")
 
 
 def start(run: Run, record: Revive) -> Revive:
@@ -75,9 +81,10 @@ def revive(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequ
     `rows` were read before the report was taken. The boot counts as looked after, in the same transaction, once none of the
     servers that should run was busy with something else. Another process being faster, nothing is begun.
     """
-    if not nodes.booted(tx, node.id, node.boot_id, report.boot_id):
+    here = fleet.life(report)
+    if not nodes.booted(tx, node.id, node.boot_id, here):
         return ()
-    off = {domain.server: domain.epoch for domain in report.domains if never_ran(domain)}
+    off = {domain.server: domain.epoch for domain in report.domains if went_down_with_it(domain, report)}
     begun, busy = [], False
     for row in rows:
         if row.vm_state is not VmState.ACTIVE:
@@ -85,13 +92,13 @@ def revive(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequ
         busy = busy or bool(row.operation_id)
         if row.operation_id or off.get(row.id) != row.epoch:
             continue
-        down = f"node {node.name} started anew, and it does not run there yet"
+        down = f"node {node.name} started anew, or stopped it without a lease, and it does not run there yet"
         if servers.found(tx, row, advance(row.state, Event.FOUND_DOWN, row.name), cluster.clock.now(), down):
             server = server_in(tx, row.id)
             note_on(cluster, tx, server, Event.FOUND_DOWN, f"on {node.name}")
             begun.append(begin_one(cluster, tx, server, detached=True))
     if busy:
-        nodes.booted(tx, node.id, report.boot_id, node.boot_id)
+        nodes.booted(tx, node.id, here, node.boot_id)
     elif begun:
         note_on(cluster, tx, node, "booted", f"{len(begun)} servers to start")
     return tuple(begun)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.clock import BootClock
 from novactl.api import ha as api
 from novactl.api import nodes as nodes_api
 from novactl.api import servers as servers_api
-from novactl.conductor import fences, ha
+from novactl.conductor import fences, ha, reconcile
 from novactl.conductor.recover import recover
 from novactl.db import nodes, operations, placement
-from novactl.errors import Conflict, FencingFailed, NoValidHost, UsageError
+from novactl.errors import Conflict, FencingFailed, NovaError, NoValidHost, UsageError
 from novactl.model.node import NodeState
 from tests.world import World, small_world
 
@@ -255,3 +256,76 @@ def test_a_node_that_is_to_fence_itself_no_more_hears_of_it(world: World) -> Non
     nodes_api.unset(world.cluster, "n1", nodes_api.UnsetNode(fencing=True))
     assert world.agents["n1"].self_fence.self_fence_s == 0
     assert not world.agents["n1"].self_fence.is_due()
+
+
+def test_a_node_that_is_back_gives_up_what_lives_elsewhere(world: World) -> None:
+    """Its old copy is removed before it is enabled; what is still its own is not touched, and not started elsewhere any more."""
+    moved, own = server_on(world, "n1", "moved"), server_on(world, "n1", "own", wants_ha=False)
+    agent = world.agents["n1"]
+    receive = world.endpoints["n1"].dispatcher.receive
+    power_cut(world, "n1")
+    assert not isinstance(api.fence(world.cluster, "n1", by_hand=True), str)
+    world.endpoints["n1"].dispatcher.receive = receive  # type: ignore[method-assign]
+    assert {state.server for state in agent.driver.states()[0]} == {moved, own}
+    before = agent.driver.state(moved)
+    view = nodes_api.enable(world.cluster, "n1")
+    assert (view.state, before.epoch) == ("enabled", 1)
+    assert {state.server for state in agent.driver.states()[0]} == {own}
+    assert not list((world.folder / "n1" / "pool").glob(f"*{moved}*")) and list((world.folder / "n1" / "pool").glob(f"*{own}*"))
+    assert servers_api.show(world.cluster, "moved").node_name in ("n2", "n3")
+    with pytest.raises(Conflict, match="node n1 is not fenced"):
+        api.evacuate(world.cluster, "own")
+
+
+def test_a_fenced_node_that_does_not_answer_stays_fenced(world: World) -> None:
+    server_on(world, "n1")
+    power_cut(world, "n1")
+    api.fence(world.cluster, "n1", by_hand=True)
+    with pytest.raises(NovaError):
+        nodes_api.enable(world.cluster, "n1")
+    assert state_of(world, "n1") is NodeState.FENCED
+
+
+def test_nothing_starts_on_a_fenced_node_by_itself(world: World) -> None:
+    """A host that starts anew while it counts as off revives nothing: its servers may be started elsewhere at that moment."""
+    server = server_on(world, "n1", "own", wants_ha=False)
+    receive = world.endpoints["n1"].dispatcher.receive
+    power_cut(world, "n1")
+    api.fence(world.cluster, "n1", by_hand=True)
+    world.endpoints["n1"].dispatcher.receive = receive  # type: ignore[method-assign]
+    world.agents["n1"].clock = AnotherBoot()
+    world.agents["n1"].driver._guests[server].reason = ""
+    nodes_api.list_nodes(world.cluster)
+    with world.cluster.db.read() as tx:
+        assert [op.kind for op in operations.recent(tx, ended=True) if op.kind == "server.revive"] == []
+    assert world.agents["n1"].driver.run_id(server) == ""
+
+
+def test_a_node_that_fenced_itself_and_was_not_given_up_starts_its_servers_again(world: World) -> None:
+    """It was cut off for a while, nobody fenced it, and it has its lease again: what it had to stop runs again."""
+    server = server_on(world, "n1")
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "self", "self_fence_s": "5"}))
+    ha.renew_leases(world.cluster)
+    agent = world.agents["n1"]
+    agent.report(0)
+    nodes_api.list_nodes(world.cluster)
+    agent.self_fence.until_s -= 100
+    deadline = time.monotonic() + 10
+    while agent.driver.run_id(server) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert agent.driver.run_id(server) == ""
+    ha.renew_leases(world.cluster)
+    with world.cluster.db.read() as tx:
+        node = nodes.by_name(tx, "n1")
+    assert node is not None
+    begun = reconcile.follow(world.cluster, [node.id])
+    assert len(begun) == 1
+    for id_ in begun:
+        drive(world, id_)
+    assert agent.driver.run_id(server) and servers_api.show(world.cluster, "web").status == "ACTIVE"
+
+
+class AnotherBoot(BootClock):
+    def __init__(self) -> None:
+        super().__init__()
+        self.boot_id = "00000000-0000-4000-8000-000000000000"
