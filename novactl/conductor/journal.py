@@ -12,6 +12,8 @@ from novactl.cluster import Clock
 from novactl.errors import NovaError
 
 QUIET_S = 60.0
+KINDS = 1000
+"""Kinds of failures remembered before those that are quiet are dropped."""
 
 
 class Journal:
@@ -40,6 +42,8 @@ class Journal:
             if now_s - since_s < QUIET_S:
                 self._told[kind] = since_s, untold + 1
                 return
+            if len(self._told) >= KINDS:
+                self._told = {kind: told for kind, told in self._told.items() if now_s - told[0] < QUIET_S}
             self._told[kind] = now_s, 0
         more = {"untold": untold} if untold else {}
         said = error.message if isinstance(error, NovaError) else f"{type(error).__name__}: {error}"
