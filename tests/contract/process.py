@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ START_S = 20.0
 class AgentProcess:
     """`python -m nodeagent` with the fake driver on a port of its own. `admins` may be changed while it runs."""
 
-    def __init__(self, directory: Path, *, env: dict[str, str] | None = None, **changes: Any) -> None:
+    def __init__(
+        self, directory: Path, *, env: dict[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "nodeagent"), **changes: Any,
+    ) -> None:
         self.directory, self.context = directory, zmq.Context()
         self.public = ensure_keys(str(directory / "keys"))
         self.admin = tuple(key.decode() for key in zmq.curve_keypair())
@@ -34,7 +38,7 @@ class AgentProcess:
         (directory / "config.json").write_text(json.dumps(config))
         self._stderr = (directory / "stderr").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nodeagent", "--config", str(directory / "config.json")],
+            [*command, "--config", str(directory / "config.json")],
             cwd=Path(__file__).parents[2], env={**os.environ, **(env or {})}, stderr=self._stderr)
         until(lambda: "\n" in self.log() or self.process.poll() is not None, START_S)
         self.first_line = self.log().split("\n")[0]
