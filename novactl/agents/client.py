@@ -204,7 +204,11 @@ class Agents:
         """
         from novactl.agents.fanout import Terms, fan_out
 
-        return fan_out(self, peers, method, args, Terms(timeout_s, hurry or {}, fence))
+        terms = Terms(timeout_s, hurry or {}, fence)
+        answers = fan_out(self, peers, method, args, terms)
+        lost = [peer for peer in peers if isinstance(answers[peer.id], Unreachable)]
+        newer = self.ring.newer(lost) if lost else ()
+        return answers | fan_out(self, newer, method, args, terms) if newer else answers
 
     def close(self) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from novactl.errors import NovaError
@@ -18,6 +19,9 @@ class Ring(Protocol):
         """Whom to ask once more after `refused` (it has an older table of keys, does not know this key, or has another key
         itself), when what was wrong has been put right; None where nothing can be done. Raises what trying met."""
 
+    def newer(self, peers: Sequence[Peer]) -> Sequence[Peer]:
+        """Those of `peers` whose key has been changed since they were read, as they are now."""
+
 
 class NoRing:
     """For calls outside a cluster: an agent just installed, tests, benches."""
@@ -27,3 +31,6 @@ class NoRing:
 
     def mend(self, agents: Agents, peer: Peer, refused: NovaError) -> Peer | None:
         return None
+
+    def newer(self, peers: Sequence[Peer]) -> Sequence[Peer]:
+        return ()

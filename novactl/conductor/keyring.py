@@ -71,7 +71,7 @@ class Ring:
     def mend(self, agents: Agents, peer: Peer, refused: NovaError) -> Peer | None:
         about = refused.details.get("handshake", "")
         if about == "node":
-            return self._with_its_new_key(peer)
+            return next(iter(self.newer([peer])), None)
         if about == "admin" or refused.details.get("code") == wire.Code.DENIED:
             if agents.rekey():                                # another process of this admin has changed it
                 self._cluster.forget_key()
@@ -84,12 +84,11 @@ class Ring:
             raise failed[peer.id] from refused
         return peer
 
-    def _with_its_new_key(self, peer: Peer) -> Peer | None:
-        """The node as its row says now, if its key has been changed since `peer` was read."""
+    def newer(self, peers: Sequence[Peer]) -> Sequence[Peer]:
+        known = {peer.id: {"", peer.public_key, getattr(peer, "next_public_key", "")} for peer in peers}
         with self._cluster.db.read() as tx:
-            fresh = nodes.by_id(tx, peer.id)
-        known = {peer.public_key, getattr(peer, "next_public_key", "")}
-        return fresh if fresh is not None and {fresh.public_key, fresh.next_public_key} - known - {""} else None
+            rows = [row for row in nodes.agent_rows(tx) if row.id in known]
+        return [row for row in rows if {row.public_key, row.next_public_key} - known[row.id]]
 
 
 class Sending(NamedTuple):
