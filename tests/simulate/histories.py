@@ -5,20 +5,24 @@ Everything is chosen by the seed: the mix of faults, who asks what and when, wha
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from novactl.api import ha as api_ha
+from novactl.api import nodes as api_nodes
 from novactl.api import operations as api_operations
 from novactl.api import recovery
 from novactl.api import servers as api_servers
 from novactl.api import verify as api_verify
 from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
-from novactl.db import operations, servers
+from novactl.db import nodes, operations, servers
 from novactl.errors import NovaError
+from novactl.model.node import NodeState
 from tests.simulate.invariants import Oracle
 from tests.simulate.scheduler import Killed, Process, Stalled
 from tests.simulate.transport import BACK, THERE, Weather
@@ -55,6 +59,8 @@ class Mix:
     """One node hangs all the time."""
     crowded: bool = False
     """Everybody wants the same place."""
+    longer: int = 1
+    """So many times as many commands."""
     often: tuple[str, ...] = ()
     """Commands given more often than else."""
 
@@ -78,6 +84,8 @@ MIXES: tuple[tuple[int, Mix], ...] = (
     (4, Mix("slow nodes", killed=0.3, stopped=0.1, agent_killed=0.1, weather=_CHOPPY, slow=0.12, every_s=15,
             often=("operation undo", "server reboot"), faults=("cut", "kill agent"))),
     (3, Mix("full disks", killed=0.05, agent_killed=0.2, weather=_STORM, every_s=4, faults=("fill disk", "fill disk", "fill disk", "cut"))),
+    (4, Mix("lost hosts", killed=0.15, stopped=0.15, weather=_CHOPPY, slow=0.02, every_s=10, longer=3,
+            often=("node fence", "server evacuate", "node enable"), faults=("lose host", "lose host", "cut", "reboot host"))),
     (5, Mix("everything", killed=0.25, stopped=0.25, agent_killed=0.25, weather=_CHOPPY, slow=0.03, loses=0.005, hides=0.01,
             skew_s=600.0, every_s=10,
             faults=("kill agent", "reboot host", "cut", "cut one way", "isolate", "stop agent", "refuse", "jump", "break driver",
@@ -91,6 +99,16 @@ def _kill_agent(history: History, node: SimNode, chance: Random) -> None:
 
 def _reboot_host(history: History, node: SimNode, chance: Random) -> None:
     node.reboot()
+
+
+def _lose_host(history: History, node: SimNode, chance: Random) -> None:
+    """One that runs something. Two are never off at once: there must be a place to go."""
+    others = list(history.world.nodes.values())
+    busy = [one for one in (node, *others) if any(guest["power"] == "RUNNING" for guest in one.guests().values())]
+    if busy and not any(other.is_off for other in others):
+        lost = busy[0]
+        lost.power(False)
+        history.world.scheduler.after(chance.uniform(30, 400), lambda: lost.power(True))
 
 
 def _stop_agent(history: History, node: SimNode, chance: Random) -> None:
@@ -163,7 +181,8 @@ def _fill_disk(history: History, node: SimNode, chance: Random) -> None:
 
 FAULTS: Mapping[str, Callable[[History, SimNode, Random], None]] = {
     "kill agent": _kill_agent, "reboot host": _reboot_host, "stop agent": _stop_agent, "cut": _cut_both, "cut one way": _cut_one_way,
-    "fill disk": _fill_disk, "isolate": _isolate, "refuse": _refuse, "jump": _jump, "break driver": _break_driver, "guest off": _guest_off,
+    "fill disk": _fill_disk, "isolate": _isolate, "lose host": _lose_host, "refuse": _refuse, "jump": _jump,
+    "break driver": _break_driver, "guest off": _guest_off,
 }
 
 
@@ -226,16 +245,59 @@ def _an_operation(history: History, chance: Random) -> tuple[Any, ...] | None:
     return (chance.choice(found),) if found else None
 
 
+def _delete(cluster: Cluster, name: str, how: dict[str, Any]) -> None:
+    api_servers.delete(cluster, name, **how)
+
+
+def _stop(cluster: Cluster, name: str, how: dict[str, Any]) -> None:
+    api_servers.stop(cluster, name, **how)
+
+
+def _start(cluster: Cluster, name: str, how: dict[str, Any]) -> None:
+    api_servers.start(cluster, name, **how)
+
+
+def _reboot(cluster: Cluster, name: str, how: dict[str, Any]) -> None:
+    api_servers.reboot(cluster, name, **how)
+
+
+def _a_lost_node(history: History, chance: Random) -> tuple[Any, ...] | None:
+    """Whoever says that it is off has looked."""
+    lost = [node.name for node in history.world.nodes.values() if node.is_off]
+    return (chance.choice(lost),) if lost else None
+
+
+def _nodes_in(history: History, state: NodeState) -> list[str]:
+    with history.quiet.db.read() as tx:
+        return sorted(node.name for node in nodes.all_(tx) if node.state is state)
+
+
+def _a_fenced_node(history: History, chance: Random) -> tuple[Any, ...] | None:
+    there = _nodes_in(history, NodeState.FENCED)
+    return (chance.choice(there),) if there else None
+
+
+def _on_a_fenced_node(history: History, chance: Random) -> tuple[Any, ...] | None:
+    there = _nodes_in(history, NodeState.FENCED)
+    with history.quiet.db.read() as tx:
+        names = sorted(server.name for server in servers.all_(tx) if server.node_name in there)
+    return (chance.choice(names), _how(chance)) if names else None
+
+
 COMMANDS: tuple[Command, ...] = (
     Command("server create", 30, _new_server, _create, "server.create", pinned=True),
     Command("server create --count", 6, _batch, _create, "server.create"),
-    Command("server delete", 16, _a_server, lambda cluster, name, how: api_servers.delete(cluster, name, **how), "server.delete", pinned=True),
-    Command("server stop", 9, _graceful, lambda cluster, name, how: api_servers.stop(cluster, name, **how), "server.stop", pinned=True),
-    Command("server start", 9, _a_server, lambda cluster, name, how: api_servers.start(cluster, name, **how), "server.start", pinned=True),
-    Command("server reboot", 14, _a_reboot, lambda cluster, name, how: api_servers.reboot(cluster, name, **how), "server.reboot", pinned=True),
+    Command("server delete", 16, _a_server, _delete, "server.delete", pinned=True),
+    Command("server stop", 9, _graceful, _stop, "server.stop", pinned=True),
+    Command("server start", 9, _a_server, _start, "server.start", pinned=True),
+    Command("server reboot", 14, _a_reboot, _reboot, "server.reboot", pinned=True),
     Command("operation resume", 6, _an_operation, lambda cluster, id_: api_operations.resume(cluster, [id_])),
     Command("operation undo", 8, _an_operation, lambda cluster, id_: api_operations.undo(cluster, id_)),
     Command("operation cancel", 6, _an_operation, lambda cluster, id_: api_operations.cancel(cluster, [id_])),
+    Command("node fence", 8, _a_lost_node, lambda cluster, name: api_ha.fence(cluster, name, by_hand=True), "node.fence"),
+    Command("server evacuate", 8, _on_a_fenced_node, lambda cluster, name, how: api_ha.evacuate(cluster, name, **how), "server.evacuate"),
+    Command("server set --ha", 2, _a_server, lambda cluster, name, how: api_ha.set_server(cluster, name, wants_ha=True), settles=False),
+    Command("node enable", 2, _a_fenced_node, lambda cluster, name: api_nodes.enable(cluster, name)),
     Command("cluster repair", 3, lambda history, chance: (), lambda cluster: api_verify.repair(cluster)),
     Command("server show", 5, _a_server, lambda cluster, name, how: api_servers.show(cluster, name), settles=False),
 )
@@ -344,7 +406,7 @@ class History:
 
     def _shell(self, number: int, chance: Random) -> None:
         try:
-            for _ in range(chance.choice((2, 3, 4, 5))):
+            for _ in range(chance.choice((2, 3, 4, 5)) * self.mix.longer):
                 self._command(number, chance)
                 self.world.scheduler.sleep(chance.choice((0.0, 0.0, 0.5, 5.0, 40.0)) * chance.random())
         finally:
@@ -447,6 +509,7 @@ class History:
         for node in world.nodes.values():
             node.fake["fail"].clear()
             node.full_until = 0.0
+            node.power(True)
         for process in world.processes:
             process.dies_at = process.stops_at = 0
             if process.host not in self.hosts:
@@ -468,10 +531,15 @@ class History:
             with cluster.db.read() as tx:
                 left = operations.recent(tx, ended=False)
                 names = sorted(server.id for server in servers.all_(tx))
+                fenced = sorted(node.name for node in nodes.all_(tx) if node.state is NodeState.FENCED)
+            for name in fenced:
+                with contextlib.suppress(NovaError):
+                    api_nodes.enable(cluster, name)
             if not left:
                 self.oracle.check_acknowledged(cluster)
             for name in names:
                 api_servers.show(cluster, name)
+            api_verify.repair(cluster)
 
         for act in (last, last, self.oracle.check_end):
             ended: list[bool] = []

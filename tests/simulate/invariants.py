@@ -83,6 +83,8 @@ class Oracle:
                 self.broken(f"I4: operation {id_[:8]} ({kind} {name}) is {state} and has{'' if ended_at else ' not'} ended")
             if was and was[1]:
                 self.broken(f"I4: operation {id_[:8]} ({kind} {name}) had ended as {was[0]} and is {state} now")
+            elif was and (was[0], state) == (OperationState.STUCK.value, OperationState.FAILED.value):
+                self._outside[object_id] += 1                 # given up without being undone: it may have happened
             elif state == OperationState.OK.value:
                 self._well_ended[object_id].append((self._world.scheduler.now, kind, name))
             if was and epoch > was[2] and not was[1]:

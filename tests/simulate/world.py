@@ -406,6 +406,7 @@ class SimNode:
         self.admins = FixedAdmins({world.template.key: ("admin", wire.ADMIN)})    # its file: outlives the agent
         self.session = self.machine = 0
         self.full_until = 0.0
+        self.is_off = False
         self.booted_s = 0.0
         self.process: Process | None = None
         self.agent: Agent | None = None
@@ -424,7 +425,7 @@ class SimNode:
         return self.world.scheduler.now - self.booted_s
 
     def start_agent(self) -> None:
-        if self.process is not None and self.process.alive:
+        if self.is_off or (self.process is not None and self.process.alive):
             return
         self.session += 1
         self.process = self.world.process(f"{self.name}.{self.session}", host=self.name)
@@ -478,6 +479,17 @@ class SimNode:
                     self.world.oracle.power_cut(self, server)
                 one["power"], one["reason"] = "SHUTDOWN", ""
             path.write_text(json.dumps(plain))
+
+    def power(self, on: bool) -> None:
+        """The host's switch. Off, it stays so until it is switched on."""
+        if not on and not self.is_off:
+            self.is_off = True
+            self.reboot()
+        elif on and self.is_off:
+            self.world.log(self.world.scheduler.now, self.name, "HOST IS ON AGAIN")
+            self.is_off = False
+            self.boot()
+            self.start_agent()
 
     def power_cut(self, server: str) -> None:
         """The guest goes off by itself."""
