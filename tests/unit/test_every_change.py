@@ -104,7 +104,7 @@ version
 ELSEWHERE = {
     "operation resume": "acts on an operation that is there", "operation undo": "likewise", "operation cancel": "likewise",
     "cluster repair": "acts on servers that differ: tests of repair", "cluster adopt": "tests of adopting a restored database",
-    "node rotate-key": "tests of keys",
+    "node rotate-key": "tests of keys", "server adopt": "tests of adopting a domain",
     "node enroll": "tests/integration/test_enroll.py: a machine", "node fence": "tests of HA: a node that is off",
     "server evacuate": "tests of HA: a node that is off",
     **{f"key {verb}": "tests of keys: agents that are told" for verb in ("create", "set", "revoke", "rotate")},
