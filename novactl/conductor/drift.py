@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from novactl.agents import wire
-from novactl.conductor.fleet import told_of
-from novactl.conductor.revive import never_ran
+from novactl.conductor.fleet import life, told_of
+from novactl.conductor.revive import went_down_with_it
 from novactl.db.claims import ClaimRow
 from novactl.db.derived import COLUMN_OF
 from novactl.db.servers import PowerRow
@@ -71,6 +71,8 @@ class Place(NamedTuple):
     servers: int
     used: Mapping[str, int]
     enroll_again: str
+    is_fenced: bool = False
+    """What it says of its servers changes nothing until it is enabled again."""
 
 
 class Past(NamedTuple):
@@ -221,12 +223,14 @@ class _Node:
             yield self._node(
                 Kind.DIVERGED, f"it has done operation {report.seq_operation[:8]}, number {report.seq}, which this database does not know:"
                 " it is a copy, or was restored", "novactl cluster adopt")
-        has_booted = place.boot_id not in ("", report.boot_id)
+        has_booted = place.boot_id not in ("", life(report)) and not place.is_fenced
         if has_booted:
-            yield self._node(Kind.BOOT, "its host has started anew since its servers were looked after", "", "start what ran")
+            yield self._node(
+                Kind.BOOT, "its host has started anew, or it has fenced itself, since its servers were looked after", "", "start what ran")
         for domain in report.domains:
             yield from self._domain(domain)
-        yield from self._powers(has_booted)
+        if not place.is_fenced:
+            yield from self._powers(has_booted)
         yield from self._files()
         for wild in report.wild:
             yield Drift(Kind.WILD, f"domain {wild.name}", place.name,
@@ -284,7 +288,7 @@ class _Node:
         domains = {domain.server: domain for domain in self.report.domains}
         for row, told in told_of(own, self.report):
             event = found(row.state, told)
-            if event is None or (has_booted and row.id in domains and never_ran(domains[row.id])):
+            if event is None or (has_booted and row.id in domains and went_down_with_it(domains[row.id], self.report)):
                 continue
             if told == ABSENT:
                 yield self._of(Kind.VANISHED, row.name, f"it is {row.vm_state} and has no domain", "show it as it is", id_=row.id)

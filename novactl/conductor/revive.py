@@ -62,7 +62,8 @@ def _not_revived(run: Run, tx: Tx, record: Revive, error: NovaError) -> None:
 
 
 REVIVE: Saga[Revive] = Saga(
-    kind="server.revive", record=Revive, steps=(Step("start", do=start, undo=power_off),), finish=revived, fail=_not_revived, resumes=True)
+    kind="server.revive", record=Revive, steps=(Step("start", do=start, undo=power_off),), finish=revived, fail=_not_revived, resumes=True,
+    timeout="timeout.start_s")
 SAGAS = {REVIVE.kind: REVIVE}
 
 

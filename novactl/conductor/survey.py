@@ -55,7 +55,8 @@ def _rows(
 def _places(tx: Tx) -> dict[str, Place]:
     sums = {row.id: row for row in nodes.rows(tx)}
     return {
-        node.id: Place(node.id, node.name, node.boot_id, node.shared_disk, sums[node.id].servers, sums[node.id].used, node.enroll_again)
+        node.id: Place(node.id, node.name, node.boot_id, node.shared_disk, sums[node.id].servers, sums[node.id].used, node.enroll_again,
+                       node.state in (NodeState.FENCING, NodeState.FENCED))
         for node in nodes.all_(tx) if node.id in sums}
 
 
