@@ -20,6 +20,8 @@ from tests.simulate.play import Outcome, hunt, outcome_of, play
 
 MUTANT_SEEDS = 500
 CHUNK = 10
+SHOWN = 400
+"""Lines of a history that failed; --print shows all."""
 
 
 def _clean(pool: multiprocessing.pool.Pool, first: int, count: int) -> Iterator[Outcome]:
@@ -44,7 +46,7 @@ def _show(seed: int, mutant: str, whole: bool) -> int:
     with found[0].installed() if found else contextlib.nullcontext():
         history = play(seed)
     lines = history.lines
-    print("\n".join(lines if whole else lines[-400:]))
+    print("\n".join(lines if whole else lines[-SHOWN:]))
     for violation in history.oracle.violations:
         print(f"violation: {violation}")
     return 1 if history.oracle.violations else 0

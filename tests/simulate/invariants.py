@@ -13,7 +13,7 @@ from typing import Any
 from nodeagent.domainxml import disk_name, seed_name
 from novactl.db import operations, placement, projects, servers
 from novactl.model.operation import Operation, OperationState
-from novactl.states import PowerState, VmState
+from novactl.states import VmState
 
 POWERED = {"server.create": True, "server.start": True, "server.reboot": True, "server.stop": False}
 """What a server is after such an operation ended well."""
@@ -26,7 +26,7 @@ HAVING i.total IS NULL OR SUM(c.amount) * 1000 > (i.total - i.reserved) * i.rati
 
 
 class Oracle:
-    """`violations` are sentences that begin with the invariant's name."""
+    """`violations` are sentences that begin with the invariant's name. `recoveries` counts operations that came to another process."""
 
     def __init__(self) -> None:
         self.violations: list[str] = []
@@ -41,7 +41,7 @@ class Oracle:
         self._outside: defaultdict[str, int] = defaultdict(int)
         self._running: defaultdict[str, set[str]] = defaultdict(set)
         self._written: dict[tuple[str, str], int] = {}
-        self._states: dict[str, tuple[str, bool, int]] = {}
+        self._states: dict[str, tuple[str, bool, str]] = {}
         self._well_ended: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
         self._cut_at: dict[str, float] = {}
 
@@ -72,10 +72,10 @@ class Oracle:
     def after_commit(self, tx: Any, process: Any) -> None:
         if not any(name.startswith("operations.") for name in tx.changed):
             return
-        for id_, kind, object_id, name, state, ended_at, epoch in self._world.connection.execute(
-                "SELECT id, kind, object_id, object_name, state, ended_at, epoch FROM operation"):
+        for id_, kind, object_id, name, state, ended_at, owner in self._world.connection.execute(
+                "SELECT id, kind, object_id, object_name, state, ended_at, owner FROM operation"):
             was = self._states.get(id_)
-            now = (state, ended_at is not None, epoch)
+            now = (state, ended_at is not None, owner)
             if was == now:
                 continue
             self._states[id_] = now
@@ -87,7 +87,7 @@ class Oracle:
                 self._outside[object_id] += 1                 # given up without being undone: it may have happened
             elif state == OperationState.OK.value:
                 self._well_ended[object_id].append((self._world.scheduler.now, kind, name))
-            if was and epoch > was[2] and not was[1]:
+            if was and owner not in ("", was[2]):
                 self.recoveries += 1
 
     # ---- while it runs: the nodes
@@ -202,17 +202,17 @@ class Oracle:
         if guest is None or missing:
             self.broken(f"I3: {what} lacks on {node.name}: {'its domain' if guest is None else ''} {', '.join(missing)}")
             return
-        if (guest["power"] == "RUNNING") != (server.vm_state is VmState.ACTIVE):
-            self.broken(f"I3: {what} is {server.vm_state}, its domain {guest['power']}")
-        if guest["spec"]["epoch"] != server.epoch:
-            self.broken(f"I3: {what} is at epoch {server.epoch}, its domain at {guest['spec']['epoch']}")
+        if (guest.power_state == "RUNNING") != (server.vm_state is VmState.ACTIVE):
+            self.broken(f"I3: {what} is {server.vm_state}, its domain {guest.power_state}")
+        if guest.epoch != server.epoch:
+            self.broken(f"I3: {what} is at epoch {server.epoch}, its domain at {guest.epoch}")
 
     def _check_nodes(self, there: Mapping[str, Any], names: Mapping[str, str]) -> None:
         for node in self._world.nodes.values():
             expected = {server.id for server in there.values() if server.node_id == node.id}
             for server, guest in node.guests().items():
                 if server not in expected:
-                    self.broken(f"I3: {node.name} has a domain of {server[:8]} ({guest['power']}), which is not its")
+                    self.broken(f"I3: {node.name} has a domain of {server[:8]} ({guest.power_state}), which is not its")
             known = {name for server in expected for name in (disk_name(server), seed_name(server))}
             for name in node.files():
                 if name not in known:
@@ -255,6 +255,3 @@ class Oracle:
 def told(operation: Operation) -> str:
     error = (operation.error or {}).get("message", "")
     return f"{operation.state.value}{': ' if error else ''}{error}"
-
-
-__all__ = ["Oracle", "PowerState"]

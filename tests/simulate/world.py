@@ -11,7 +11,6 @@ import errno
 import functools
 import hashlib
 import importlib
-import json
 import os
 import pkgutil
 import shutil
@@ -34,6 +33,7 @@ from nodeagent.config import Config as AgentConfig
 from nodeagent.dispatch import Call, Dispatcher
 from nodeagent.drivers.fake import FakeDriver
 from nodeagent.ledger import Ledger
+from nodeagent.wire import DomainState
 from novactl.agents import client, fanout, wire
 from novactl.api import cluster as api_cluster
 from novactl.cluster import Cluster
@@ -471,14 +471,11 @@ class SimNode:
         self.kill_agent()
         self.world.log(self.world.scheduler.now, self.name, "HOST REBOOTS")
         self.boot()
-        path = self.folder / "state" / "fake.json"
-        if path.exists():
-            plain = json.loads(path.read_text())
-            for server, one in plain.items():
-                if one["power"] == "RUNNING":
-                    self.world.oracle.power_cut(self, server)
-                one["power"], one["reason"] = "SHUTDOWN", ""
-            path.write_text(json.dumps(plain))
+        hypervisor = FakeDriver(self.config)
+        for server, guest in self.guests().items():
+            if guest.power_state == "RUNNING":
+                self.world.oracle.power_cut(self, server)
+        hypervisor.lose_power()
 
     def power(self, on: bool) -> None:
         """The host's switch. Off, it stays so until it is switched on."""
@@ -513,9 +510,10 @@ class SimNode:
 
     # ---- looking, from outside
 
-    def guests(self) -> dict[str, dict[str, Any]]:
-        path = self.folder / "state" / "fake.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+    def guests(self) -> dict[str, DomainState]:
+        """What the hypervisor has, whether there is an agent or not."""
+        hypervisor = FakeDriver(self.config)
+        return {spec.server: hypervisor.state(spec.server) for spec in hypervisor.specs()}
 
     def files(self) -> list[str]:
         return sorted(path.name for path in (self.folder / "pool").iterdir() if not path.name.startswith("base-"))
