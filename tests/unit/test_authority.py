@@ -157,3 +157,30 @@ def test_where_no_key_was_ever_recorded_all_may(tmp_path: Path) -> None:
         again.close()
     finally:
         world.stop()
+
+
+def test_who_upgrades_an_older_database_is_its_first_admin(tmp_path: Path) -> None:
+    """Schema 2 knew no keys: the key that lies in the data directory is recorded, by `init --upgrade` or by `db upgrade`."""
+    from alembic import command
+
+    from novactl.agents import keys as files
+    from novactl.api import cluster as api_cluster
+    from novactl.api import database
+    from novactl.config import load_config
+    from novactl.db import migrate
+    from novactl.db.engine import open_database
+    from novactl.errors import SchemaOlder
+
+    for name, upgrade in (("a", lambda cluster: api_cluster.init(cluster, upgrade=True)), ("b", database.upgrade)):
+        cluster = Cluster(load_config(env={"HOME": str(tmp_path), "NOVACTL_DATA_DIR": str(tmp_path / name)}), actor="alice@desk")
+        cluster.config.data_dir.mkdir(mode=0o700)
+        mine, url = files.ensure(cluster.config.data_dir / "keys"), cluster.config.database_url
+        cluster.unchecked_db().create()  # type: ignore[attr-defined]
+        with migrate.migrating(open_database(url), url) as connection:
+            command.upgrade(migrate.alembic_config(connection), "0002")
+            connection.exec_driver_sql("INSERT INTO meta (key, value) VALUES ('schema', '2'), ('cluster_id', 'c')")
+        with pytest.raises(SchemaOlder):
+            api_keys.list_keys(cluster)
+        upgrade(cluster)
+        assert [(key.name, key.role, key.public_key) for key in api_keys.list_keys(cluster)] == [("alice", "admin", mine.public)]
+        cluster.close()
