@@ -149,6 +149,18 @@ class Busy(Conflict):
     code = "busy"
 
 
+class Diverged(Conflict):
+    """The node has done an operation that this database does not know: it is a copy, or was restored from a backup."""
+
+    code = "diverged"
+
+    def __init__(self, node: str, seq: int, operation: str) -> None:
+        super().__init__(
+            f"node {node} has done operation {operation[:8]}, number {seq}, which this database does not know: two copies of it are at"
+            " work, or an old one was restored", hint="see to it that one of them is used no more; then, with the other",
+            command="novactl cluster adopt")
+
+
 class Superseded(Conflict):
     """This process's hold on an operation was taken over: it must change nothing more."""
 

@@ -282,7 +282,9 @@ class Link:
 
     def _hello(self, deadline: float) -> tuple[str, float]:
         reply, _ = self.answer(self.request("agent.hello", None, None, deadline), None, deadline)
-        return self.greeted(result_of(self.peer, "agent.hello", reply))
+        hello: wire.Hello = result_of(self.peer, "agent.hello", reply)
+        self._agents.ring.met(self.peer, hello.seq, hello.seq_operation)
+        return self.greeted(hello)
 
     def greeted(self, hello: wire.Hello) -> tuple[str, float]:
         """The agent's boot, and its clock against ours."""

@@ -15,6 +15,10 @@ class Ring(Protocol):
     def version(self) -> int:
         """Of the cluster's table of admins' keys, as it is now; 0 for none."""
 
+    def met(self, peer: Peer, seq: int, operation: str) -> None:
+        """Before anything is changed on `peer`, which has done the operation of that number: raises where it is not of this cluster's
+        books."""
+
     def mend(self, agents: Agents, peer: Peer, refused: NovaError) -> Peer | None:
         """Whom to ask once more after `refused` (it has an older table of keys, does not know this key, or has another key
         itself), when what was wrong has been put right; None where nothing can be done. Raises what trying met."""
@@ -28,6 +32,9 @@ class NoRing:
 
     def version(self) -> int:
         return 0
+
+    def met(self, peer: Peer, seq: int, operation: str) -> None:
+        pass
 
     def mend(self, agents: Agents, peer: Peer, refused: NovaError) -> Peer | None:
         return None

@@ -97,9 +97,7 @@ class Open(NamedTuple):
 class Rows:
     """What the database says, of what did not change while the agents were asked.
 
-    `pasts` are those of the servers that agents have, and no row stands for, which the journal knows as gone. `numbers` are the
-    operations that have the numbers agents told, `highest` is the highest given (0: the journal remembers none), and up to
-    `adopted` other databases gave them.
+    `pasts` are those of the servers that agents have, and no row stands for, which the journal knows as gone.
     """
 
     servers: Sequence[PowerRow]
@@ -107,9 +105,8 @@ class Rows:
     claims: Sequence[ClaimRow] = ()
     open: Sequence[Open] = ()
     pasts: Mapping[str, Past] = field(default_factory=dict)
-    numbers: Mapping[int, str] = field(default_factory=dict)
-    highest: int = 0
-    adopted: int = 0
+    diverged: Collection[str] = ()
+    """Ids of nodes whose newest operation is not of this database."""
     usage_is_right: bool = True
     changing: Collection[str] = ()
     """Ids of servers that changed meanwhile."""
@@ -219,7 +216,7 @@ class _Node:
         place, report = self.place, self.report
         if report.agent_version != version:
             yield self._node(Kind.VERSION, f"its agent is {report.agent_version}, this novactl {version}", place.enroll_again)
-        if self._is_diverged():
+        if place.id in self.rows.diverged:
             yield self._node(
                 Kind.DIVERGED, f"it has done operation {report.seq_operation[:8]}, number {report.seq}, which this database does not know:"
                 " it is a copy, or was restored", "novactl cluster adopt")
@@ -238,14 +235,6 @@ class _Node:
                         f"novactl server adopt {place.name} {wild.uuid}", object_id=wild.uuid, node_id=place.id)
         if report.foreign_domains > len(report.wild):
             yield self._node(Kind.WILD, f"{report.foreign_domains - len(report.wild)} more domains that are not novactl's", "")
-
-    def _is_diverged(self) -> bool:
-        """It has done an operation that is not of this database. Of old ones the journal may know no more."""
-        rows, seq = self.rows, self.report.seq
-        if seq <= rows.adopted or not rows.highest:
-            return False
-        known = rows.numbers.get(seq, "")
-        return known != self.report.seq_operation if known else seq > rows.highest
 
     def _node(self, kind: Kind, what: str, command: str, repair: str = "") -> Drift:
         place = self.place

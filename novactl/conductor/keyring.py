@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from novactl.agents import keys as key_files
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.db import keys, nodes
+from novactl.db import keys, nodes, operations
 from novactl.db.statements import Tx
-from novactl.errors import AgentRefused, Denied, NovaError
+from novactl.errors import AgentRefused, Denied, Diverged, NovaError
 from novactl.model.key import AdminKey, Role
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Ring:
     def version(self) -> int:
         with self._cluster.db.read() as tx:
             return keys.version(tx)
+
+    def met(self, peer: Peer, seq: int, operation: str) -> None:
+        with self._cluster.db.read() as tx:
+            if not operations.is_ours(tx, seq, operation):
+                raise Diverged(peer.name, seq, operation)
 
     def mend(self, agents: Agents, peer: Peer, refused: NovaError) -> Peer | None:
         about = refused.details.get("handshake", "")

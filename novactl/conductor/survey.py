@@ -9,7 +9,7 @@ from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.conductor.drift import Drift, Open, Past, Place, Rows, drifts
 from novactl.conductor.saga import owned_by_the_living
-from novactl.db import derived, meta, nodes, operations, placement, servers
+from novactl.db import derived, nodes, operations, placement, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
 from novactl.errors import NovaError
@@ -44,11 +44,10 @@ def _rows(
     living = {row.id for row in now}
     told = {domain.server for report in reports.values() for domain in report.domains}
     told |= {id_ for report in reports.values() for id_ in report.files}
-    numbers = {report.seq: operations.number_of(tx, report.seq) for report in reports.values() if report.seq}
     return Rows(
         servers=steady, places={id_: place for id_, place in _places(tx).items() if id_ in places}, claims=placement.all_(tx),
         open=_open(cluster, tx), pasts={id_: past for id_ in sorted(told - living) if (past := past_of(tx, id_)) is not None},
-        numbers=numbers, highest=operations.highest_number(tx), adopted=int(meta.get(tx, meta.SEQ_OFFSET) or 0),
+        diverged={id_ for id_, report in reports.items() if not operations.is_ours(tx, report.seq, report.seq_operation)},
         usage_is_right=derived.usage_is_right(tx), changing=(living | was.keys()) - {row.id for row in steady})
 
 

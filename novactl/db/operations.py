@@ -232,6 +232,15 @@ def highest_number(tx: Tx) -> int:
     return drawn + int(meta.get(tx, meta.SEQ_OFFSET) or 0) if drawn else 0
 
 
+def is_ours(tx: Tx, seq: int, operation_id: str) -> bool:
+    """Whether that number is, or may well have been, that operation's: of old ones the journal may know no more."""
+    highest = highest_number(tx)
+    if not highest or seq <= int(meta.get(tx, meta.SEQ_OFFSET) or 0):
+        return True
+    known = number_of(tx, seq)
+    return known == operation_id if known else seq <= highest
+
+
 def renumber(tx: Tx, by: int, epochs: int) -> None:
     """Operations that have not ended get numbers above `by`, and epochs higher by `epochs`: nobody drives them as they were."""
     tx.run(q_renumber, new_by=by, new_epochs=epochs)
