@@ -160,7 +160,8 @@ class Matrix:
             if isinstance(found, Counted):
                 sums[found.saga, found.database] = Sum(points=found.points)
                 counts[found.saga, found.database] = found
-                tasks.extend(("play", case) for case in singles(found, full=full) if self._wanted(case))
+                cases = [case for case in singles(found, full=full) if self._wanted(case)]
+                tasks.extend(("play", case) for case in (reversed(cases) if self.asked.mutant else cases))      # the end tells most
                 continue
             if isinstance(found, str):
                 print(found, file=sys.stderr, flush=True)

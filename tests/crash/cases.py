@@ -77,7 +77,7 @@ def singles(counted: Counted, *, full: bool) -> Iterator[Case]:
     for at, point in enumerate(counted.command, 1):
         for way in WAYS if full else (WAYS[at % 3],) if light else ("next", WAYS[1 + at // 2 % 2])[: 1 + at % 2]:
             yield of("killed", at, way)
-        if not light or point.endswith(("BEGIN", "COMMIT")):
+        if "+" not in counted.saga and (not light or point.endswith(("BEGIN", "COMMIT"))):
             for way in WAYS if full else (WAYS[at % 3],):
                 yield of("paused", at, way)
     for node, points in counted.agents.items():

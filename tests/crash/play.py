@@ -76,7 +76,7 @@ class Player:
                 slot.build()
                 slot.keep("base")
                 slot.take("base")
-            slot.subject = slot.ask(lambda world: programs.prepare(world, saga))
+            slot.subject = slot.ask(lambda world: programs.prepare(world, self.programs[saga].saga))
             slot.cut_off_fenced()
             slot.keep(saga)
             self.goals[saga] = self._count(saga, slot.subject)
@@ -91,11 +91,12 @@ class Player:
             slot.switches[name].arm()
         slot.switch.arm()
         status = slot.ended(slot.command(self.programs[saga].act), saga)
+        slot.await_background()
         done = slot.see(look)
         if status or done.wrong or done.open:
             raise Violation(f"undisturbed, it ends with {status} and {list(done.wrong)}:\n{slot.tail('command.log')}")
         agents = {name: tuple(slot.points(name)) for name in NODES}
-        changed = {name: points for name, points in agents.items() if any("the fence" in point for point in points)}
+        changed = {name: points for name, points in agents.items() if any("the fence" in point for point in points) and "+" not in saga}
         return Goal(before, done, Counted(saga, self.database, tuple(slot.points("command")), changed), subject)
 
     # ---- cases
@@ -119,6 +120,8 @@ class Player:
 
     def _killed(self, case: Case, goal: Goal, told: Told) -> None:
         self._dies(case)
+        if "+" in case.saga:                                  # nobody's, until its lease is over
+            self.slot.ahead_s = AHEAD_S
         if case.again:
             self._clean(case, told, Act.KILL, case.again)
         for name in NODES:
@@ -299,6 +302,7 @@ class Player:
         slot = self.slot
         slot.switch.disarm()
         status = slot.ended(slot.command(self.programs[case.saga].act, trace="again"), "the same command again")
+        slot.await_background()
         again = slot.see(look)
         self._check(again, goal, "after the same command again")
         if again.slate != goal.done.slate or (status and not ended_ok):

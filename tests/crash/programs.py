@@ -16,12 +16,18 @@ from tests.sagas.scenarios import SCENARIOS
 OVER_SSH = ("node.enroll", "node.remove")
 """They change a machine over SSH, and are killed on one of the test hosts: tests/integration/test_crash_over_ssh.py."""
 
+VARIANTS: Mapping[str, str] = {"server.create+async": "--async"}
+"""A saga's command with a word more: killed at its own points only, which are those before it hands over to a process of its own."""
+
 COMMANDS: Mapping[str, list[str]] = {
     "server.create": ["server", "create", "web", "--flavor", "small", "--image", "guest"],
     "server.delete": ["server", "delete", "web"],
     "server.start": ["server", "start", "web"],
     "server.stop": ["server", "stop", "web"],
     "server.reboot": ["server", "reboot", "web", "--hard"],
+    "server.evacuate": ["server", "evacuate", "web"],
+    "server.adopt": ["server", "adopt", "n1", "legacy"],
+    "node.rotate_key": ["node", "rotate-key", "n1"],
 }
 
 
@@ -35,8 +41,12 @@ class Program:
 
 
 def programs() -> dict[str, Program]:
-    """By name: every saga that has a scenario."""
-    return {kind: Program(kind, kind, COMMANDS.get(kind) or _played(kind)) for kind in sorted(SCENARIOS)}
+    """By name: every saga that has a scenario, and the variants."""
+    found = {kind: Program(kind, kind, COMMANDS.get(kind) or _played(kind)) for kind in sorted(SCENARIOS)}
+    for name, word in VARIANTS.items():
+        saga = name.partition("+")[0]
+        found[name] = Program(name, saga, [*COMMANDS[saga], word])
+    return found
 
 
 def lacking() -> set[str]:
@@ -45,7 +55,7 @@ def lacking() -> set[str]:
 
 
 def prepare(world: World, kind: str) -> Any:
-    """What the saga starts from, made in a slot."""
+    """What the saga `kind` starts from, made in a slot."""
     for node in world.agents.values():
         node.preparing = True
     made = SCENARIOS[kind].prepare(world)  # type: ignore[arg-type]
