@@ -17,8 +17,8 @@ from tests.bench.fleet import server_of
 from tests.bench.registry import Figure, at_most, bench
 
 FLEET, GUESTS, INTERVAL_S, ROUNDS, WARM_S = 1000, 10, 10.0, 6, 30.0
-CORES, LATE = 0.5, 1.25
-"""A report may be as old as the interval, and what agents (they look at their clocks each second) and the conductor add to it."""
+CORES, LATE = 0.5, 2.0
+"""A row grows as old as the interval, and as the next report then takes to be in it: within another one if none is to be missed."""
 
 
 @bench("service.reports")
