@@ -4,11 +4,11 @@ One CURVE socket has one key. For a change of key a second one listens at the sa
 instruction has the kernel give it every new connection; open ones stay where they are. On Linux since 4.5.
 """
 
-import ctypes
 import os
 import socket
 import struct
 import time
+from array import array
 from typing import Tuple
 
 BACKLOG = 256
@@ -46,9 +46,9 @@ def share(listening: int) -> None:
 
 def steer(listening: int, position: int) -> None:
     """Of those that share the port, the one that came `position`-th (from 0) gets every new connection. Raises OSError."""
-    code = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN, 0, 0, position))
+    code = array("B", struct.pack("HBBI", _RETURN, 0, 0, position))
     with _borrowed(listening) as borrowed:
-        borrowed.setsockopt(socket.SOL_SOCKET, _REUSEPORT_CBPF, struct.pack("HL", 1, ctypes.addressof(code)))
+        borrowed.setsockopt(socket.SOL_SOCKET, _REUSEPORT_CBPF, struct.pack("HL", 1, code.buffer_info()[0]))
 
 
 def identity(listening: int) -> int:

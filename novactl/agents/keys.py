@@ -46,12 +46,22 @@ def new() -> KeyPair:
 
 
 def write(path: Path, pair: KeyPair) -> None:
-    """A new file, 0600 from its first moment whatever the umask, and on disk before this returns. Raises FileExistsError, OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as out:
-        out.write(f"{pair.secret}\n{pair.public}\n")
-        out.flush()
-        os.fsync(out.fileno())
+    """A new file, 0600 from its first moment whatever the umask, whole or not there at all, and on disk before this returns.
+
+    Raises FileExistsError, OSError.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(part)                                       # of a process that died and had the same number
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as out:
+            out.write(f"{pair.secret}\n{pair.public}\n")
+            out.flush()
+            os.fsync(out.fileno())
+        os.link(part, path)
+    finally:
+        os.unlink(part)
     _sync(path.parent)
 
 

@@ -27,6 +27,7 @@ from novactl.errors import AgentRefused, AlreadyExists, BadConfig, Conflict, Den
 from novactl.model.key import Role
 from novactl.model.node import Node
 from tests import databases
+from tests.unit.cli_world import Prompt
 from tests.world import World, small_world
 
 
@@ -442,3 +443,41 @@ def test_of_two_who_revoke_each_other_one_is_left(shared: World) -> None:
     for thread in threads:
         thread.join(60)
     assert sorted(ends) == ["Denied", "revoked"]
+
+
+# ---- on the command line
+
+
+def test_keys_on_the_command_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secret goes to a file and never to the screen, JSON and --debug included; revoking asks for the name; what is missing is said."""
+    monkeypatch.chdir(world.folder)
+    prompt = Prompt(world.env)
+    made = prompt.run("key", "create", "bob", "--role", "operator", "-o", "json", "--debug")
+    secret = files.read(world.folder / "bob.secret").secret
+    assert made.status == 0 and made.json["role"] == "operator" and made.json["secret_file"] == str(world.folder / "bob.secret")
+    listed = prompt.run("key", "list", "-o", "json")
+    assert secret not in made.out + made.err + listed.out and world.cluster.agents.keys().secret not in made.out + listed.out
+    again = prompt.run("key", "create", "carol", "--role", "reader", "--out", "bob.secret", "--debug")
+    assert again.status == 2 and "exists already" in again.err and secret not in again.err
+    assert prompt.run("key", "create", "bob", "--role", "chief").status == 2
+    assert prompt.run("key", "revoke", "bob").status == 2
+    assert prompt.run("key", "revoke", "bob", tty=True, stdin="bobby\n").status == 2
+    away(world, "n1")
+    partly = prompt.run("key", "revoke", "bob", tty=True, stdin="bob\n")
+    assert partly.status == 7 and "node n1 has not been told yet: node n1 (tcp://127.0.0.1:9) does not answer" in partly.err
+    assert [key["name"] for key in prompt.run("key", "list", "-o", "json").json["items"]] == ["tester"]
+
+
+def test_doctor_tells_who_has_an_older_table(world: World) -> None:
+    """Of a node that is behind, and of a rotation that is not over; and nothing once all know."""
+    away(world, "n1")
+    api.rotate(world.cluster)
+    found = {finding.check: finding for finding in api_cluster.doctor(world.cluster)}
+    assert found["admin key"].verdict == "warn" and "its rotation is not over on n1" in found["admin key"].detail
+    back(world, "n1")
+    world.cluster.agents.call(node(world), "node.prepare", wire.Prepare(), fence=Fence("o:1", "o", 1))
+    assert "tester (admin)" in {finding.check: finding for finding in api_cluster.doctor(world.cluster)}["admin key"].detail
+    with world.cluster.db.write() as tx:
+        keys.raise_version(tx)
+    behind = {finding.check: finding for finding in api_cluster.doctor(world.cluster)}["node n2"]
+    assert behind.verdict == "warn" and "table of admins' keys is version" in behind.detail and behind.fix == "novactl node list"
