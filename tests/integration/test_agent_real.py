@@ -312,3 +312,24 @@ def test_an_image_that_is_not_what_was_offered_goes(node: RealNode, tmp_path: Pa
     ):
         assert refused(lambda c=content, f=disk_format, s=size: node.put_image(c, f, s)) == Code.BAD_IMAGE
         assert node.host.pool_files() == set()
+
+
+def test_a_full_pool_refuses_the_disk(node: RealNode) -> None:
+    """No room for a disk: the refusal says so, another node may do it, nothing of it stays; with room again the same server is made."""
+    node.change("node.unprepare")
+    node.host.run("mount", "-t", "tmpfs", "-o", f"size=200M,uid={NOBODY},mode=0711", "none", POOL)
+    try:
+        node.change("node.prepare", wire.Prepare())
+        spec = node.spec()
+        node.host.run("sh", "-c", f"dd if=/dev/zero of={POOL}/filler bs=4k 2>/dev/null; true")
+        with pytest.raises(AgentRefused) as full:
+            node.change("disk.create", wire.DiskSpec(spec.server, 1, spec.image_sha256, 1))
+        assert full.value.elsewhere and "No space left" in full.value.message
+        assert not [name for name in node.host.run("ls", POOL).stdout.split() if spec.server in name]
+        node.host.run("rm", f"{POOL}/filler")
+        node.change("disk.create", wire.DiskSpec(spec.server, 1, spec.image_sha256, 1))
+        node.delete(spec)
+        node.change("node.unprepare")
+    finally:
+        node.host.run("umount", "-l", POOL)
+    node.change("node.prepare", wire.Prepare())

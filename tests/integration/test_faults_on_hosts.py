@@ -1,0 +1,119 @@
+"""Faults on real hosts in the middle of a command: one direction of the network gone, libvirtd hung or killed."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.fleet import Fleet, until
+from tests.lab.host import Host
+
+CUT_S = 4.0
+DIRECTIONS = {"to it": {"to_host": True, "from_host": False}, "from it": {"to_host": False, "from_host": True}}
+directions = pytest.mark.parametrize("way", DIRECTIONS.values(), ids=DIRECTIONS)
+
+
+def libvirtd(host: Host, number: signal.Signals) -> None:
+    host.run("sh", "-c", f"kill -{number.value} $(cat /run/libvirtd.pid)")
+
+
+@pytest.fixture(scope="module")
+def large(cluster: Fleet) -> str:
+    """An image that takes some seconds to arrive: nothing boots from it."""
+    path = cluster.lab.home / "large.raw"
+    with path.open("wb") as file, Path("/dev/urandom").open("rb") as noise:
+        for _ in range(400):
+            file.write(noise.read(1 << 20))
+    cluster.novactl("image", "create", "large", str(path), "--format", "raw")
+    path.unlink()
+    return "large"
+
+
+def sending(fleet: Fleet, host: Host, image: str, name: str) -> Any:
+    """A create on `host` whose image is on its way."""
+    begun = fleet.begin("server", "create", name, "--flavor", "tiny", "--image", image, "--node", host.name)
+    until(lambda: any(file.endswith(".part") for file in host.pool_files()) or begun.poll() is not None, "the image is on its way")
+    return begun
+
+
+@directions
+def test_a_transfer_that_is_cut_one_way_goes_on(fleet: Fleet, large: str, way: dict[str, bool]) -> None:
+    """One direction gone for some seconds in the middle of an image: the same command ends well, the image whole."""
+    host = fleet.lab.host("h2" if way["to_host"] else "h3")
+    begun = sending(fleet, host, large, "web1")
+    host.cut(**way)
+    was_under_way = begun.poll() is None
+    time.sleep(CUT_S)
+    fleet.lab.heal()
+    out, err = begun.communicate(timeout=90)
+    assert was_under_way and begun.returncode == 0, out + err
+    assert not [name for name in host.pool_files() if name.endswith(".part")]
+    assert fleet.server("web1")["status"] == "ACTIVE"
+
+
+@directions
+def test_a_delete_that_is_cut_one_way_ends(fleet: Fleet, way: dict[str, bool]) -> None:
+    """Cut before the node is reached, and healed after some seconds or after the command gave up: the server is gone in the end, once."""
+    fleet.create("web1", "--node", "h2")
+    host = fleet.lab.host("h2")
+    begun = fleet.begin("server", "delete", "--yes", "web1")
+    until(lambda: fleet.rows("SELECT 1 FROM operation WHERE kind = 'server.delete' AND object_name = 'web1'"), "the delete has begun")
+    host.cut(**way)
+    if way["to_host"]:
+        time.sleep(CUT_S)
+        fleet.lab.heal()
+    begun.communicate(timeout=150)
+    assert begun.returncode in (0, 6)
+    fleet.lab.heal()
+    if begun.returncode:
+        fleet.novactl("server", "delete", "--yes", "web1")
+    until(lambda: (fleet.novactl("server", "list"), fleet.leftovers())[1] == {}, "nothing is left of web1")
+    assert fleet.novactl("server", "list", "-o", "json").items == []
+
+
+def test_a_hung_libvirtd_delays_its_own_node_only(fleet: Fleet) -> None:
+    """I9: with libvirtd of one host stopped, stops and starts on another take no more than a second longer; afterwards both obey."""
+    fleet.create("web1", "--node", "h1")
+    fleet.create("web2", "--node", "h2")
+
+    def cycle() -> float:
+        began = time.monotonic()
+        fleet.novactl("server", "stop", "web2", "--grace", "0")
+        fleet.novactl("server", "start", "web2")
+        return time.monotonic() - began
+
+    usual = min(cycle() for _ in range(2))
+    host = fleet.lab.host("h1")
+    libvirtd(host, signal.SIGSTOP)
+    try:
+        assert min(cycle() for _ in range(2)) < usual + 1.0
+        began = time.monotonic()
+        fleet.novactl("node", "list")
+        assert time.monotonic() - began < 15
+    finally:
+        libvirtd(host, signal.SIGCONT)
+    until(lambda: not _fails(fleet, "server", "stop", "web1", "--grace", "0"), "h1 obeys again")
+    assert fleet.server("web1")["status"] == "SHUTOFF"
+
+
+def _fails(fleet: Fleet, *words: str) -> bool:
+    begun = fleet.begin(*words)
+    begun.communicate(timeout=120)
+    return begun.returncode != 0
+
+
+def test_libvirtd_killed_in_the_middle_of_a_call(fleet: Fleet) -> None:
+    """Stopped while a server starts, then killed and started again: the command ends, tried again it succeeds, and there is one domain."""
+    server = fleet.create("web1", "--node", "h3")
+    fleet.novactl("server", "stop", "web1", "--grace", "0")
+    host = fleet.host_of(server)
+    libvirtd(host, signal.SIGSTOP)
+    begun = fleet.begin("server", "start", "web1")
+    time.sleep(2.0)
+    libvirtd(host, signal.SIGKILL)
+    host.run("libvirtd", "-d")
+    begun.communicate(timeout=150)
+    until(lambda: fleet.server("web1")["status"] == "ACTIVE" or not _fails(fleet, "server", "start", "web1"), "web1 runs")
+    assert [name for name, state in host.domains().items() if state == "running"] == [f"novactl-{server['id']}"]
