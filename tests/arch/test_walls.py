@@ -70,7 +70,8 @@ def test_rooms_import_only_what_is_below_them(room: str) -> None:
 
 
 def test_only_agents_and_enrolment_see_the_wire() -> None:
-    """`nodeagent` is imported by novactl.agents (the wire, and who may connect) and novactl.enroll (the bundle) alone; others get it from agents."""
+    """`nodeagent` is imported by novactl.agents (the wire, and who may connect) and novactl.enroll (the bundle) alone; others get it
+    from agents."""
     for module, tree in modules("novactl"):
         for name in imports(tree):
             if name.split(".")[0] == "nodeagent":

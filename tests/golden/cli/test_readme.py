@@ -40,6 +40,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World(tmp_path)
     made.cluster.ids = Counted()
     monkeypatch.setattr(cluster, "RandomIds", lambda: made.cluster.ids)
+    monkeypatch.setattr(cluster.SystemClock, "now", staticmethod(lambda at=made.cluster.clock.now(): at))
+    monkeypatch.setattr(cluster.Cluster, "actor", "root@demo")
     for name, memory_gib in (("n1", 96), ("n2", 64), ("n3", 80), ("n4", 32)):
         made.add_node(name, fake={"vcpus": 16, "memory_mb": memory_gib * GIB + 512, "disk_gb": 2000})
     with made.cluster.db.write() as tx:
