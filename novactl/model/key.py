@@ -38,5 +38,6 @@ def check_public_key(text: str) -> str:
     """A CURVE public key in Z85 (https://rfc.zeromq.org/spec/32/). Raises UsageError."""
     if not Z85_KEY.match(text):
         raise UsageError(
-            f"{text[:60]!r} is no public key: one is 40 characters of Z85", hint="`novactl init` prints it as admin_key, on the machine it is of")
+            f"{text[:60]!r} is no public key: one is 40 characters of Z85",
+            hint="`novactl init` prints it as admin_key, on the machine it is of")
     return text
