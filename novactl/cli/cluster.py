@@ -61,7 +61,8 @@ def verify(ctx: typer.Context) -> Any:
 def _verdict(faults: int, mendable: int) -> str:
     if not faults:
         return "what runs is what the database says"
-    return f"{faults} faults, {mendable} of which are mended by: novactl cluster repair" if mendable else f"{faults} faults"
+    told = f"{faults} fault{'s' if faults > 1 else ''}"
+    return f"{told}; {mendable} can be mended: novactl cluster repair" if mendable else told
 
 
 @NOUN.verb("repair", columns.MENDED, changes=True)

@@ -26,6 +26,8 @@ from novactl.states import ABSENT, PowerState, found
 SILENT_DEADLINE_S = 0.5
 """What a node that was silent the last time gets to answer a refresh."""
 REFRESH_DEADLINE_S = 2.0
+PAGES = 1000
+"""Of domains, in what one node may say."""
 MAX_LETTERS = 64
 """Of an agent's version."""
 FEW = 32
@@ -152,11 +154,15 @@ def reports(
 
 def whole(cluster: Cluster, peer: Node | AgentRow, report: wire.Report) -> wire.Report:
     """The report with the domains that did not fit into it. Raises what calls raise."""
-    domains, after = report.domains, report.domains[-1].server if report.domains_left and report.domains else ""
-    while after:
+    if not report.domains_left:
+        return report
+    domains, after = report.domains, report.domains[-1].server if report.domains else ""
+    for _ in range(PAGES):
         page: wire.DomainStates = cluster.agents.call(peer, "domain.list", wire.Page(after)).body
-        domains, after = domains + page.domains, page.next if page.next > after else ""
-    return dataclasses.replace(report, domains=domains, domains_left=0) if report.domains_left else report
+        domains, after = domains + page.domains, page.next
+        if not after:
+            return dataclasses.replace(report, domains=domains, domains_left=0)
+    raise Unreachable(f"node {peer.name} does not come to an end of its domains: its report is not taken")
 
 
 def _not_its_own(node_id: str, report: wire.Report) -> NovaError | None:

@@ -14,7 +14,7 @@ from novactl.conductor.history import note_on
 from novactl.conductor.survey import past_of
 from novactl.db import flavors, images, nodes, placement, servers
 from novactl.db.statements import Tx
-from novactl.errors import NovaError
+from novactl.errors import NovaError, Unreachable
 from novactl.model.flavor import Flavor
 from novactl.model.image import Image
 from novactl.model.resources import DISK_GB, MEMORY_MB, PCPU, VCPU
@@ -46,12 +46,13 @@ def hear(cluster: Cluster, peers: Sequence[Peer]) -> dict[str, Told | NovaError]
 
 
 def _specs(cluster: Cluster, peer: Peer) -> tuple[wire.DomainSpec, ...]:
-    page: wire.DomainSpecs = cluster.agents.call(peer, "domain.specs", wire.Page()).body
-    specs = page.specs
-    while page.next:
-        page = cluster.agents.call(peer, "domain.specs", wire.Page(page.next)).body
-        specs += page.specs
-    return specs
+    specs, after = tuple[wire.DomainSpec, ...](), ""
+    for _ in range(fleet.PAGES):
+        page: wire.DomainSpecs = cluster.agents.call(peer, "domain.specs", wire.Page(after)).body
+        specs, after = specs + page.specs, page.next
+        if not after:
+            return specs
+    raise Unreachable(f"node {peer.name} does not come to an end of its servers")
 
 
 @dataclass(frozen=True, kw_only=True)

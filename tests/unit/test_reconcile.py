@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nodeagent import autostart
+from nodeagent import autostart, handlers
 from novactl.agents import wire
 from novactl.api import power
 from novactl.api import servers as api
@@ -299,6 +299,22 @@ def test_a_node_of_many_servers_is_followed(world: World) -> None:
     assert len(found) == 1500 and {id_ for id_, status in found.items() if status != "ACTIVE"} == {last}
     report = world.cluster.agents.call(_node(world), "inventory.read", wire.InventoryRead(0)).body
     assert report.domains_left > 0
+
+
+def test_a_report_without_room_for_domains_loses_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not one domain fits into the report they are all asked for, and none is taken for vanished; a node that comes to
+    no end is not believed."""
+    (server,) = made(world)
+    agent: Any = world.agents["n1"]
+    honest = agent.report
+    agent.report = lambda age_s: dataclasses.replace(honest(age_s), domains=(), domains_left=1, load_1m=7.0, images=())
+    refresh(world)
+    assert row(world, server).status == "ACTIVE"
+    endless = wire.DomainStates((), "z")
+    monkeypatch.setitem(handlers.HANDLERS, "domain.list", lambda call, args, payload: (endless, None))
+    monkeypatch.setattr(fleet, "PAGES", 5)
+    (error,) = fleet.refresh(world.cluster, max_age_s=-1.0).values()
+    assert "does not come to an end" in error.message and row(world, server).status == "ACTIVE"
 
 
 def _node(world: World) -> Any:
