@@ -161,7 +161,9 @@ class Matrix:
                 sums[found.saga, found.database] = Sum(points=found.points)
                 counts[found.saga, found.database] = found
                 cases = [case for case in singles(found, full=full) if self._wanted(case)]
-                tasks.extend(("play", case) for case in (reversed(cases) if self.asked.mutant else cases))      # the end tells most
+                if self.asked.mutant and "paused" not in self.asked.kind:      # the later, the more there is to be left over
+                    cases.reverse()
+                tasks.extend(("play", case) for case in cases)
                 continue
             if isinstance(found, str):
                 print(found, file=sys.stderr, flush=True)
