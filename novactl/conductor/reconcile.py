@@ -7,7 +7,7 @@ younger than what it corrects, and no clock is asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
@@ -67,35 +67,33 @@ def _believe(cluster: Cluster, node: Node, rows: Sequence[PowerRow], report: wir
                 begun = revive(cluster, tx, node, report, rows)
                 ran = {domain.server for domain in report.domains if not went_down_with_it(domain, report)}
                 left = [row for row in rows if row.id in ran]
+            reasons = {domain.server: domain.reason for domain in report.domains}
             for row, told in fleet.told_of(left, report):
-                take(cluster, tx, row, told, _reasons(report))
+                take(cluster, tx, row, told, reasons.get(row.id, ""))
             return begun
     except Conflict:
         return ()                                             # another process is at it
 
 
-def _reasons(report: wire.Report) -> Mapping[str, str]:
-    return {domain.server: domain.reason for domain in report.domains}
-
-
-def take(cluster: Cluster, tx: Tx, seen: PowerRow, told: str, reasons: Mapping[str, str]) -> Event | None:
-    """Write what a node told of the server as it was `seen` before it was asked; None where there is nothing new, or it changed."""
+def take(cluster: Cluster, tx: Tx, seen: PowerRow, told: str, reason: str) -> Event | None:
+    """Write what a node told of the server, and why, as it was `seen` before it was asked; None where that is nothing new, or it
+    has changed."""
     event = found(seen.state, told)
     if event is None:
         return None
     server = servers.by_id(tx, seen.id)
     if server is None or not servers.found(
-            tx, seen, advance(seen.state, event, seen.name), cluster.clock.now(), _fault(event, server.name, server.node_name, reasons)):
+            tx, seen, advance(seen.state, event, seen.name), cluster.clock.now(), _fault(event, server.name, server.node_name, reason)):
         return None
     note_on(cluster, tx, server, event, f"on {server.node_name}")
     return event
 
 
-def _fault(event: Event, name: str, node: str, reasons: Mapping[str, str]) -> str:
+def _fault(event: Event, name: str, node: str, reason: str) -> str:
     if event is Event.FOUND_GONE:
         return f"node {node} has no domain of it any more"
     if event is Event.FOUND_CRASHED:
         return f"its QEMU on node {node} died; novactl server reboot --hard {name} starts it anew"
     if event is Event.FOUND_PAUSED:
-        return f"paused on node {node}" + (": an input/output error, or no space left on the disk" if "ioerror" in reasons.values() else "")
+        return f"paused on node {node}" + (": an input/output error, or no space left on the disk" if reason == "ioerror" else "")
     return ""

@@ -179,10 +179,12 @@ def test_only_its_own_epoch_is_believed(world: World) -> None:
 
 def test_a_paused_guest_says_why(world: World) -> None:
     """QEMU stopped for want of space: the server stays active, shows that it is paused, and why; running again ends it."""
-    (server,) = made(world)
-    guest = world.agents["n1"].driver._guests[server.id]  # type: ignore[attr-defined]
+    server, other = made(world, 2)
+    guest, by_hand = (world.agents["n1"].driver._guests[one.id] for one in (server, other))  # type: ignore[attr-defined]
     guest.power, guest.reason = "PAUSED", "ioerror"
+    by_hand.power, by_hand.reason = "PAUSED", "user"
     refresh(world)
+    assert row(world, other).power_state is PowerState.PAUSED and "space" not in row(world, other).fault
     after = row(world, server)
     assert (after.status, after.power_state) == ("ACTIVE", PowerState.PAUSED) and "no space left" in after.fault
     guest.power, guest.reason = "RUNNING", ""
