@@ -37,7 +37,8 @@ class Autostart:
         """Look whether this is another boot than the last time."""
         ledger, boot_id = self._agent.ledger, self._agent.clock.boot_id
         before = ledger.boot()
-        if self._agent.config.autostart == LOCAL and before not in ("", boot_id):
+        alone = self._agent.config.autostart == LOCAL and not self._agent.self_fence.self_fence_s
+        if alone and before not in ("", boot_id):             # one that fences itself waits: its servers may be elsewhere by now
             self._left = {server: TRIES for server, wanted in ledger.wanted().items() if wanted.runs}
             log(f"the host has started anew: {len(self._left)} servers ran before")
         self._has_begun = True

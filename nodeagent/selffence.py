@@ -61,7 +61,8 @@ class SelfFence:
                 with self._lock:
                     self.count += 1
                     self._save()
-            if all([_stopped(driver, server) for server in running]):
+            stopped = [_stopped(driver, server) for server in running]
+            if all(stopped):
                 with self._lock:
                     self._fired = True
         except Refused as refused:

@@ -137,6 +137,8 @@ def rotate_key(cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_ru
 
     node = _find(cluster, ref)
     rotate(cluster, node, watch=watch, dry_run=dry_run)
+    if not dry_run:
+        remember(cluster)
     return show(cluster, node.id, refresh=False)
 
 

@@ -43,8 +43,8 @@ def of_server(server: Server, extra: Mapping[str, int], image_format: str, sizes
     return EvacuateServer(
         server=server.id, name=server.name, vcpus=server.vcpus, memory_mb=server.memory_mb, disk_gb=server.disk_gb,
         image_sha256=server.image_sha256, image_format=image_format, image_size_bytes=sizes[0], image_virtual_size_bytes=sizes[1],
-        architecture=server.architecture, zone=server.zone, only_node="", source=server.node_id, source_epoch=server.epoch, pool=pool, extra=extra,
-        runs=server.vm_state is not VmState.STOPPED)
+        architecture=server.architecture, zone=server.zone, only_node="", source=server.node_id, source_epoch=server.epoch, pool=pool,
+        extra=extra, runs=server.vm_state is not VmState.STOPPED)
 
 
 def fenced(run: Run, record: EvacuateServer) -> EvacuateServer:

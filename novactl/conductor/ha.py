@@ -42,6 +42,10 @@ def begin_evacuation(cluster: Cluster, tx: Tx, server: Server, *, detached: bool
         raise Conflict(f"server {server.name} is on no node", command=f"novactl server show {server.name}")
     if source.state is not NodeState.FENCED:
         raise evacuate_server.unfenced(source.name, server.name)
+    if server.image_sha256 == wire.NO_IMAGE and not source.shared_disk:
+        raise Conflict(
+            f"server {server.name} was adopted: its disk is on node {source.name} and came from no image of ours, so none can be made anew",
+            hint="bring the node back, then novactl node enable", command=f"novactl node enable {source.name}")
     image = next((image for image in images.all_(tx) if image.sha256 == server.image_sha256), None)
     if image is None:
         raise Conflict(

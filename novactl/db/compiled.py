@@ -481,7 +481,8 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'retention.q_operation_delete': 'DELETE FROM operation WHERE operation.id = :by_id AND operation.ended_at IS NOT NULL',
  'retention.q_operations': 'SELECT operation.id FROM operation WHERE operation.ended_at < :by_ended_at AND (operation.decision '
                            'IS NULL OR NOT (EXISTS (SELECT * FROM server WHERE server.id = operation.object_id AND '
-                           'server.deleted_at IS NULL))) LIMIT :limit OFFSET 0',
+                           'server.deleted_at IS NULL))) AND NOT (EXISTS (SELECT * FROM ticket WHERE ticket.operation_id = '
+                           'operation.id AND ticket.id = (SELECT max(ticket.id) AS max_1 FROM ticket))) LIMIT :limit OFFSET 0',
  'retention.q_server_delete': 'DELETE FROM server WHERE server.id = :by_id AND server.deleted_at IS NOT NULL',
  'retention.q_servers': 'SELECT server.id FROM server WHERE server.deleted_at < :by_deleted_at AND NOT (EXISTS (SELECT * FROM '
                         'claim WHERE claim.consumer_id = server.id)) LIMIT :limit OFFSET 0',

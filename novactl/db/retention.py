@@ -15,11 +15,14 @@ def _limit(sa: Any) -> Any:
 
 @statement
 def q_operations(sa: Any, t: Any) -> Any:
-    """Not the one that holds the last decision about a server that lives: `server why` prints it."""
-    o, s = t.operation.c, t.server.c
+    """Not the one that holds the last decision about a server that lives (`server why` prints it), nor the one with the highest
+    number: copies of the database are told apart by it."""
+    o, s, n = t.operation.c, t.server.c, t.ticket.c
+    newest = sa.select(sa.func.max(n.id)).scalar_subquery()
+    is_newest = sa.exists().where(n.operation_id == o.id, n.id == newest)
     lives = sa.exists().where(s.id == o.object_id, s.deleted_at.is_(None))
     return sa.select(o.id).where(
-        o.ended_at < sa.bindparam("by_ended_at", type_=sa.Double), sa.or_(o.decision.is_(None), ~lives)).limit(_limit(sa))
+        o.ended_at < sa.bindparam("by_ended_at", type_=sa.Double), sa.or_(o.decision.is_(None), ~lives), ~is_newest).limit(_limit(sa))
 
 
 @statement

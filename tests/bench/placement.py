@@ -32,8 +32,8 @@ from novactl.model.server import Server
 from novactl.scheduler.lanes import arrays
 from novactl.scheduler.pipeline import pick
 from novactl.states import BUILDING
-from tests.bench.registry import Figure, at_least, at_most, bench
 from tests import databases
+from tests.bench.registry import Figure, at_least, at_most, bench
 
 SIZE = {"vcpus": 2, "memory_mb": 4096, "disk_gb": 20}
 
