@@ -8,8 +8,8 @@ from novactl.agents import wire
 from novactl.conductor.saga import Run
 from novactl.db import nodes, placement, servers
 from novactl.db.statements import Tx
-from novactl.errors import NotFound
-from novactl.model.node import Node
+from novactl.errors import Conflict, NotFound
+from novactl.model.node import Node, NodeState
 from novactl.model.server import Server
 from novactl.model.topology import Fitting, cpu_text
 
@@ -74,8 +74,28 @@ def ensure_defined(run: Run, record: OnNode) -> None:
     run.call(node, "domain.define", spec_of(server, record.epoch, fitting, shared))
 
 
+class HeldOff(Conflict):
+    """The node is fenced, or is being: what is on it counts as off, and may be started elsewhere at any moment."""
+
+    code, elsewhere = "fenced", True
+
+
+def starting_on(run: Run, node_id: str) -> Node:
+    """The node as its row is now, on which something is to be started. Raises HeldOff."""
+    with run.cluster.db.read() as tx:
+        node = nodes.by_id(tx, node_id)
+    if node is None:
+        raise NotFound("node", node_id)
+    if node.state in (NodeState.FENCING, NodeState.FENCED):
+        raise HeldOff(
+            f"node {node.name} is {node.state.value}: nothing is started there, also when it is back",
+            command=f"novactl server evacuate {run.operation.object_name}")
+    run.extras.setdefault("nodes", {})[node_id] = node
+    return node
+
+
 def power_on(run: Run, record: OnNode) -> None:
-    run.call(node_of(run, record.node), "domain.start", ref(record))
+    run.call(starting_on(run, record.node), "domain.start", ref(record))
 
 
 def power_off(run: Run, record: OnNode) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from novactl.agents import wire
-from novactl.conductor.domain import ensure_defined, node_of, power_off, power_on, server_in, server_of
+from novactl.conductor.domain import HeldOff, ensure_defined, node_of, power_off, power_on, server_in, server_of, starting_on
 from novactl.conductor.history import note
 from novactl.conductor.saga import Run, Saga, Step
 from novactl.db import servers
@@ -36,16 +36,18 @@ def stop(run: Run, record: Power) -> Power:
 
 
 def power_on_again(run: Run, record: Power) -> None:
-    """A domain that is no longer there has no power to give back."""
+    """A domain that is no longer there, or on a node that counts as off, has no power to give back."""
     try:
         power_on(run, record)
+    except HeldOff:
+        return
     except AgentRefused as refused:
         if refused.details["code"] != wire.Code.NOT_FOUND:
             raise
 
 
 def reboot(run: Run, record: Power) -> Power:
-    node = node_of(run, record.node)
+    node = starting_on(run, record.node)
     if record.hard:                                           # the universal repair: the domain is defined anew first
         ensure_defined(run, record)
     args = wire.Reboot(record.server, record.epoch, record.hard, record.grace_s)
