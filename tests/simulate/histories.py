@@ -52,6 +52,8 @@ class Mix:
     weather: Weather = field(default_factory=Weather)
     slow: float = 0.0
     """Chance of an effect to take up to SLOW_S."""
+    full: float = 0.0
+    """Chance of an effect to find the disk full."""
     loses: float = 0.0
     hides: float = 0.0
     skew_s: float = 0.0
@@ -85,7 +87,8 @@ MIXES: tuple[tuple[int, Mix], ...] = (
     (2, Mix("driver", killed=0.2, agent_killed=0.2, weather=_CHOPPY, every_s=8, faults=("break driver", "guest off"))),
     (4, Mix("slow nodes", killed=0.3, stopped=0.1, agent_killed=0.1, weather=_CHOPPY, slow=0.12, every_s=15,
             often=("operation undo", "server reboot"), faults=("cut", "kill agent"))),
-    (3, Mix("full disks", killed=0.05, agent_killed=0.2, weather=_STORM, every_s=4, faults=("fill disk", "fill disk", "fill disk", "cut"))),
+    (6, Mix("full disks", killed=0.05, weather=Weather(lost=0.02, doubled=0.8, late=0.1, late_s=100.0), full=0.45, every_s=8, longer=2,
+            often=("server create",), faults=("fill disk", "cut"))),
     (4, Mix("lost hosts", killed=0.15, stopped=0.15, weather=_CHOPPY, slow=0.02, every_s=10, longer=3,
             often=("node fence", "server evacuate", "node enable"), faults=("lose host", "lose host", "cut", "reboot host"))),
     (5, Mix("everything", killed=0.25, stopped=0.25, agent_killed=0.25, weather=_CHOPPY, slow=0.03, loses=0.005, hides=0.01,
@@ -356,7 +359,7 @@ class History:
         world, mix = self.world, self.mix
         self.tell(f"{mix.name}; controllers {', '.join(self.hosts)}")
         world.network.weather = mix.weather
-        world.loses, world.hides, world.slow = mix.loses, mix.hides, mix.slow
+        world.loses, world.hides, world.slow, world.full = mix.loses, mix.hides, mix.slow, mix.full
         for host in self.hosts:
             world.skew[host] = self._chance.uniform(-mix.skew_s, mix.skew_s)
         world.on_process, world.on_agent_end, world.on_effect = self._doom, self._restart, self._after_effect
@@ -504,7 +507,7 @@ class History:
         world.network.heal(list(world.network.cut))
         world.refused_until.clear()
         world.skew.clear()
-        world.loses = world.hides = world.slow = 0.0
+        world.loses = world.hides = world.slow = world.full = 0.0
         for node in world.nodes.values():
             node.fake["fail"].clear()
             node.full_until = 0.0

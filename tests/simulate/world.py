@@ -339,7 +339,7 @@ class _Driver(FakeDriver):
     def _effect(self, verb: str, server: str, act: Callable[..., None], *args: Any) -> None:
         world = self._node.world
         scheduler().step(f"{verb} {server[:8]}", world.effect_takes_s())
-        if self._node.full_until > scheduler().now and verb in ("create disk", "define"):
+        if verb in ("create disk", "define") and (self._node.full_until > scheduler().now or world.is_full()):
             raise OSError(errno.ENOSPC, "No space left on device")
         before = self._seen(server)
         try:
@@ -624,7 +624,7 @@ class World:
         self.processes: list[Process] = []
         self.skew: dict[str, float] = {}
         self.refused_until: dict[str, float] = {}
-        self.loses = self.hides = self.slow = 0.0
+        self.loses = self.hides = self.slow = self.full = 0.0
         self._hardware = Random(f"{seed_}:hardware")
         self.on_process: Callable[[Process], None] = lambda process: None
         self.on_effect: Callable[[SimNode], None] = lambda node: None
@@ -682,6 +682,10 @@ class World:
     def effect_takes_s(self) -> float:
         """At most; what is slow is a hypervisor or a disk that has much to do."""
         return SLOW_S if self._hardware.random() < self.slow else SYNC_S
+
+    def is_full(self) -> bool:
+        """At this moment: somebody else's file has come and goes again."""
+        return self.full > 0 and self._hardware.random() < self.full
 
     def agent_broke(self, **_: Any) -> None:
         """An exception that no handler raises on purpose."""
