@@ -7,7 +7,7 @@ lease is counted from the start. All of it is in the agent's own CLOCK_BOOTTIME.
 import json
 import os
 import threading
-from typing import Tuple
+from typing import Optional, Tuple
 
 from nodeagent.clock import Clock
 from nodeagent.drivers.base import Driver
@@ -17,6 +17,8 @@ from nodeagent.refusal import Refused
 from nodeagent.wire import Code
 
 LEASE_AT_MOST_S = 300.0
+AGAIN_S = 5.0
+"""As long as there is no lease it is looked so often whether something runs: what was started just then, or by hand."""
 
 
 class SelfFence:
@@ -29,7 +31,7 @@ class SelfFence:
         self.until_s = clock.boottime_s()
         self.self_fence_s, boot_id, count = _read(path)
         self.count = count if boot_id == clock.boot_id else 0
-        self._fired = False
+        self._fired_s = float("-inf")
 
     def renew(self, renewal: Renewal) -> None:
         """Raises Refused(STALE) for another boot's. A lease never gets shorter, and a late one is not longer than it was to be."""
@@ -37,15 +39,28 @@ class SelfFence:
             raise Refused(Code.STALE, "the lease is for another boot of this node", hint="ask agent.hello again")
         with self._lock:
             self.until_s = max(self.until_s, min(renewal.until_s, self._clock.boottime_s() + LEASE_AT_MOST_S))
-            self._fired = False
+            self._fired_s = float("-inf")
             if renewal.self_fence_s != self.self_fence_s:
                 self.self_fence_s = renewal.self_fence_s
                 self._save()
 
     def is_due(self) -> bool:
         """Whether the servers must be stopped now."""
+        return self._without_s() is not None and self._clock.boottime_s() - self._fired_s >= AGAIN_S
+
+    def check_lease(self) -> None:
+        """Before a server is started. Raises Refused where it would be stopped at once."""
+        without_s = self._without_s()
+        if without_s is not None:
+            raise Refused(
+                Code.CONFLICT, f"this node fences itself, has had no lease for {without_s:.0f} s, and runs no servers",
+                hint="leases come from the conductor service: novactl conductor run", retryable=True, elsewhere=True)
+
+    def _without_s(self) -> Optional[float]:
+        """Seconds since its lease ended, where they are too many; else None."""
         with self._lock:
-            return bool(self.self_fence_s) and not self._fired and self._clock.boottime_s() - self.until_s >= self.self_fence_s
+            without_s = self._clock.boottime_s() - self.until_s
+            return without_s if self.self_fence_s and without_s >= self.self_fence_s else None
 
     def fire(self, driver: Driver) -> None:
         """Stop every server; those that could not be stopped are tried again with the next tick."""
@@ -55,16 +70,16 @@ class SelfFence:
             self._stopping = True
         try:
             running = [state.server for state in driver.states()[0] if driver.run_id(state.server)]
-            without_s = self._clock.boottime_s() - self.until_s
-            log(f"no lease for {without_s:.0f} s: stopping {len(running)} servers, which may be started elsewhere from now on")
             if running:
+                without_s = self._clock.boottime_s() - self.until_s
+                log(f"no lease for {without_s:.0f} s: stopping {len(running)} servers, which may be started elsewhere from now on")
                 with self._lock:
                     self.count += 1
                     self._save()
             stopped = [_stopped(driver, server) for server in running]
             if all(stopped):
                 with self._lock:
-                    self._fired = True
+                    self._fired_s = self._clock.boottime_s()
         except Refused as refused:
             log(f"cannot stop the servers yet: {refused.failure.message}")
         finally:

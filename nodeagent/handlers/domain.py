@@ -35,6 +35,7 @@ def undefine(call, args, payload):
 def start(call, args, payload):
     """Running when this returns; was it so before, that is success."""
     _known(call, args.server)
+    call.agent.self_fence.check_lease()
     call.agent.driver.start_domain(args.server)
     return call.agent.has_started(args.server), None
 
@@ -59,6 +60,7 @@ def reboot(call, args, payload):
     agent, driver = call.agent, call.agent.driver
     before = agent.ledger.note(call.request.id, driver.run_id(args.server), time.time())
     if driver.run_id(args.server) in (before, ""):
+        agent.self_fence.check_lease()
         _power_off(call, args.server, 0.0 if args.hard else args.grace_s)
         driver.start_domain(args.server)
     return agent.has_started(args.server), None

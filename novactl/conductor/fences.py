@@ -94,7 +94,7 @@ def _by_agent(cluster: Cluster, node: Node, program: str, options: Mapping[str, 
         named["passwd"] = _secret(node, options["password_file"])
     named.setdefault("plug", node.name)
     done = _run(node, [path], _lines({**named, "action": "off"}))
-    if done.returncode not in (0, _OFF):
+    if done.returncode:                                       # 2 is wrong arguments here, and off only for `status`
         raise _failed(node, f"{program} could not switch it off (status {done.returncode}): {_last(done)}")
     deadline = cluster.clock.monotonic() + TOOL_S
     while True:
@@ -148,17 +148,43 @@ def _last(done: subprocess.CompletedProcess[str]) -> str:
 
 # ---------------------------------------------------------------- by SSH
 
-_STOP = """
-for unit in nodeagent libvirtd virtqemud; do systemctl stop "$unit" 2>/dev/null; done
-pkill -KILL -f '[q]emu-system' ; sleep 1
-if pgrep -f '[q]emu-system' >/dev/null; then echo still; exit 1; fi
+_STOP = r"""
+grep -qs '^State:' /proc/self/status || { echo "what runs there cannot be seen: no grep, or no /proc"; exit 1; }
+of() { # PATTERN: the pids of the processes of that name with a thread that has not ended
+    for process in /proc/[0-9]*; do
+        { read -r name <"$process/comm"; } 2>/dev/null || continue
+        case $name in qemu-ga) ;; $1) grep -qs '^State:[[:space:]]*[^ZX]' "$process"/task/*/status && echo "${process##*/}" ;; esac
+    done
+}
+if [ -d /run/systemd/system ]; then
+    units=
+    for it in libvirtd libvirtd-ro libvirtd-admin libvirtd-tcp libvirtd-tls virtqemud virtqemud-ro virtqemud-admin; do
+        units="$units $it.socket"
+    done
+    timeout 20 systemctl stop "$1" $units libvirtd.service virtqemud.service 2>/dev/null
+else
+    timeout 30 "$2" stop >/dev/null 2>&1
+fi
+kill -KILL $(of libvirtd; of virtqemud) 2>/dev/null
+looked=0 none=0
+while [ "$none" -lt 2 ] && [ "$looked" -lt 20 ]; do
+    guests=$(of 'qemu-*'; of kvm)
+    if [ -n "$guests" ]; then none=0; kill -KILL $guests 2>/dev/null; else none=$((none + 1)); fi
+    looked=$((looked + 1))
+    sleep 1
+done
+[ "$none" -ge 2 ] || { echo "still" $guests; exit 1; }
 echo none
 """
+"""$1 is the agent's unit, $2 its supervisor. A QEMU that is killed and does not end (its disk hangs) still is one; a tool that is
+missing must not look like none."""
+_POWER_OFF = "setsid sh -c 'sleep 1; systemctl poweroff --force || poweroff -f' </dev/null >/dev/null 2>&1 &"
 
 
 def _ssh(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
     """Every QEMU killed, none seen any more, and the machine told to power off."""
     from novactl.agents import wire
+    from novactl.enroll import paths
     from novactl.enroll.access import Access, Trust, open_shell
 
     stored = node.undo.get("access")
@@ -167,10 +193,10 @@ def _ssh(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
     try:
         shell = open_shell(wire.from_plain(Access, stored), Trust())
         try:
-            said = shell.run(_STOP)
-            if "none" not in said.stdout.split():
+            said = shell.run(_STOP, args=(paths.UNIT, paths.SUPERVISOR), timeout_s=TOOL_S)
+            if said.status or said.stdout.split() != ["none"]:
                 raise _failed(node, f"guests still run there: {said.stdout.strip() or said.stderr.strip()}")
-            shell.run("(sleep 1; systemctl poweroff --force || poweroff -f) >/dev/null 2>&1 &")
+            shell.run(_POWER_OFF)
         finally:
             shell.close()
     except FencingFailed:

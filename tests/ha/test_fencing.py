@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -97,6 +98,7 @@ def test_a_power_switch_says_that_the_node_is_off(world: World, tmp_path: Path, 
 
 @pytest.mark.parametrize(("how", "says"), [
     ({"off": "echo no such user >&2; exit 1"}, "no such user"), ({"status": 0}, "does not say that it is off"),
+    ({"off": "echo unknown option >&2; exit 2"}, "unknown option"),
 ])
 def test_what_is_not_off_is_not_fenced(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict, says: str,
@@ -246,7 +248,40 @@ def test_a_node_fences_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     assert not isinstance(fenced, str) and [one.name for one in fenced.elsewhere] == ["web"]
     assert agent.report(0).fencings == 1
     ha.renew_leases(world.cluster)                            # a fenced node gets none
-    assert agent.self_fence.is_due() is False and agent.clock.boottime_s() > agent.self_fence.until_s
+    assert agent.clock.boottime_s() > agent.self_fence.until_s + 5
+
+
+def test_nothing_is_started_without_a_lease(world: World) -> None:
+    """The agent refuses it, and stops again what was started behind its back; no host that is back is asked for it before its lease."""
+    server = server_on(world, "n1")
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "self", "self_fence_s": "5"}))
+    ha.renew_leases(world.cluster)
+    nodes_api.list_nodes(world.cluster)
+    agent = world.agents["n1"]
+    agent.self_fence.until_s -= 100
+    for _ in range(2):
+        deadline = time.monotonic() + 15
+        while agent.driver.run_id(server) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert agent.driver.run_id(server) == ""
+        agent.driver.start_domain(server)
+    agent.driver.destroy(server)
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None and node.lease_until is not None
+        nodes.grant_lease(tx, node.id, world.cluster.clock.now() - 1)
+    assert reconcile.follow(world.cluster, [node.id]) == ()
+    with pytest.raises(NovaError) as refused:
+        server_on(world, "n1", "new")
+    assert "this node fences itself, has had no lease" in f"{refused.value.message} {refused.value.reasons}"
+    ha.renew_leases(world.cluster)
+    assert len(reconcile.follow(world.cluster, [node.id])) == 1
+
+
+def test_the_stop_by_ssh_is_sure_or_fails() -> None:
+    """A machine without the tools to look is not one without guests."""
+    done = subprocess.run(["/bin/sh", "-c", fences._STOP], env={"PATH": "/nonexistent"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "cannot be seen" in done.stdout
 
 
 def test_a_node_that_is_to_fence_itself_no_more_hears_of_it(world: World) -> None:
