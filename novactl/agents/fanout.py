@@ -65,10 +65,12 @@ def _asked(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms:
                 link, request = waiting.get(fd, (None, None))
                 if link is None:
                     continue
-                # EVENTS takes in what was signalled; a send alone may leave it for later, and it is signalled once
-                if fd in unsent and link.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT and _sent(link, request):
-                    unsent.discard(fd)
                 answer = _answer(link, request, method)
+                # EVENTS takes in what was signalled; a send alone may leave it for later, and it is signalled once. It comes last:
+                # receiving takes signals in, too, and of a connection that came up just then nothing would be heard again
+                if answer is None and fd in unsent and link.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT and _sent(link, request):
+                    unsent.discard(fd)
+                    answer = _answer(link, request, method)
                 if isinstance(answer, Answer) and method == "agent.hello":
                     link.greeted(answer.body)                 # now: commands expire in its clock as it stands against ours
                 if answer is not None:
