@@ -465,16 +465,19 @@ class History:
                 if chance.random() < 0.35:
                     process.dies_at = chance.randint(2, 150)
                 else:                                         # between an effect and its answer
-                    process.own["effects left"] = chance.randint(1, 8)
+                    process.own["dies in"] = method = chance.choice(("", "domain.reboot"))
+                    process.own["effects left"] = chance.randint(1, 2 if method else 8)
             return
         if chance.random() < mix.killed:
             process.dies_at = chance.randint(1, 90)
         if chance.random() < mix.stopped:
             process.stops_at, process.stops_for_s = chance.randint(1, 90), chance.choice((3.0, 40.0, 200.0)) * chance.uniform(0.5, 1.5)
 
-    def _after_effect(self, node: SimNode) -> None:
+    def _after_effect(self, node: SimNode, call: Any) -> None:
         process = node.process
         if process is None or "effects left" not in process.own or self._healing:
+            return
+        if call is None or process.own["dies in"] not in ("", call.request.method):
             return
         process.own["effects left"] -= 1
         if not process.own["effects left"]:

@@ -349,7 +349,7 @@ class _Driver(FakeDriver):
             changed = world.oracle.differs(self._node, server, before, after)
             if changed:
                 world.oracle.effect(self._node, verb, server, scheduler().living().call, before, after)
-                world.on_effect(self._node)
+                world.on_effect(self._node, scheduler().living().call)
         scheduler().step(f"{verb} {server[:8]}" + (" done" if changed else ": nothing to do"), world.effect_takes_s())
 
     def _seen(self, server: str) -> tuple[Any, ...]:
@@ -627,7 +627,7 @@ class World:
         self.loses = self.hides = self.slow = self.full = 0.0
         self._hardware = Random(f"{seed_}:hardware")
         self.on_process: Callable[[Process], None] = lambda process: None
-        self.on_effect: Callable[[SimNode], None] = lambda node: None
+        self.on_effect: Callable[[SimNode, Any], None] = lambda node, call: None
         self.on_agent_end: Callable[[SimNode], None] = lambda node: None
         self.nodes: dict[str, SimNode] = {}
         for node, ledger in zip(template.nodes, template.ledgers, strict=True):
