@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from novactl.cluster import Cluster
-from novactl.errors import FencingFailed, NovaError, UsageError
+from novactl.errors import AgentRefused, FencingFailed, NovaError, Unreachable, UsageError
 from novactl.model.node import Node
 
 TOOL_S = 120.0
@@ -70,9 +70,25 @@ def checked(method: str, options: Mapping[str, str]) -> dict[str, str]:
 
 
 def power_off(cluster: Cluster, node: Node, fencing: Mapping[str, str]) -> str:
-    """Do it, and return the evidence. Raises FencingFailed."""
+    """Do it, and return the evidence. Raises FencingFailed, also where the switch says off and the node's agent answers."""
     options = {name: value for name, value in fencing.items() if name != "method"}
-    return METHODS[fencing["method"]].power_off(cluster, node, options)
+    evidence = METHODS[fencing["method"]].power_off(cluster, node, options)
+    if fencing["method"] not in ("self", "ssh"):              # there the agent may live for a while: it is not what was switched off
+        _refuse_living(cluster, node, evidence)
+    return evidence
+
+
+def _refuse_living(cluster: Cluster, node: Node, evidence: str) -> None:
+    """A switch may be another machine's."""
+    try:
+        cluster.agents.call(node, "agent.ping")
+    except Unreachable:
+        return
+    except AgentRefused:
+        pass
+    raise _failed(
+        node, f"{evidence}, but its agent answers: is it another machine's switch?", hint="see to the node's --fence-option",
+        command=f"novactl node show {node.name}")
 
 
 # ---------------------------------------------------------------- power switches

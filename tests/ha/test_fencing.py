@@ -116,6 +116,15 @@ def test_what_is_not_off_is_not_fenced(
         api.evacuate(world.cluster, "web")
 
 
+def test_another_machines_switch(world: World) -> None:
+    """The switch says off, and the node's agent answers."""
+    server_on(world, "n1")
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "command", "command": "/bin/true"}))
+    with pytest.raises(FencingFailed, match="says that it is off, but its agent answers"):
+        api.fence(world.cluster, "n1")
+    assert state_of(world, "n1") is NodeState.ENABLED and servers_api.show(world.cluster, "web").node_name == "n1"
+
+
 def test_without_a_way_of_fencing_nothing_is_started_elsewhere(world: World) -> None:
     """And it says so, to who asks and to the conductor's log."""
     server_on(world, "n1")
