@@ -111,7 +111,9 @@ class Player:
             self.slot.subject = goal.subject
             getattr(self, f"_{case.kind}")(case, goal, told)
         except Missed as missed:
-            told.missed, told.wrong = True, str(missed)
+            told.missed = True
+            if not self.brief:
+                told.wrong = str(missed)
         except (Violation, Hung) as violation:
             told.wrong = str(violation)
         except AssertionError as broken:

@@ -115,6 +115,10 @@ def _writing(points: Points, write: Callable[..., Any]) -> Callable[..., Any]:
     @contextlib.contextmanager
     def transaction(self: Any) -> Iterator[Any]:
         who = _caller()
+        if who in BY_THE_CLOCK:
+            with write(self) as tx:
+                yield tx
+            return
         points.at(f"{who}: before BEGIN")
         with write(self) as tx:
             yield tx
@@ -122,6 +126,10 @@ def _writing(points: Points, write: Callable[..., Any]) -> Callable[..., Any]:
         points.at(f"{who}: after COMMIT")
 
     return transaction
+
+
+BY_THE_CLOCK = ("saga._keep",)
+"""Who writes as time passes: no points, because there would be more of them on a slow machine."""
 
 
 def _caller() -> str:
