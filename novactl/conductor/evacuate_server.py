@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from novactl.agents import wire
 from novactl.conductor import create_server as create
 from novactl.conductor.domain import delete_disk, delete_seed, node_of, power_off, server_in, undefine
 from novactl.conductor.history import note
@@ -17,7 +18,7 @@ from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import nodes, placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, NoValidHost
-from novactl.model.node import NodeState
+from novactl.model.node import Node, NodeState
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
 
@@ -54,8 +55,21 @@ def fenced(run: Run, record: EvacuateServer) -> EvacuateServer:
         others = [node for node in nodes.all_(tx) if record.pool and node.shared_disk != record.pool]
     if source is None or source.state is not NodeState.FENCED:
         raise unfenced(source.name if source else record.source, record.name)
+    _not_there(run, record, source)
     return dataclasses.replace(
         record, elsewhere={node.id: f"does not have the disks {record.pool}, where the server's is" for node in others})
+
+
+def _not_there(run: Run, record: EvacuateServer, source: Node) -> None:
+    """A fenced node that answers is back, or has fenced itself: then it is asked. Raises Conflict where the server runs there."""
+    try:
+        seen = run.call(source, "domain.state", wire.DomainRef(record.server), timeout_s=1.0)
+    except NovaError:
+        return                                                # as is to be expected of a node that is off
+    if seen.power_state not in ("SHUTDOWN", "CRASHED", "ABSENT", "NOSTATE"):
+        raise Conflict(
+            f"server {record.name} runs on node {source.name}, which is fenced, but is back: nothing is started elsewhere",
+            hint="what is its own goes on there", command=f"novactl node enable {source.name}")
 
 
 def unfenced(node: str, server: str) -> Conflict:

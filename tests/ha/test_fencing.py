@@ -321,6 +321,20 @@ def test_a_node_that_is_back_gives_up_what_lives_elsewhere(world: World) -> None
         api.evacuate(world.cluster, "own")
 
 
+def test_what_runs_on_a_node_that_is_back_is_not_started_elsewhere(world: World) -> None:
+    """A start that was under way while the node was fenced may have arrived after all: the node is asked, where it answers."""
+    server = server_on(world, "n1", wants_ha=False)
+    receive = world.endpoints["n1"].dispatcher.receive
+    power_cut(world, "n1")
+    api.fence(world.cluster, "n1", by_hand=True)
+    world.endpoints["n1"].dispatcher.receive = receive  # type: ignore[method-assign]
+    world.agents["n1"].driver.start_domain(server)
+    with pytest.raises(Conflict, match="runs on node n1, which is fenced, but is back"):
+        api.evacuate(world.cluster, "web")
+    stayed = servers_api.show(world.cluster, "web", refresh=False)
+    assert (stayed.node_name, stayed.epoch, stayed.operation_id) == ("n1", 1, "")
+
+
 def test_a_fenced_node_that_does_not_answer_stays_fenced(world: World) -> None:
     server_on(world, "n1")
     power_cut(world, "n1")
