@@ -10,6 +10,11 @@ import pkgutil
 LEFT_OUT = ("__main__", ".migrat", ".enroll", ".libvirt", ".link", ".stream", ".image_inspection", ".image_intake", ".remove_node")
 """Not of what is killed here, and large, or not there on every machine."""
 
+ALSO = (
+    "typer.testing", "zmq.utils.garbage", "pycdlib", "pwd", "psycopg", "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite")
+"""What is otherwise imported by each process anew, when it comes to it."""
+
 
 def import_all() -> None:
     """All of novactl and nodeagent that a command or an agent may need, and is not too large to be forked with each.
@@ -23,7 +28,7 @@ def import_all() -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not any(part in module.name for part in LEFT_OUT):
                 importlib.import_module(module.name)
-    for name in ("pycdlib", "pwd", "psycopg", "sqlalchemy.dialects.postgresql.psycopg", "sqlalchemy.dialects.sqlite"):
+    for name in ALSO:
         importlib.import_module(name)
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"{len(threads)} threads before the first fork"
