@@ -174,6 +174,8 @@ class DomainSpec:
         check_uuid(self.server)
         check_name(self.name, "server name")
         check_id(self.adopted, "adopted")
+        if "/" in self.adopted:
+            raise BadMessage(f"adopted: {shown(self.adopted)} is not the name of a domain: libvirt's have no '/'")
         check_name(self.network, "network")
         check_name(self.architecture, "architecture")
         check_sha256(self.image_sha256)

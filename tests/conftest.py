@@ -14,7 +14,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A shell that starts us in the background has us ignore Ctrl-C, and so would every command that a test interrupts."""
+    """A shell that starts us in the background has us ignore Ctrl-C, nohup a closed terminal; so would every command that a test
+    interrupts."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -52,6 +52,7 @@ class Server:
     def create(self) -> str:
         """The URL of a new, empty database. Its default collation is one that novactl must not rest on."""
         name = f"novactl{next(self._made)}"
+        assert self._server.poll() is None, (self._folder / "log").read_text()[-2000:]
         self.sql(f"CREATE DATABASE {name} CHARACTER SET latin1 COLLATE latin1_swedish_ci")
         return f"mariadb+pymysql://root@localhost/{name}?unix_socket={self._folder}/socket"
 

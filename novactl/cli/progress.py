@@ -32,7 +32,15 @@ STEPS: Mapping[str, str] = {
     "forget": "forgetting the node",
 }
 """What a step is called for people."""
-STEPS_OF: Mapping[str, Mapping[str, str]] = {"server.delete": {"disk": "deleting the disk"}}
+STEPS_OF: Mapping[str, Mapping[str, str]] = {
+    "server.delete": {"disk": "deleting the disk"},
+    "server.clean": {"files": "removing its files"},
+    "server.adopt": {"claim": "counting it in", "mark": "marking the domain"},
+    "server.evacuate": {"fenced": "making sure that it is off"},
+    "node.fence": {"hold": "taking it out of service", "power_off": "switching it off"},
+    "node.rotate_key": {
+        "make": "making the new key", "serve": "listening with both keys", "verify": "asking with the new key", "commit": "giving up the old key"},
+}
 """By the kind of operation, where a step of the same name means something else there."""
 
 
