@@ -39,7 +39,8 @@ STEPS_OF: Mapping[str, Mapping[str, str]] = {
     "server.evacuate": {"fenced": "making sure that it is off"},
     "node.fence": {"hold": "taking it out of service", "power_off": "switching it off"},
     "node.rotate_key": {
-        "make": "making the new key", "serve": "listening with both keys", "verify": "asking with the new key", "commit": "giving up the old key"},
+        "make": "making the new key", "serve": "listening with both keys", "verify": "asking with the new key",
+        "commit": "giving up the old key"},
 }
 """By the kind of operation, where a step of the same name means something else there."""
 

@@ -124,6 +124,8 @@ def evacuated(run: Run, tx: Tx, record: EvacuateServer) -> None:
 
 def kept(run: Run, tx: Tx, record: EvacuateServer, error: NovaError) -> None:
     server = server_in(tx, record.server)
+    if server.node_id != record.source:                       # only where it is given up without being undone
+        placement.release(tx, run.operation.id, record.source)
     if server.operation_id == run.operation.id:
         servers.move_state(
             tx, server, advance(server.state, Event.ABORTED, server.name), operation_id="", at=run.cluster.clock.now(),

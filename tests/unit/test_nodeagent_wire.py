@@ -25,7 +25,7 @@ _NAMED = {
     "self_fence_s": st.floats(0, 3600),
 }
 _NAMED["console"] = st.text(string.printable[:95], max_size=wire.ID_CHARS)
-_NAMED["adopted"] = _NAMED["console"]
+_NAMED["adopted"] = st.text(string.printable[:95].replace("/", ""), max_size=wire.ID_CHARS)
 _NAMES = st.text(string.ascii_letters + string.digits, min_size=1, max_size=63)
 _NAMED.update(dict.fromkeys(("name", "network", "architecture", "machine", "cpu_model", "flavor", "image"), _NAMES))
 _PIECES = {
