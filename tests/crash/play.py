@@ -15,7 +15,7 @@ from tests.crash import programs
 from tests.crash.cases import Case, Counted, shown
 from tests.crash.invariants import Look, look, written
 from tests.crash.points import Act
-from tests.crash.slot import NODES, Hung, Slot
+from tests.crash.slot import CONNECT_S, NODES, Hung, Slot
 
 AHEAD_S = 90.0
 """How much later it is for whoever finds a stopped process: longer than any lease, and shorter than any operation may take."""
@@ -77,7 +77,7 @@ class Player:
                 slot.keep("base")
                 slot.take("base")
             slot.subject = slot.ask(lambda world: programs.prepare(world, self.programs[saga].saga))
-            slot.cut_off_fenced()
+            slot.switch_off_fenced()
             slot.keep(saga)
             self.goals[saga] = self._count(saga, slot.subject)
         return self.goals[saga]
@@ -182,7 +182,7 @@ class Player:
         pid = self._begin(case)
         self._fallen(case, pid)
         slot.ended(pid, "the command whose agent died")
-        slot.connect_s = 5.0
+        slot.connect_s = CONNECT_S
         slot.restart(case.node)
         self._clean(case, told)
         self._verify(case, goal, told)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import functools
 import hashlib
 import json
@@ -44,6 +43,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 PATIENCE_S = 60.0
 """A process that takes longer hangs."""
 ASK_AGAIN_S = 0.3
+CONNECT_S = 2.5
 LOADED_S = 5.0
 """What an agent that is there may take to answer on a machine that has much to do."""
 IMAGE = b"\0" * ((1 << 20) + 4096)
@@ -67,7 +67,7 @@ class Slot:
         self.stopped: set[int] = set()
         self.ahead_s = 0.0
         self.subject: Any = None
-        self.connect_s = 5.0
+        self.connect_s = CONNECT_S
         self.spared: set[int] = set()
         place.mkdir(parents=True, exist_ok=True)
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)   # what a command leaves in the background comes to us
@@ -104,7 +104,7 @@ class Slot:
             os.environ.update(self.env)
             SystemClock.now = staticmethod(lambda: time.time() + self.ahead_s)  # type: ignore[method-assign]
             client.ASK_AGAIN_S = ASK_AGAIN_S
-            fleet.REFRESH_DEADLINE_S = fleet.SILENT_DEADLINE_S = recover.PROBE_S = LOADED_S
+            fleet.REFRESH_DEADLINE_S = recover.PROBE_S = LOADED_S
             status = act()
             sys.stdout.flush(), sys.stderr.flush()
         except BaseException:  # noqa: BLE001 - this process must not go on as its parent
@@ -210,9 +210,11 @@ class Slot:
         return [line.partition(" ")[2] for line in path.read_text().splitlines()] if path.exists() else []
 
     def start_agents(self) -> None:
-        for name in NODES:
+        """Of the nodes that are not off."""
+        there = [name for name in NODES if not (self.folder / name / "off").exists()]
+        for name in there:
             self.start_agent(name)
-        for name in NODES:
+        for name in there:
             self.await_agent(name)
 
     def start_agent(self, name: str) -> None:
@@ -272,9 +274,9 @@ class Slot:
         self.start_agents()
         self.ask(lambda world: _enrolled(world, configs))
 
-    def cut_off_fenced(self) -> None:
-        """What is fenced is off: nobody asks it any more."""
-        self.ask(_cut_off)
+    def switch_off_fenced(self) -> None:
+        """What is fenced is off, also in the slate that is kept."""
+        self.ask(_switch_off)
 
     def keep(self, name: str) -> None:
         """Remember the slate as `name`."""
@@ -293,7 +295,7 @@ class Slot:
         if self.url:
             _postgres(
                 self.url, f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)", f"CREATE DATABASE {self._name} TEMPLATE {self._kept(name)}")
-        self.ahead_s, self.connect_s = 0.0, 5.0
+        self.ahead_s, self.connect_s = 0.0, CONNECT_S
         self.switch.disarm()
         self.start_agents()
 
@@ -442,11 +444,12 @@ def _made(world: World) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _cut_off(world: World) -> None:
+def _switch_off(world: World) -> None:
     with world.cluster.db.write() as tx:
         for node in nodes.all_(tx):
             if node.state is NodeState.FENCED:
-                nodes.update(tx, dataclasses.replace(node, address=""))
+                (world.folder / node.name / "off").touch()
+                nodes.silent(tx, node.id, world.cluster.clock.now())
 
 
 def _enrolled(world: World, configs: Mapping[str, Mapping[str, Any]]) -> None:
