@@ -34,7 +34,7 @@ STEPS: Mapping[str, str] = {
 """What a step is called for people."""
 STEPS_OF: Mapping[str, Mapping[str, str]] = {
     "server.delete": {"disk": "deleting the disk"},
-    "server.clean": {"files": "removing its files"},
+    "server.clean": {"check": "looking where it lives", "files": "removing its files"},
     "server.adopt": {"claim": "counting it in", "mark": "marking the domain"},
     "server.evacuate": {"fenced": "making sure that it is off"},
     "node.fence": {"hold": "taking it out of service", "power_off": "switching it off"},
