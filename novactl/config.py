@@ -30,7 +30,7 @@ class Setting(NamedTuple):
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("database.url", "", "SQLAlchemy URL; empty: SQLite in the data directory"),
-    Setting("database.busy_timeout_s", 60.0, "SQLite: how long a writer waits for another one's transaction", 1),
+    Setting("database.busy_timeout_s", 60.0, "how long a writer waits for another one's transaction", 1),
     Setting("agent.port", 7766, "TCP port of the agents enrolled from now on", 1),
     Setting("agent.connect_s", 3.0, "how long a node may take to answer at all before it counts as silent", 0.05),
     Setting("agent.report_interval_s", 10.0, "how often an agent takes a report", 0.5),
