@@ -1,5 +1,6 @@
 """Whose keys may call, and as what: admins.json, read anew when it changes."""
 
+import abc
 import json
 import os
 import threading
@@ -55,7 +56,7 @@ def table_of(sent: wire.KeysTable) -> Table:
     return Table(sent.version, {key.public_key: (key.name, key.role) for key in sent.keys})
 
 
-class _Known:
+class _Known(abc.ABC):
     """What both kinds of table answer, of the one in force."""
 
     fault = ""
@@ -63,11 +64,11 @@ class _Known:
     def __init__(self) -> None:
         self._writing = threading.Lock()
 
-    def current(self) -> Table:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def current(self) -> Table: ...
 
-    def _store(self, table: Table) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _store(self, table: Table) -> None: ...
 
     def role(self, key: str) -> str:
         """The role of `key` (Z85), or '' where it is not enrolled."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from novactl.config import Config
+from novactl.enroll.unit import RESTRICTED
 from novactl.errors import Conflict, NovaError
 
 UNIT = "novactl-conductor.service"
@@ -41,15 +42,7 @@ UMask=0077
 LimitNOFILE=65536
 NoNewPrivileges=yes
 {sandbox}\
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-# libzmq asks netlink for the interfaces before it listens, and aborts when it may not.
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
+{restricted}\
 
 [Install]
 WantedBy={target}
@@ -94,7 +87,8 @@ def unit(config: Config, *, for_user: bool) -> Unit:
         environment.append(f"PYTHONPATH={home}")              # a checkout
     writable = [config.data_dir, *([Path(config.database_url.removeprefix("sqlite:///")).parent] if _is_file(config) else [])]
     text = _UNIT.format(
-        python=_word(sys.executable.replace("$", "$$")), environment="".join(f"Environment={_word(line)}\n" for line in environment),
+        restricted=RESTRICTED, python=_word(sys.executable.replace("$", "$$")),
+        environment="".join(f"Environment={_word(line)}\n" for line in environment),
         user="" if for_user else f"User={pwd.getpwuid(os.getuid()).pw_name}\n",
         # a user's manager may not mount: what needs that would keep the unit from starting
         sandbox="" if for_user else _SANDBOX.format(writable=" ".join(dict.fromkeys(_word(str(path)) for path in writable))),

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from novactl.enroll import paths
 
+RESTRICTED = """\
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+# libzmq asks netlink for the interfaces before it listens, and aborts when it may not.
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallErrorNumber=EPERM
+"""
+"""What no process of ours needs: of the agent's unit and of the conductor's."""
+
 SYSTEMD_UNIT = f"""\
 [Unit]
 Description=novactl node agent
@@ -45,15 +58,7 @@ ProtectControlGroups=yes
 ProtectClock=yes
 ProtectHostname=yes
 ProtectProc=invisible
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-LockPersonality=yes
-# libzmq asks netlink for the interfaces before it listens, and aborts when it may not.
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallErrorNumber=EPERM
+{RESTRICTED}\
 
 [Install]
 WantedBy=multi-user.target
