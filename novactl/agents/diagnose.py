@@ -11,14 +11,14 @@ from novactl.agents.keys import KeyPair
 from novactl.errors import Denied, NovaError, Unreachable
 
 if TYPE_CHECKING:
-    from novactl.agents.client import Peer
+    from novactl.agents.link import Peer
 
 
 def why_silent(context: zmq.Context, keys: KeyPair, peer: Peer, *, within_s: float) -> NovaError:
     """The error to raise for `peer`: nothing listens, the wrong agent listens, or it does not know this admin's key."""
     from zmq.utils.monitor import recv_monitor_message
 
-    from novactl.agents.client import dealer
+    from novactl.agents.link import dealer
 
     socket = dealer(context, keys, peer.public_key)
     monitor = socket.get_monitor_socket()

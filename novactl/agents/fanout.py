@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import zmq
 
 from nodeagent import wire
-from novactl.agents.client import Answer, Fence, Link, Peer, result_of
+from novactl.agents.link import Answer, Fence, Link, Peer, result_of
 from novactl.errors import AgentTimeout, NovaError, Unreachable
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ def _sent(link: Link, request: wire.Request) -> bool:
 
 
 def _answer(link: Link, request: wire.Request, method: str) -> Answer | NovaError | None:
-    """The answer if it has come; replies to earlier questions are passed over."""
+    """The answer if it has come; replies to earlier questions, and that it is under way, are passed over."""
     try:
         while True:
             reply, payload = wire.decode(wire.Reply, link.socket.recv_multipart(zmq.NOBLOCK))
-            if reply.id == request.id:
+            if reply.id == request.id and reply.kind != wire.PROGRESS:
                 return Answer(result_of(link.peer, method, reply), payload)
     except zmq.Again:
         return None

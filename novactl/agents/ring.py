@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from novactl.errors import NovaError
 
 if TYPE_CHECKING:
-    from novactl.agents.client import Agents, Peer
+    from novactl.agents.client import Agents
+    from novactl.agents.link import Peer
 
 
 class Ring(Protocol):

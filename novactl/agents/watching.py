@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import zmq
 
 from nodeagent import wire
-from novactl.agents.client import Peer, dealer
+from novactl.agents.link import Peer, dealer
 
 if TYPE_CHECKING:
     from novactl.agents.client import Agents

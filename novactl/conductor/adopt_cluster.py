@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from novactl.agents.client import Fence
+from novactl.agents.link import Fence
 from novactl.cluster import Cluster
 from novactl.conductor.change import changing
 from novactl.conductor.crew import in_threads

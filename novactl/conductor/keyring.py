@@ -19,7 +19,8 @@ from novactl.errors import AgentRefused, Denied, Diverged, NovaError
 from novactl.model.key import AdminKey, Role
 
 if TYPE_CHECKING:
-    from novactl.agents.client import Agents, Fence, Peer
+    from novactl.agents.client import Agents
+    from novactl.agents.link import Fence, Peer
 
 PUSH_S = 3.0
 
@@ -153,7 +154,7 @@ def _may_know_another(answer: Any) -> bool:
 
 def _pushed(agents: Agents, peers: Sequence[Peer], sent: wire.KeysTable) -> dict[str, Any]:
     """Node id -> the answer, or the error."""
-    from novactl.agents.client import Fence
+    from novactl.agents.link import Fence
 
     def fence(peer: Peer) -> Fence:
         return Fence(f"{agents.next_id()}:keys:{sent.version}", f"keys-{sent.version}", 1)

@@ -114,7 +114,7 @@ class Run:
                 self._writing = False
 
     def fence(self, method: str) -> Any:
-        from novactl.agents.client import Fence
+        from novactl.agents.link import Fence
 
         op = self.operation
         return Fence(f"{op.id}:{self.step}:{op.attempt}:{self.direction}:{method}", op.id, op.epoch, op.seq)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from novactl.agents import wire
-from novactl.agents.client import Peer
+from novactl.agents.link import Peer
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.conductor.history import note_on

@@ -123,7 +123,7 @@ class _Node:
         self._client, self._peer, self._operation, self._count = client, peer, str(uuid.uuid4()), 0
 
     def change(self, method: str, args: object, payload: bytes | None = None) -> None:
-        from novactl.agents.client import Fence
+        from novactl.agents.link import Fence
 
         self._count += 1
         fence = Fence(f"{self._operation}:{self._count}:1:do", self._operation, 1)

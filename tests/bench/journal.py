@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from novactl.agents import keys, wire
-from novactl.agents.client import Fence
+from novactl.agents.link import Fence
 from novactl.api import creation
 from novactl.api import servers as api
 from novactl.cluster import Cluster

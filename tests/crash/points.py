@@ -85,7 +85,8 @@ def _around(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable
 
 def wrap_command(points: Points) -> None:
     """Transactions that write, messages to agents, what steps do and undo, and the hand-over to a process of their own."""
-    from novactl.agents.client import Agents, Link
+    from novactl.agents.client import Agents
+    from novactl.agents.link import Link
     from novactl.conductor import background
     from novactl.conductor.saga import Driver
     from novactl.db.core import CoreDatabase

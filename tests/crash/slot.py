@@ -25,7 +25,7 @@ from nodeagent import wire
 from nodeagent.drivers.fake import FakeDriver
 from nodeagent.loop import new_keypair, public_of
 from nodeagent.nodekeys import NodeKeys
-from novactl.agents import client, keys
+from novactl.agents import keys, link
 from novactl.api import cluster as api_cluster
 from novactl.cli.run import run as run_cli
 from novactl.cluster import Cluster, SystemClock
@@ -103,7 +103,7 @@ class Slot:
             os.environ.clear()
             os.environ.update(self.env)
             SystemClock.now = staticmethod(lambda: time.time() + self.ahead_s)  # type: ignore[method-assign]
-            client.ASK_AGAIN_S = ASK_AGAIN_S
+            link.ASK_AGAIN_S = ASK_AGAIN_S
             fleet.REFRESH_DEADLINE_S = recover.PROBE_S = LOADED_S
             status = act()
             sys.stdout.flush(), sys.stderr.flush()

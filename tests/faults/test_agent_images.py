@@ -10,13 +10,15 @@ import random
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nodeagent.images import ImageStore
 from nodeagent.wire import Code, ImageChunk, ImageOffer, ImageProgress, ImageRef
-from novactl.agents import client, wire
+from novactl.agents import link, wire
 from novactl.api import servers as api
 from novactl.conductor.saga import Run
 from novactl.conductor.transfer import ensure_image
@@ -162,7 +164,7 @@ LARGE = random.Random(3).randbytes(12 << 20)
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.3)
+    monkeypatch.setattr(link, "ASK_AGAIN_S", 0.3)
     with small_world(tmp_path, count=2) as made:
         made.add_image("large", LARGE)
         yield made
@@ -193,6 +195,28 @@ def test_a_connection_that_breaks_is_made_up_for(world: World, cut_at: int, flip
     arrived = world.folder / "n1" / "pool" / f"base-{offer.sha256}.raw"
     assert arrived.read_bytes() == LARGE
     proxy.close()
+
+
+def test_a_chunk_that_takes_long_is_asked_for_again_and_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that stalls: what is unanswered comes twice, the agent says that it is under way, and the transfer goes on."""
+    told: list[str] = []
+    append, dispatcher = ImageStore.append, world.endpoints["n1"].dispatcher
+    answers = dispatcher._send
+
+    def stalls(store: ImageStore, sha256: str, at: int, data: bytes) -> ImageProgress:
+        if at == 2 << 20:
+            time.sleep(1)
+        return append(store, sha256, at, data)
+
+    def hearing(peer: bytes, frames: list[bytes]) -> None:
+        told.extend(["under way"] * (b"under_way_s" in frames[1]))
+        answers(peer, frames)
+
+    monkeypatch.setattr(ImageStore, "append", stalls)
+    dispatcher._send = hearing
+    offer = offer_of(world, "large")
+    ensure_image(operation_of(world), row(world, "n1"), offer)
+    assert told and (world.folder / "n1" / "pool" / f"base-{offer.sha256}.raw").read_bytes() == LARGE
 
 
 def offer_of(world: World, name: str) -> ImageOffer:

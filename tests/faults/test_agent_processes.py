@@ -18,7 +18,7 @@ import pytest
 
 from nodeagent import wire
 from novactl.agents import keys
-from novactl.agents.client import Fence
+from novactl.agents.link import Fence
 from novactl.api import servers as api
 from novactl.conductor import fleet
 from novactl.db import meta, nodes

@@ -19,8 +19,9 @@ import zmq
 from nodeagent import wire
 from nodeagent.__main__ import ensure_keys
 from nodeagent.wire import Code, ConsoleRef, DomainCell, DomainRef, DomainSpec, Stop
-from novactl.agents.client import Agents, Answer, Fence
+from novactl.agents.client import Agents
 from novactl.agents.keys import KeyPair
+from novactl.agents.link import Answer, Fence
 from novactl.errors import AgentRefused, NovaError
 from tests.contract.kit import until
 from tests.lab import Lab

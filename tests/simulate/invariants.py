@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nodeagent.domainxml import disk_name, seed_name
+from novactl.agents import wire
 from novactl.db import operations, placement, projects, servers
 from novactl.model.operation import Operation, OperationState
 from novactl.states import VmState
@@ -63,6 +64,16 @@ class Oracle:
                     self.broken(f"I6: operation {run.operation.id[:8]} is at epoch {now and now.epoch}; written at {run.operation.epoch}")
 
         return tx
+
+    def understood(self, result_of: Callable[..., Any]) -> Callable[..., Any]:
+        """`link.result_of`: whatever is late, lost or doubled, what an agent answers is an answer to what it was asked."""
+
+        def checked(peer: Any, method: str, reply: wire.Reply) -> Any:
+            if reply.kind == wire.PROGRESS:
+                self.broken(f"that {method} is under way on {peer.name} was taken for its answer")
+            return result_of(peer, method, reply)
+
+        return checked
 
     def before_commit(self, tx: Any, process: Any) -> None:
         if any(name.startswith(("claims.", "inventories.", "placement.")) for name in tx.changed):

@@ -16,7 +16,8 @@ from typing import Any
 import zmq
 
 from novactl.agents import client, wire
-from novactl.agents.client import Agents, Answer, Link, Peer
+from novactl.agents.client import Agents
+from novactl.agents.link import Answer, Link, Peer, result_of
 from novactl.errors import AgentTimeout, NovaError, Unreachable
 from tests.simulate.scheduler import Process, Scheduler
 
@@ -245,9 +246,9 @@ def asked(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms: 
 def _taken(link: Link, request: wire.Request | None, method: str) -> Answer | NovaError | None:
     while request is not None and link.socket.inbox:          # type: ignore[attr-defined]
         reply, payload = wire.decode(wire.Reply, link.socket.recv_multipart())
-        if reply.id == request.id:
+        if reply.id == request.id and reply.kind != wire.PROGRESS:
             try:
-                return Answer(client.result_of(link.peer, method, reply), payload)
+                return Answer(result_of(link.peer, method, reply), payload)
             except NovaError as refused:
                 return refused
     return None

@@ -34,7 +34,7 @@ from nodeagent.dispatch import Call, Dispatcher
 from nodeagent.drivers.fake import FakeDriver
 from nodeagent.ledger import Ledger
 from nodeagent.wire import DomainState
-from novactl.agents import client, fanout, wire
+from novactl.agents import client, fanout, link, wire
 from novactl.api import cluster as api_cluster
 from novactl.cluster import Cluster
 from novactl.conductor import background, faults, fleet, owner, saga, seed, transfer
@@ -138,7 +138,8 @@ def simulated(world: World) -> Iterator[None]:
         (seed, "build_seed", lambda server: SEED),
         (saga.Run, "tx", world.oracle.watched(saga.Run.tx)),
         (owner, "this_process", world.this_process), (owner, "is_alive", world.is_alive),
-        (client, "dealer", lambda network, keys, server_key: Socket(network, scheduler().living().process)),
+        (client, "result_of", world.oracle.understood(client.result_of)),
+        (link, "dealer", lambda network, keys, server_key: Socket(network, scheduler().living().process)),
         (dispatch, "traceback", SimpleNamespace(print_exc=world.agent_broke)), (dispatch, "log", lambda text: None),
         (workers, "traceback", SimpleNamespace(print_exc=world.agent_broke)),
         (background, "subprocess", SimpleNamespace(Popen=world.popen, DEVNULL=None)),
@@ -334,10 +335,10 @@ class _Driver(FakeDriver):
 
     def __init__(self, config: AgentConfig, node: SimNode) -> None:
         super().__init__(config)
-        self._node = node
+        self._node, self.world = node, node.world
 
     def _effect(self, verb: str, server: str, act: Callable[..., None], *args: Any) -> None:
-        world = self._node.world
+        world = self.world
         scheduler().step(f"{verb} {server[:8]}", world.effect_takes_s())
         if verb in ("create disk", "define") and (self._node.full_until > scheduler().now or world.is_full()):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -380,10 +381,12 @@ class _Driver(FakeDriver):
 
 
 class _Dispatcher(Dispatcher):
-    """Lets the oracle know which request an effect belongs to."""
+    """Lets the oracle know which request an effect belongs to. Images, which are no driver's, take their time here."""
 
     def _mutate(self, call: Call, method: Any, args: Any, payload: Any) -> Any:
         task = scheduler().living()
+        if method.key == "sha256":
+            scheduler().step(call.request.method, self.agent.driver.world.effect_takes_s())
         task.call = SimpleNamespace(request=call.request, came_s=self.agent.clock.boottime_s(), args=args)
         try:
             return super()._mutate(call, method, args, payload)

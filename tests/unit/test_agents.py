@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from novactl.agents import keys, wire
-from novactl.agents.client import Agents, Fence
+from novactl.agents.client import Agents
+from novactl.agents.link import Fence
 from novactl.db import nodes
 from novactl.errors import AgentRefused, AgentTimeout, BadConfig, Denied, NovaError, Unreachable
 from novactl.model.node import Node
@@ -124,10 +125,10 @@ def test_a_slow_answer_is_a_timeout_not_a_failure(tmp_path: Path) -> None:
 
 def test_an_answer_lost_with_its_connection_is_asked_for_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reply never arrives: the same request id is sent again, the agent answers from its ledger, and did it once."""
-    from novactl.agents import client
+    from novactl.agents import link
 
     agents, there, server, lost = world.cluster.agents, node(world), world.cluster.ids.uuid(), []
-    monkeypatch.setattr(client, "ASK_AGAIN_S", 0.2)
+    monkeypatch.setattr(link, "ASK_AGAIN_S", 0.2)
     dispatcher = world.endpoints["n1"].dispatcher
     send = dispatcher._send
 

@@ -15,7 +15,8 @@ import pytest
 
 from novactl.agents import keys as files
 from novactl.agents import wire
-from novactl.agents.client import Agents, Fence
+from novactl.agents.client import Agents
+from novactl.agents.link import Fence
 from novactl.api import cluster as api_cluster
 from novactl.api import keys as api
 from novactl.api import nodes as api_nodes

@@ -18,8 +18,9 @@ import pytest
 from nodeagent import listener, loop, wire
 from nodeagent.loop import new_keypair, public_of
 from nodeagent.nodekeys import NodeKeys
-from novactl.agents.client import Agents, Fence
+from novactl.agents.client import Agents
 from novactl.agents.keys import KeyPair
+from novactl.agents.link import Fence
 from novactl.api import nodes as api
 from novactl.api import servers as api_servers
 from novactl.conductor import fleet
