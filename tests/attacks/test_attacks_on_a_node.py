@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import zmq
 
-from nodeagent import domainxml, loop, wire
+from nodeagent import domainxml, endpoint, loop, wire
 from nodeagent.drivers.base import Mark
 from nodeagent.loop import Loop, Unsafe
 from nodeagent.wire import BadMessage, Code, ConsoleRef, DiskSpec, DomainRef, ImageChunk, ImageOffer, ImageRef
@@ -303,7 +303,7 @@ def test_cve_2015_7944_a_flood_of_handshakes(agent: AgentProcess) -> None:
 
 def test_bounds_of_the_port(agent: AgentProcess) -> None:
     """Message size, queues, handshake, backlog and sockets are bounded by numbers, and the longest message fits in them."""
-    options = dict(loop._OPTIONS)
+    options = dict(endpoint._OPTIONS)
     assert options[zmq.MAXMSGSIZE] == wire.MAX_MESSAGE_BYTES == wire.CHUNK_BYTES + wire.MAX_HEADER_BYTES
     assert options[zmq.RCVHWM] == options[zmq.SNDHWM] == 100 and options[zmq.HANDSHAKE_IVL] <= 2000 and options[zmq.BACKLOG] <= 256
     with pytest.raises(BadMessage):

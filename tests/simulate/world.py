@@ -102,9 +102,9 @@ class _SmallChunks:
         return getattr(wire, name)
 
 
-_SKIPPED = ("novactl.db.migrations", "novactl.cli", "novactl.enroll", "novactl.__main__", "nodeagent.loop", "nodeagent.__main__",
-            "nodeagent.drivers.libvirt", "novactl.agents.diagnose", "novactl.db.core", "novactl.db.compile",
-            "novactl.db.migrate")
+_SKIPPED = ("novactl.db.migrations", "novactl.cli", "novactl.enroll", "novactl.__main__", "nodeagent.loop", "nodeagent.endpoint",
+            "nodeagent.__main__", "nodeagent.drivers.libvirt", "novactl.agents.diagnose", "novactl.db.core",
+            "novactl.db.compile", "novactl.db.migrate")
 
 
 @functools.cache

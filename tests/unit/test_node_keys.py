@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nodeagent import listener, loop, wire
+from nodeagent import endpoint, listener, wire
 from nodeagent.loop import new_keypair, public_of
 from nodeagent.nodekeys import NodeKeys
 from novactl.agents.client import Agents
@@ -91,7 +91,7 @@ def test_what_is_under_way_is_answered(tmp_path: Path) -> None:
     world.add_flavor()
     world.add_image()
     world.start()
-    before, loop.RETIRE_S = loop.RETIRE_S, 0.1
+    before, endpoint.RETIRE_S = endpoint.RETIRE_S, 0.1
     made: list[Any] = []
     try:
         wanted = api_servers.CreateServer(name="w", flavor="small", image="guest")
@@ -104,7 +104,7 @@ def test_what_is_under_way_is_answered(tmp_path: Path) -> None:
         assert [world.agents["n1"].driver.run_id(id_) for id_ in world.domains()] == ["1"]
         until(lambda: len(world.endpoints["n1"].doors) == 1)
     finally:
-        loop.RETIRE_S = before
+        endpoint.RETIRE_S = before
         world.stop()
 
 
@@ -249,12 +249,12 @@ def test_the_public_half_follows_from_the_secret(tmp_path: Path) -> None:
 # ---- the port
 
 
-@pytest.mark.parametrize(("endpoint", "family"), [
+@pytest.mark.parametrize(("listen", "family"), [
     ("tcp://127.0.0.1:*", socket.AF_INET), ("tcp://0.0.0.0:0", socket.AF_INET), ("tcp://*:*", socket.AF_INET),
     ("tcp://[::1]:*", socket.AF_INET6), ("tcp://localhost:*", None)])
-def test_where_it_can_listen(endpoint: str, family: int | None) -> None:
+def test_where_it_can_listen(listen: str, family: int | None) -> None:
     """Addresses of both families, any address, and names."""
-    with socket.socket(fileno=listener.listen(endpoint, shared=False)) as made:
+    with socket.socket(fileno=listener.listen(listen, shared=False)) as made:
         assert made.getsockname()[1] > 0 and family in (None, made.family) and not os.get_blocking(made.fileno())
 
 
