@@ -30,6 +30,8 @@ STREAMS_AT_MOST, STREAMS_EACH = 256, 64
 """Of all, and of one key: a reader's watches leave room for others' consoles."""
 STREAM_PROBE_S = 15.0
 PRUNE_EVERY_S = 3600.0
+FOLLOW_EVERY_S = 5.0
+"""So often at most all guests are looked at for what runs: many may change in a second."""
 
 _ALLOWED = {role: wire.ROLES[: n + 1] for n, role in enumerate(wire.ROLES)}
 Send = Callable[[bytes, List[bytes]], None]
@@ -95,7 +97,7 @@ class Dispatcher:
         self._streams_lock = threading.Lock()
         self._reporting = threading.Lock()
         self._under_way: Dict[str, float] = {}
-        self._next_report_s = self._next_prune_s = 0.0
+        self._next_report_s = self._next_prune_s = self._next_follow_s = 0.0
         self._changed = True
         agent.changes.hook = self._on_change
 
@@ -290,8 +292,8 @@ class Dispatcher:
             self._writes.submit("self-fence", lambda: self.agent.self_fence.fire(self.agent.driver))
         for server in self.agent.autostart.due(now):
             self._writes.submit(f"server:{server}", lambda server=server: self.agent.autostart.start(server))
-        if self._changed and self._reads.submit("follow", self._follow):
-            self._changed = False
+        if self._changed and now >= self._next_follow_s and self._reads.submit("follow", self._follow):
+            self._changed, self._next_follow_s = False, now + FOLLOW_EVERY_S
         if now >= self._next_report_s:
             self._next_report_s = now + self.agent.config.report_interval_s
             self._report_soon()

@@ -18,7 +18,7 @@ def powers(node: Node) -> dict[str, str]:
 
 def tick(node: Node) -> None:
     """As the loop does once a second, without waiting for it."""
-    node.agent.autostart._next_s = 0.0
+    node.agent.autostart._next_s = node.dispatcher._next_follow_s = 0.0
     node.dispatcher.tick()
 
 
