@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from novactl.cluster import Cluster
 from novactl.db import admission
+from novactl.db.crossing import uncrossed
 from novactl.errors import Denied
 from novactl.model.key import Role
 
@@ -25,7 +26,10 @@ __all__ = ["Role", "allow", "needs"]
 
 
 def needs(role: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """The function's first argument is the cluster; whoever asks without the role gets Denied before anything is looked at."""
+    """The function's first argument is the cluster; whoever asks without the role gets Denied before anything is looked at.
+
+    It is begun anew where the database ends its first transaction for another's (novactl.db.crossing).
+    """
 
     def guarding(function: Callable[P, R]) -> Callable[P, R]:
         act = f"{function.__module__.rpartition('.')[2]}.{function.__name__.rstrip('_')}"
@@ -33,7 +37,7 @@ def needs(role: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             allow(args[0] if args else kwargs["cluster"], role, act)  # type: ignore[arg-type]
-            return function(*args, **kwargs)
+            return uncrossed(lambda: function(*args, **kwargs))
 
         guarded.needs = role  # type: ignore[attr-defined]
         return guarded

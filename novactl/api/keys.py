@@ -3,6 +3,7 @@ thing when they are next asked for anything."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from novactl.api.trial import Change, changing
 from novactl.cluster import Cluster
 from novactl.conductor import keyring
 from novactl.db import admission, keys
+from novactl.db.crossing import begun_anew
 from novactl.db.statements import Tx
 from novactl.errors import AlreadyExists, Conflict, UsageError
 from novactl.model.ids import check_name
@@ -64,13 +66,16 @@ def create(
     made = AdminKey(
         id=cluster.ids.uuid(), name=name, public_key=pair.public if pair else public, role=role, created_at=cluster.clock.now(),
         created_by=cluster.actor)
-    with changing(cluster, "key.create", {"name": name, "role": role, "public_key": made.public_key}, dry_run=dry_run) as tx:
-        keys.lock(tx)
-        _check_new(tx, made)
-        keys.insert(tx, made)
-        _changed(cluster, tx, made)
-        if pair is not None and path is not None:             # in the transaction: without the file there is no such key
-            _write(path, pair)
+    with contextlib.ExitStack() as undo:
+        with changing(cluster, "key.create", {"name": name, "role": role, "public_key": made.public_key}, dry_run=dry_run) as tx:
+            keys.lock(tx)
+            _check_new(tx, made)
+            keys.insert(tx, made)
+            _changed(cluster, tx, made)
+            if pair is not None and path is not None:         # in the transaction: without the file there is no such key
+                _write(path, pair)
+                undo.callback(path.unlink, missing_ok=True)   # and without the key no such file
+        undo.pop_all()
     return _told(cluster, made, dry_run, secret_file=str(path or ""))
 
 
@@ -142,14 +147,20 @@ def rotate(cluster: Cluster, *, dry_run: bool = False) -> KeyView:
         cluster.forget_key()
         cluster.agents.rekey()
     assert former is not None
+    return _told(cluster, _retire(cluster, former.public), False)
+
+
+@begun_anew
+def _retire(cluster: Cluster, former: str) -> AdminKey:
+    """Revoke the key before; the one in its place."""
     with changing(cluster, "key.rotate", {}, dry_run=False) as tx:
         keys.lock(tx)
-        old, new = keys.by_public(tx, former.public), keys.by_public(tx, cluster.key)
+        old, new = keys.by_public(tx, former), keys.by_public(tx, cluster.key)
         if old is None or new is None:
             raise Conflict("the key that is being rotated is not in the database", command="novactl key list")
         keys.update(tx, dataclasses.replace(old, revoked_at=cluster.clock.now()))
         _changed(cluster, tx, new, detail=f"in place of {old.name}")
-    return _told(cluster, new, False)
+        return new
 
 
 def _before_rotation(cluster: Cluster, folder: Path) -> AdminKey:
@@ -171,6 +182,7 @@ def _before_rotation(cluster: Cluster, folder: Path) -> AdminKey:
     return mine
 
 
+@begun_anew
 def _introduce(cluster: Cluster, mine: AdminKey, public_key: str) -> None:
     """The new key bears the name from now on, with the same role. Done already: nothing changes."""
     with cluster.db.write() as tx:

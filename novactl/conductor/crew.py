@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from novactl.cluster import Cluster
+from novactl.db.crossing import uncrossed
 from novactl.errors import NovaError, Partial
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ def in_threads(cluster: Cluster, targets: Sequence[Any], act: Callable[[Any], T]
                 if number is None:
                     return
                 try:
-                    found[number] = act(targets[number])
+                    found[number] = uncrossed(lambda number=number: act(targets[number]))
                 except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
                     found[number] = error
                 ready[number].set()

@@ -11,6 +11,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import keyring
 from novactl.db import nodes, placement, servers
+from novactl.db.crossing import begun_anew
 from novactl.db.nodes import AgentRow, NodeRow
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
@@ -116,17 +117,8 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow]
     deadline_s = min(cluster.config["agent.connect_s"], REFRESH_DEADLINE_S)
     heard = reports(cluster, stale, max_age_s, timeout_s=deadline_s, hurry=hurry)
     now = cluster.clock.now()
-    errors: dict[str, NovaError] = {}
-    odd: list[str] = []
-    with cluster.db.write() as tx:
-        for node in sorted(stale, key=lambda node: node.id):  # rows are locked in this order everywhere
-            report = heard[node.id]
-            if isinstance(report, NovaError):
-                errors[node.id] = report
-                if isinstance(report, Unreachable):
-                    nodes.silent(tx, node.id, now)
-            elif take_report(tx, node.id, report, now):
-                odd.append(node.id)
+    errors = {node_id: report for node_id, report in heard.items() if isinstance(report, NovaError)}
+    odd = _heard(cluster, heard, now)
     keyring.hand_on(cluster, [node for node in stale if node.id not in errors], {
         node_id: report.admins_version for node_id, report in heard.items() if not isinstance(report, NovaError)})
     if odd:
@@ -134,6 +126,20 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow]
 
         settle(cluster, odd)
     return errors
+
+
+@begun_anew
+def _heard(cluster: Cluster, heard: Mapping[str, wire.Report | NovaError], now: float) -> list[str]:
+    """Write it down; the nodes that say something else than the database."""
+    odd: list[str] = []
+    with cluster.db.write() as tx:
+        for node_id in sorted(heard):                         # rows are locked in this order everywhere
+            report = heard[node_id]
+            if isinstance(report, Unreachable):
+                nodes.silent(tx, node_id, now)
+            elif not isinstance(report, NovaError) and take_report(tx, node_id, report, now):
+                odd.append(node_id)
+    return odd
 
 
 def reports(

@@ -14,6 +14,7 @@ from novactl.agents import keys as key_files
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.db import keys, nodes, operations
+from novactl.db.crossing import begun_anew
 from novactl.db.statements import Tx
 from novactl.errors import AgentRefused, Denied, Diverged, NovaError
 from novactl.model.key import AdminKey, Role
@@ -130,10 +131,15 @@ def push(
     if former is not None and former != agents.keys():
         answers |= _as_before(agents, former, strangers, sent)
     failed = {id_: answer for id_, answer in answers.items() if isinstance(answer, NovaError)}
-    with cluster.db.write() as tx:
-        keys.told(tx, [id_ for id_ in answers if id_ not in failed], sent.version)
+    _told(cluster, [id_ for id_ in answers if id_ not in failed], sent.version)
     forget_former(cluster)
     return failed
+
+
+@begun_anew
+def _told(cluster: Cluster, node_ids: Sequence[str], version: int) -> None:
+    with cluster.db.write() as tx:
+        keys.told(tx, node_ids, version)
 
 
 def push_to_all(cluster: Cluster, sending: Sending | None = None) -> dict[str, str]:

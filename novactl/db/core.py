@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from novactl.db import mariadb, meta, schema
+from novactl.db import crossing, mariadb, meta, schema
 from novactl.db.engine import Database, held, raced
 from novactl.db.refusals import Crossed
 from novactl.db.statements import Row, Statement, Tx
@@ -90,6 +90,8 @@ class CoreDatabase(Database):
                 connected = True
                 yield CoreTx(connection, self._built)
                 committing = writes
+            if writes:
+                crossing.has_written()
         except SQLAlchemyError as failed:
             raise explained(failed, self.where, self.busy_timeout_s, connected=connected, committing=committing) from failed
 

@@ -14,13 +14,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from novactl.api import aggregates, nodes, quotas, zones
 from novactl.api import database as api_database
 from novactl.api import servers as api
 from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
 from novactl.conductor.recover import recover
-from novactl.db import operations, projects, servers
-from novactl.db.core import CoreDatabase
+from novactl.db import meta, operations, projects, servers
+from novactl.db import nodes as db_nodes
+from novactl.db import quotas as db_quotas
+from novactl.db.core import CROSSED, CoreDatabase
+from novactl.db.statements import Tx
 from novactl.errors import DatabaseFailed, DatabaseLost, DatabaseUnavailable, NovaError, Uncertain
 from novactl.model.project import DEFAULT_PROJECT
 from tests import databases
@@ -306,3 +310,70 @@ def test_a_server_that_is_not_there(tmp_path: Path, kind: str) -> None:
                 api.list_servers(Cluster(world.config, actor="tester@world"))
             server.start()
             assert api.create(world.cluster, WANTED).servers[0].status == "ACTIVE"
+
+
+# ---------------------------------------------------------------- two that wait for each other
+
+def _the_node(tx: Tx) -> None:
+    for node in db_nodes.all_(tx):
+        db_nodes.lock(tx, node.id)
+
+
+CROSSINGS: dict[str, tuple[Callable[[Tx], Any], Callable[[Tx], Any], Callable[[Cluster], Any]]] = {
+    "aggregate add-node": (_the_node, zones.hold, lambda cluster: aggregates.add_nodes(cluster, "rack", ["n1"])),
+    "node set": (_the_node, zones.hold, lambda cluster: nodes.set_(cluster, "n1", nodes.SetNode(shared_disk="pool"))),
+    "quota set": (
+        lambda tx: projects.lock(tx, DEFAULT_PROJECT), lambda tx: db_quotas.set_(tx, DEFAULT_PROJECT, "cores", 98),
+        lambda cluster: quotas.set_(cluster, "default", {"cores": "97", "servers": "9"})),
+}
+"""A command, what it locks late, and what it has locked before that."""
+
+
+@contextlib.contextmanager
+def crossings(cluster: Cluster) -> Iterator[list[object]]:
+    """Of this cluster's transactions, those that the database ended for another's."""
+    assert isinstance(cluster.db, CoreDatabase)
+    found: list[object] = []
+
+    def failed(context: Any) -> None:
+        if {getattr(context.original_exception, "sqlstate", None), *context.original_exception.args[:1]} & CROSSED:
+            found.append(context.statement)
+
+    sa.event.listen(cluster.db.engine, "handle_error", failed)
+    try:
+        yield found
+    finally:
+        sa.event.remove(cluster.db.engine, "handle_error", failed)
+
+
+@pytest.mark.parametrize("command", CROSSINGS)
+@pytest.mark.parametrize("kind", databases.SHARED)
+def test_a_command_whose_transaction_the_database_ends_is_begun_anew(tmp_path: Path, kind: str, command: str) -> None:
+    """Another transaction holds what the command wants next, and then wants what it holds: both come to their ends."""
+    late, early, act = CROSSINGS[command]
+    with databases.cluster(kind) as url, small_world(tmp_path, url=url, count=1) as world:
+        aggregates.create(world.cluster, name="rack")
+        quotas.set_(world.cluster, "default", {"cores": "99"})
+        holding, other = threading.Event(), Cluster(world.config, actor="other")
+
+        def cross() -> None:
+            with other.db.write() as tx:
+                for number in range(200):                     # MariaDB ends the one that has written less
+                    meta.put(tx, f"ballast-{number}", "x")
+                late(tx)
+                holding.set()
+                time.sleep(0.7)
+                early(tx)
+
+        thread = threading.Thread(target=cross)
+        with crossings(world.cluster) as ended:
+            thread.start()
+            assert holding.wait(10)
+            act(world.cluster)
+            thread.join()
+        assert len(ended) == 1
+        with world.cluster.db.read() as tx:
+            done = [op for op in operations.recent(tx, ended=True) if op.kind == command.replace(" ", ".")]
+            assert meta.get(tx, "ballast-199") == "x"
+        assert len(done) == 1 + (command == "quota set")
+        other.close()

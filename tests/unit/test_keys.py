@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sqlite3
 import stat
 import threading
 import time
@@ -24,7 +25,7 @@ from novactl.api import servers as api_servers
 from novactl.cluster import Cluster
 from novactl.conductor import keyring
 from novactl.db import keys, nodes
-from novactl.errors import AgentRefused, AlreadyExists, BadConfig, Conflict, Denied, UsageError
+from novactl.errors import AgentRefused, AlreadyExists, BadConfig, Conflict, Denied, NovaError, UsageError
 from novactl.model.key import Role
 from novactl.model.node import Node
 from tests import databases
@@ -141,6 +142,19 @@ def test_the_secret_half_is_in_a_private_file_and_nowhere_else(world: World, cap
     with pytest.raises(UsageError, match="exists already"):
         api.create(world.cluster, name="carol", role=Role.READER, secret_file=world.folder / "link")
     assert files.read(path).secret == secret and [key.name for key in api.list_keys(world.cluster)] == ["bob", "tester"]
+
+
+def test_a_key_that_was_not_made_leaves_no_file(world: World) -> None:
+    """The transaction fails after the secret half was written: the file is gone with the row, and the same command can be given again."""
+    secret = world.folder / "bob.secret"
+    database = sqlite3.connect(world.folder / "data" / "novactl.db")
+    database.execute("CREATE TRIGGER refuse BEFORE INSERT ON operation BEGIN SELECT RAISE(ABORT, 'refused'); END")
+    with pytest.raises(NovaError, match="refused"):
+        api.create(world.cluster, name="bob", role=Role.READER, secret_file=secret)
+    assert not secret.exists() and [key.name for key in api.list_keys(world.cluster)] == ["tester"]
+    database.execute("DROP TRIGGER refuse")
+    database.close()
+    assert api.create(world.cluster, name="bob", role=Role.READER, secret_file=secret).name == "bob" and secret.exists()
 
 
 def test_what_cannot_be_a_key(world: World) -> None:
