@@ -194,7 +194,7 @@ def _keys(cluster: Cluster) -> Finding:
 
 
 def _operations(cluster: Cluster, found: tuple[Operation, ...]) -> list[Finding]:
-    from novactl.conductor.saga import owned_by_the_living
+    from novactl.conductor.holding import owned_by_the_living
 
     now = cluster.clock.now()
     left = [op for op in found if not owned_by_the_living(op, now)]

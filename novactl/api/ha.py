@@ -14,8 +14,8 @@ from novactl.api.trial import changing
 from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import evacuate_server, fence_node, ha
+from novactl.conductor.holding import busy
 from novactl.conductor.progress import Watch
-from novactl.conductor.saga import busy
 from novactl.db import nodes, operations, servers
 from novactl.errors import AgentRefused, Conflict, NovaError, Unreachable, UsageError
 from novactl.model.node import Node, NodeState

@@ -12,7 +12,7 @@ from novactl.api.resolve import resolve
 from novactl.api.trial import changing
 from novactl.api.zones import Belonging
 from novactl.cluster import Cluster
-from novactl.conductor.saga import refuse_busy
+from novactl.conductor.holding import refuse_busy
 from novactl.db import derived, nodes, placement
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, InUse, UsageError

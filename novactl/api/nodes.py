@@ -152,7 +152,7 @@ def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: 
         nodes.lock(tx, named.id)                              # what another admin sets of it at this moment is not lost
         node = nodes.by_id(tx, named.id) or named
         if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
-            from novactl.conductor.saga import refuse_busy
+            from novactl.conductor.holding import refuse_busy
 
             refuse_busy(cluster, tx, node.id)
             raise Conflict(f"node {node.name} is {node.state}", command="novactl operation list")

@@ -18,7 +18,7 @@ from novactl.model.operation import Operation, OperationState, OperationStep, St
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from novactl.conductor.saga import Driver
+    from novactl.conductor.driver import Driver
 
 LOOK_S = 0.2
 """So often the journal is read for who watches."""
@@ -151,7 +151,7 @@ class _Followed:
 
     def look(self) -> bool:
         """Tell what is new. Whether it has ended, or is stuck."""
-        from novactl.conductor import recover, saga
+        from novactl.conductor import holding, recover
 
         with self.cluster.db.read() as tx:
             self.operation = operations.by_id(tx, self.operation.id) or self.operation
@@ -168,7 +168,7 @@ class _Followed:
             told = Progress.from_text(op.id, op.object_name, op.progress)
             if told and told.state == "running":
                 self.watch(told)
-        if not saga.owned_by_the_living(op, self.cluster.clock.now()):
+        if not holding.owned_by_the_living(op, self.cluster.clock.now()):
             try:
                 recover.end(self.cluster, op, self.watch)
             except NovaError:

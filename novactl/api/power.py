@@ -11,8 +11,9 @@ from novactl.cluster import Cluster
 from novactl.conductor import delete_server as deletion
 from novactl.conductor import power
 from novactl.conductor.create_server import CREATE
+from novactl.conductor.holding import refuse_busy
 from novactl.conductor.progress import Watch
-from novactl.conductor.saga import Saga, begin, refuse_busy
+from novactl.conductor.saga import Saga, begin
 from novactl.db import nodes, servers
 from novactl.errors import Conflict, NovaError, Unreachable
 from novactl.model.operation import OperationState

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from novactl.cluster import Cluster
 from novactl.conductor.background import hand_over, let_go
 from novactl.conductor.crew import in_threads, side_by_side
+from novactl.conductor.driver import Driver
 from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, Saga
+from novactl.conductor.saga import Saga
 from novactl.conductor.sagas import SAGAS
 from novactl.db import operations
 from novactl.errors import WaitTimeout

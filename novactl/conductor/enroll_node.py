@@ -11,9 +11,11 @@ from novactl.cluster import Cluster
 from novactl.conductor import enrolment, fleet, keyring
 from novactl.conductor.background import hand_over
 from novactl.conductor.change import changing
+from novactl.conductor.driver import Driver
 from novactl.conductor.enrolment import ENROLL_NODE, EnrollRecord, Peer
+from novactl.conductor.holding import busy
 from novactl.conductor.progress import Progress, Watch, unwatched
-from novactl.conductor.saga import Driver, begin, busy
+from novactl.conductor.saga import begin
 from novactl.db import keys, meta, nodes, operations
 from novactl.enroll import bundle
 from novactl.enroll.access import Access, Trust, open_shell, requested

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from novactl.cluster import Cluster
@@ -57,3 +58,11 @@ def late(cluster: Cluster, saga: Saga[Any], operation: Operation) -> Overdue:
     return Overdue(
         f"operation {operation.id[:8]} ({operation.kind} {operation.object_name}) has taken longer than {saga.timeout} allows"
         f" ({cluster.config[saga.timeout]:g} s)", hint=f"{saga.timeout} in the configuration; 0: as long as it takes")
+
+
+def taken(cluster: Cluster, tx: Tx, operation: Operation, state: OperationState) -> Operation:
+    """The operation with its epoch raised and this process its owner. Raises Superseded when somebody was faster."""
+    me, until = owner.this_process(), cluster.clock.now() + cluster.config["operation.lease_s"]
+    if not operations.take(tx, operation, state=state, owner=me, lease_until=until):
+        raise operations.superseded(operation)
+    return dataclasses.replace(operation, state=state, owner=me, lease_until=until, epoch=operation.epoch + 1)

@@ -9,8 +9,9 @@ from novactl.conductor import clean_server, reconcile, recover
 from novactl.conductor.change import changing
 from novactl.conductor.crew import side_by_side
 from novactl.conductor.drift import Drift, Kind
+from novactl.conductor.driver import Driver
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, begin
+from novactl.conductor.saga import begin
 from novactl.db import derived, nodes, operations, placement, servers
 from novactl.errors import Conflict, NovaError
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU

@@ -11,9 +11,11 @@ from typing import Any
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import background
+from novactl.conductor.driver import Driver
 from novactl.conductor.history import note_taken
+from novactl.conductor.holding import busy, deadline_of, late, overdue, owned_by_the_living, taken
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, Run, Saga, busy, deadline_of, late, overdue, owned_by_the_living, taken
+from novactl.conductor.saga import Run, Saga
 from novactl.conductor.sagas import SAGAS
 from novactl.db import nodes, operations
 from novactl.db.statements import Tx

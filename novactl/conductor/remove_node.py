@@ -14,10 +14,12 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor.background import hand_over
 from novactl.conductor.change import changing
+from novactl.conductor.driver import Driver
 from novactl.conductor.enrolment import Peer, askable, machine, stayed
 from novactl.conductor.history import note
+from novactl.conductor.holding import busy, owned_by_the_living
 from novactl.conductor.progress import Progress, Watch, unwatched
-from novactl.conductor.saga import Driver, Run, Saga, Step, begin, busy, nothing, owned_by_the_living
+from novactl.conductor.saga import Run, Saga, Step, begin, nothing
 from novactl.db import nodes, operations, placement, servers
 from novactl.db.statements import Tx
 from novactl.enroll import service, steps

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
+from novactl.conductor.driver import Driver
 from novactl.conductor.enrolment import Peer
 from novactl.conductor.history import note
+from novactl.conductor.holding import busy
 from novactl.conductor.progress import Watch, unwatched
-from novactl.conductor.saga import Driver, Run, Saga, Step, begin, busy, nothing
+from novactl.conductor.saga import Run, Saga, Step, begin, nothing
 from novactl.db import nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NotFound, NovaError, Unreachable

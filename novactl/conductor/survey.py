@@ -8,7 +8,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.conductor.drift import Drift, Open, Past, Place, Rows, drifts
-from novactl.conductor.saga import owned_by_the_living
+from novactl.conductor.holding import owned_by_the_living
 from novactl.db import derived, nodes, operations, placement, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx

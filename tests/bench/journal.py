@@ -18,8 +18,9 @@ from novactl.api import creation
 from novactl.api import servers as api
 from novactl.cluster import Cluster
 from novactl.conductor import create_server, fleet
+from novactl.conductor.driver import Driver
 from novactl.conductor.recover import recover
-from novactl.conductor.saga import Driver, Step
+from novactl.conductor.saga import Step
 from novactl.db import nodes, operations
 from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation, OperationState

@@ -44,7 +44,7 @@ def _no_fence_at_the_agents() -> None:
 
 def _no_intent() -> None:
     """A step's effect comes before anything says that it was begun: who cleans up does not know of it."""
-    from novactl.conductor.saga import Driver
+    from novactl.conductor.driver import Driver
     from novactl.model.operation import StepState
 
     mark = Driver._mark

@@ -88,7 +88,7 @@ def wrap_command(points: Points) -> None:
     from novactl.agents.client import Agents
     from novactl.agents.link import Link
     from novactl.conductor import background
-    from novactl.conductor.saga import Driver
+    from novactl.conductor.driver import Driver
     from novactl.db.core import CoreDatabase
     from novactl.db.engine import SqliteDatabase
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from novactl.api.recovery import settle
-from novactl.conductor.saga import Driver
+from novactl.conductor.driver import Driver
 from novactl.conductor.sagas import SAGAS
 from novactl.db import servers
 from tests.crash.slot import World

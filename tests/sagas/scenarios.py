@@ -11,7 +11,8 @@ from novactl.api import adoption, creation, power
 from novactl.api import servers as api
 from novactl.conductor import adopt_server, clean_server, create_server, delete_server, evacuate_server, fence_node, ha, revive, rotate_key
 from novactl.conductor import power as power_sagas
-from novactl.conductor.saga import Driver, Saga, begin
+from novactl.conductor.driver import Driver
+from novactl.conductor.saga import Saga, begin
 from novactl.db import nodes, servers
 from novactl.model.operation import Operation
 from novactl.model.server import Server

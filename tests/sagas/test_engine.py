@@ -16,11 +16,13 @@ from novactl.api import nodes as nodes_api
 from novactl.api import servers as api
 from novactl.cluster import SystemClock
 from novactl.conductor import create_server, delete_server
+from novactl.conductor.driver import Driver
 from novactl.conductor.faults import Verdict, trace_of, verdict, waits
+from novactl.conductor.holding import busy, owned_by_the_living
 from novactl.conductor.power import REBOOT, Power
 from novactl.conductor.progress import Progress
 from novactl.conductor.recover import find, recover, take_over
-from novactl.conductor.saga import Driver, begin, busy, owned_by_the_living
+from novactl.conductor.saga import begin
 from novactl.db import nodes as db_nodes
 from novactl.db import operations
 from novactl.errors import (

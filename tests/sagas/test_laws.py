@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from novactl.conductor.driver import Driver
 from novactl.conductor.recover import find, recover, resume, take_over
-from novactl.conductor.saga import Driver, Saga, Step
+from novactl.conductor.saga import Saga, Step
 from novactl.conductor.sagas import SAGAS
 from novactl.db import operations
 from novactl.errors import NovaError, Stuck, Superseded

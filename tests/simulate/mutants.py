@@ -14,28 +14,32 @@ from nodeagent.dispatch import Dispatcher
 from nodeagent.ledger import Ledger
 from nodeagent.refusal import Refused
 from nodeagent.workers import Pool
-from novactl.conductor import saga
+from novactl.conductor import driver, saga
 from novactl.db import operations, placement
 from novactl.model.operation import OperationState, StepState
 from tests.simulate import world
 
 
 class Mutant(NamedTuple):
-    """`change` yields (holder, attribute, what it is without the protection)."""
+    """`change` gives (who holds it, attribute, what it is without the protection); `also` holds the same under that name."""
 
     name: str
     lacks: str
     change: Callable[[], tuple[Any, str, Any]]
+    also: Any = None
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         holder, name, value = self.change()
         before = getattr(holder, name)
-        setattr(holder, name, value)
+        holders = [one for one in (holder, self.also) if one is not None]
+        for one in holders:
+            setattr(one, name, value)
         try:
             yield
         finally:
-            setattr(holder, name, before)
+            for one in holders:
+                setattr(one, name, before)
 
 
 def _effect_first() -> tuple[Any, str, Any]:
@@ -85,7 +89,7 @@ def _no_database_fence() -> tuple[Any, str, Any]:
     write = operations.write
 
     class Unfenced:
-        """`operations` as saga.py sees it."""
+        """`operations` as saga.py and driver.py see it."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(operations, name)
@@ -117,14 +121,14 @@ def _no_agent_fence() -> tuple[Any, str, Any]:
 
 def _same_epoch_back() -> tuple[Any, str, Any]:
     """Who turns back goes on under the epoch it went forward with."""
-    take = saga.taken
+    take = driver.taken
 
     def taken(cluster: Any, tx: Any, operation: Any, state: Any) -> Any:
-        if state is OperationState.UNWINDING and operation.owner == saga.owner.this_process():
+        if state is OperationState.UNWINDING and operation.owner == driver.owner.this_process():
             return dataclasses.replace(operation, state=state)
         return take(cluster, tx, operation, state)
 
-    return saga, "taken", taken
+    return driver, "taken", taken
 
 
 def _no_order() -> tuple[Any, str, Any]:
@@ -138,7 +142,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("dedupe", "a request id is answered from the ledger", _no_dedupe),
     Mutant("mark", "an effect and its mark are one", _marked_after),
     Mutant("claim", "room is checked and taken in one transaction", _two_transactions),
-    Mutant("database-fence", "each write of an operation asks for its epoch", _no_database_fence),
+    Mutant("database-fence", "each write of an operation asks for its epoch", _no_database_fence, driver),
     Mutant("agent-fence", "the agent refuses older epochs", _no_agent_fence),
     Mutant("unwind-epoch", "turning back raises the epoch", _same_epoch_back),
     Mutant("server-lock", "the agent does one thing at a time with a server", _no_order),

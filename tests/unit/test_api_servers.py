@@ -275,7 +275,7 @@ def test_a_stuck_operation_ends_when_its_node_comes_back(world: World) -> None:
     """A creation whose undo cannot reach the node stays, named; other commands lose little time to it; healed, it is undone."""
     import dataclasses
 
-    from novactl.conductor.saga import Driver
+    from novactl.conductor.driver import Driver
     from novactl.db import nodes
     from novactl.errors import NovaError, Stuck
     from tests.sagas.scenarios import SCENARIOS
@@ -392,7 +392,7 @@ def test_a_domain_that_is_gone_is_said_so_and_can_be_deleted(world: World) -> No
 
 def test_what_is_stuck_does_not_keep_a_server_from_being_deleted(world: World) -> None:
     """A change of power that can go neither on nor back is given up when the server is deleted."""
-    from novactl.conductor.saga import Driver
+    from novactl.conductor.driver import Driver
     from novactl.errors import NovaError, Stuck
     from tests.sagas.scenarios import SCENARIOS
     from tests.sagas.test_laws import altered
@@ -411,7 +411,7 @@ def test_what_is_stuck_does_not_keep_a_server_from_being_deleted(world: World) -
 
 def test_a_stuck_change_of_power_can_simply_be_done_again(world: World) -> None:
     """`operation resume` of a stop that got stuck turning back stops the server, under a new attempt."""
-    from novactl.conductor.saga import Driver
+    from novactl.conductor.driver import Driver
     from novactl.errors import NovaError, Stuck
     from tests.sagas.scenarios import SCENARIOS
     from tests.sagas.test_laws import altered
