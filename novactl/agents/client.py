@@ -20,6 +20,9 @@ from novactl.agents.link import Answer, Fence, Link, Peer, Stream, keys_of, resu
 from novactl.agents.ring import NoRing, Ring
 from novactl.errors import AgentTimeout, Denied, NovaError, Unreachable
 
+DIAGNOSE_S = 1.0
+"""What finding out why an agent is silent takes at most."""
+
 
 class Agents:
     """The agents, as seen by one admin. `close()` drops every connection."""
@@ -203,7 +206,7 @@ class Agents:
         return f"{self._prefix}{next(self._numbers)}"
 
     def diagnose(self, peer: Peer) -> NovaError:
-        return why_silent(self.context(), self.keys(), peer, within_s=min(1.0, self.connect_s))
+        return why_silent(self.context(), self.keys(), peer, within_s=min(DIAGNOSE_S, self.connect_s))
 
 
 def _of_another_boot(reply: wire.Reply) -> bool:

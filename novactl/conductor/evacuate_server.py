@@ -22,6 +22,9 @@ from novactl.model.node import Node, NodeState
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
 
+ANSWERS_S = 1.0
+"""A fenced node that is back answers within that; every server of one that is off waits for so long."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvacuateServer(create.CreateServer):
@@ -63,7 +66,7 @@ def fenced(run: Run, record: EvacuateServer) -> EvacuateServer:
 def _not_there(run: Run, record: EvacuateServer, source: Node) -> None:
     """A fenced node that answers is back, or has fenced itself: then it is asked. Raises Conflict where the server runs there."""
     try:
-        seen = run.call(source, "domain.state", wire.DomainRef(record.server), timeout_s=1.0)
+        seen = run.call(source, "domain.state", wire.DomainRef(record.server), timeout_s=ANSWERS_S)
     except NovaError:
         return                                                # as is to be expected of a node that is off
     if seen.power_state not in ("SHUTDOWN", "CRASHED", "ABSENT", "NOSTATE"):

@@ -25,11 +25,11 @@ from nodeagent import wire
 from nodeagent.drivers.fake import FakeDriver
 from nodeagent.loop import new_keypair, public_of
 from nodeagent.nodekeys import NodeKeys
-from novactl.agents import keys, link
+from novactl.agents import client, keys, link
 from novactl.api import cluster as api_cluster
 from novactl.cli.run import run as run_cli
 from novactl.cluster import Cluster, SystemClock
-from novactl.conductor import fleet, recover
+from novactl.conductor import evacuate_server, fleet, recover
 from novactl.config import load_config
 from novactl.db import flavors, images, meta, nodes
 from novactl.db.core import CoreDatabase
@@ -46,6 +46,8 @@ ASK_AGAIN_S = 0.3
 CONNECT_S = 2.5
 LOADED_S = 5.0
 """What an agent that is there may take to answer on a machine that has much to do."""
+OFF_S = 0.1
+"""What one that is known to be off gets to show that."""
 IMAGE = b"\0" * ((1 << 20) + 4096)
 """Two chunks."""
 
@@ -105,6 +107,9 @@ class Slot:
             SystemClock.now = staticmethod(lambda: time.time() + self.ahead_s)  # type: ignore[method-assign]
             link.ASK_AGAIN_S = ASK_AGAIN_S
             fleet.REFRESH_DEADLINE_S = recover.PROBE_S = LOADED_S
+            if self.off:
+                evacuate_server.ANSWERS_S = client.DIAGNOSE_S = OFF_S
+                fleet.reports = _hurried(fleet.reports, self.off)
             status = act()
             sys.stdout.flush(), sys.stderr.flush()
         except BaseException:  # noqa: BLE001 - this process must not go on as its parent
@@ -205,13 +210,18 @@ class Slot:
 
         return self.fork(child, f"{trace}.log")
 
+    @property
+    def off(self) -> set[str]:
+        """Nodes without power."""
+        return {name for name in NODES if (self.folder / name / "off").exists()}
+
     def points(self, trace: str) -> list[str]:
         path = self.folder / f"{trace}.points"
         return [line.partition(" ")[2] for line in path.read_text().splitlines()] if path.exists() else []
 
     def start_agents(self) -> None:
         """Of the nodes that are not off."""
-        there = [name for name in NODES if not (self.folder / name / "off").exists()]
+        there = [name for name in NODES if name not in self.off]
         for name in there:
             self.start_agent(name)
         for name in there:
@@ -327,6 +337,15 @@ class Slot:
 
     def _kept(self, name: str) -> str:
         return f"{self._name}_{''.join(c if c.isalnum() else '_' for c in name)}"
+
+
+def _hurried(reports: Callable[..., Any], off: set[str]) -> Callable[..., Any]:
+    """Nobody waits for those that are `off`."""
+    def asked(cluster: Any, peers: Any, max_age_s: float, *, timeout_s: float, hurry: Mapping[str, float] | None = None) -> Any:
+        more = {peer.id: OFF_S for peer in peers if peer.name in off}
+        return reports(cluster, peers, max_age_s, timeout_s=timeout_s, hurry={**(hurry or {}), **more})
+
+    return asked
 
 
 def _copied(source: str, target: str) -> str:
