@@ -295,7 +295,7 @@ class Slot:
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.folder, target)
         if self.url:
-            _postgres(self.url, f"DROP DATABASE IF EXISTS {self._kept(name)}", f"CREATE DATABASE {self._kept(name)} TEMPLATE {self._name}")
+            _postgres(self.url, _keep, f"kept_{name}")
 
     def take(self, name: str) -> None:
         """Begin at the slate `name`: its files and its rows, its agents running, nothing else."""
@@ -303,8 +303,7 @@ class Slot:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(self.place / name, self.folder, copy_function=_copied)
         if self.url:
-            _postgres(
-                self.url, f"DROP DATABASE IF EXISTS {self._name} WITH (FORCE)", f"CREATE DATABASE {self._name} TEMPLATE {self._kept(name)}")
+            _postgres(self.url, _take, f"kept_{name}")
         self.ahead_s, self.connect_s = 0.0, CONNECT_S
         self.switch.disarm()
         self.start_agents()
@@ -331,13 +330,6 @@ class Slot:
         """Until what commands have left to processes of their own has been done."""
         self.wait(lambda: not self.children() - set(self.agents.values()) - self.stopped, "what goes on in the background")
 
-    @property
-    def _name(self) -> str:
-        return self.url.partition("@/")[2].partition("?")[0]
-
-    def _kept(self, name: str) -> str:
-        return f"{self._name}_{''.join(c if c.isalnum() else '_' for c in name)}"
-
 
 def _hurried(reports: Callable[..., Any], off: set[str]) -> Callable[..., Any]:
     """Nobody waits for those that are `off`."""
@@ -356,7 +348,7 @@ def _copied(source: str, target: str) -> str:
     return str(shutil.copy2(source, target))
 
 
-def _postgres(url: str, *statements: str) -> None:
+def _postgres(url: str, act: Callable[[Any, str], None], kept: str) -> None:
     """In a process of its own, so that no connection is ever forked."""
     pid = os.fork()
     if not pid:
@@ -364,17 +356,43 @@ def _postgres(url: str, *statements: str) -> None:
         try:
             import psycopg
 
-            host = url.partition("host=")[2]
-            with psycopg.connect(f"host={host} user=novactl dbname=postgres", autocommit=True) as connection:
-                for statement in statements:
-                    connection.execute(statement)
+            with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+                act(connection, kept)
             status = 0
         except BaseException:  # noqa: BLE001 - this process must not go on as its parent
             traceback.print_exc()
         finally:
             os._exit(status)
     if os.waitpid(pid, 0)[1]:
-        raise AssertionError(f"{statements} failed")
+        raise AssertionError(f"{act.__name__} {kept} failed")
+
+
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+_OTHERS = (
+    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()")
+
+
+def _keep(connection: Any, kept: str) -> None:
+    """The rows, in a schema beside: a new database costs twenty times what rows cost."""
+    connection.execute(f'DROP SCHEMA IF EXISTS "{kept}" CASCADE')
+    connection.execute(f'CREATE SCHEMA "{kept}"')
+    for (table,) in connection.execute(_TABLES).fetchall():
+        connection.execute(f'CREATE TABLE "{kept}"."{table}" AS TABLE public."{table}"')
+    connection.execute(f'CREATE TABLE "{kept}"."its sequences" AS SELECT sequencename, last_value FROM pg_sequences')
+
+
+def _take(connection: Any, kept: str) -> None:
+    """The rows as they were kept, when nobody of the last case is connected any more."""
+    while connection.execute(_OTHERS).fetchall():
+        pass
+    with connection.transaction():
+        connection.execute("SET LOCAL session_replication_role = replica")                      # no keys are checked
+        for (table,) in connection.execute(_TABLES).fetchall():
+            connection.execute(f'DELETE FROM public."{table}"')
+            connection.execute(f'INSERT INTO public."{table}" SELECT * FROM "{kept}"."{table}"')
+        connection.execute(
+            f'SELECT setval(sequencename::regclass, coalesce(last_value, 1), last_value IS NOT NULL) FROM "{kept}"."its sequences"')
 
 
 class World:
