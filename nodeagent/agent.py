@@ -17,6 +17,7 @@ from nodeagent.consoles import Consoles
 from nodeagent.drivers.base import Driver
 from nodeagent.images import ImageStore
 from nodeagent.ledger import Ledger
+from nodeagent.patience import Patience
 from nodeagent.selffence import SelfFence
 from nodeagent.strays import strays
 
@@ -64,6 +65,7 @@ class Agent:
     def __init__(self, config: Config, driver: Driver, clock: Clock, ledger: Ledger, admins) -> None:
         self.config, self.driver, self.clock, self.ledger, self.admins = config, driver, clock, ledger, admins
         self.images = ImageStore(config.pool_dir)
+        self._pool = Patience(f"the pool {config.pool_dir}")
         self.consoles = Consoles()
         self.changes = Changes()
         self.autostart = Autostart(self)
@@ -151,6 +153,8 @@ class Agent:
 
     def _take_report(self, now_s: float) -> wire.Report:
         host, found, (seq, operation) = self.driver.host(), self.driver.states(), self.ledger.highest()
+        known = {state.server for state in found.domains}
+        images, files = self._pool.ask(lambda: (tuple(self.images.list()), strays(self.config.pool_dir, known)))
         report = wire.Report(
             node_id=self.config.node_id,
             agent_version=__version__,
@@ -158,10 +162,10 @@ class Agent:
             taken_s=now_s,
             age_s=0.0,
             domains=(),
-            images=tuple(self.images.list()),
+            images=images,
             foreign_domains=found.foreign,
             wild=found.wild,
-            files=strays(self.config.pool_dir, {state.server for state in found.domains}),
+            files=files,
             going_down=going_down(),
             seq=seq,
             seq_operation=operation,
@@ -171,6 +175,10 @@ class Agent:
         domains = self._with_runs(found.domains)
         count = wire.fitting(domains, wire.MAX_BODY_BYTES - len(json.dumps(wire.to_plain(report), ensure_ascii=False).encode()))
         return dataclasses.replace(report, domains=domains[:count], domains_left=len(domains) - count)
+
+    def cached_images(self) -> Tuple[wire.CachedImage, ...]:
+        """Raises Refused where the pool hangs."""
+        return self._pool.ask(lambda: tuple(self.images.list()))
 
     def states(self) -> Tuple[wire.DomainState, ...]:
         """All servers here, in the order of ids."""

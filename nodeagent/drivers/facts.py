@@ -11,6 +11,7 @@ from nodeagent.config import Config
 from nodeagent.drivers.base import Host
 from nodeagent.drivers.consolelog import ConsoleLogs
 from nodeagent.journal import log
+from nodeagent.patience import Patience
 from nodeagent.pieces import MAX_MACHINES_REPORTED, PciDevice
 
 HARDWARE_S = 60.0
@@ -24,6 +25,7 @@ class Facts:
         self.caps, self.cpu, self.platform, self.versions = caps, cpu, platform, versions
         self.pci: Tuple[PciDevice, ...] = ()
         self._looked_s = -HARDWARE_S
+        self._pool = Patience(f"the pool {platform.pool_dir}")
 
     @classmethod
     def read(cls, lib: Any, conn: Any, config: Config) -> "Facts":
@@ -66,7 +68,7 @@ class Facts:
     def host(self, pool_dir: str) -> Host:
         with open("/proc/meminfo", encoding="utf-8") as file:
             memory_mb, available_mb = inventory.parse_meminfo(file.read())
-        disk_gb, disk_used_gb = _disk(pool_dir)
+        disk_gb, disk_used_gb = self._pool.ask(lambda: _disk(pool_dir))
         return Host(
             hostname=socket.gethostname(),
             architecture=self.caps.architecture,

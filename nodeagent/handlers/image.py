@@ -45,7 +45,7 @@ def delete(call, args, payload):
 
 
 def list_cached(call, args, payload):
-    return CachedImages(tuple(call.agent.images.list())), None
+    return CachedImages(call.agent.cached_images()), None
 
 
 def _adopt(agent, offer) -> None:

@@ -1,10 +1,12 @@
-"""Agents as processes of their own: frozen (F4), asleep when asked (F8), in another time (F13), older than their controller (F22)."""
+"""Agents as processes of their own: frozen (F4, F21), asleep when asked (F8), in another time (F13), on storage that hangs (F20), older
+than their controller (F22)."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +21,12 @@ import pytest
 from nodeagent import wire
 from novactl.agents import keys
 from novactl.agents.link import Fence
+from novactl.api import nodes as api_nodes
 from novactl.api import servers as api
 from novactl.conductor import fleet
+from novactl.config import load_config
 from novactl.db import meta, nodes
-from novactl.errors import AgentRefused, NovaError, Unreachable
+from novactl.errors import AgentRefused, NovaError, NoValidHost, Unreachable
 from novactl.model.node import Node, NodeState
 from tests.contract.kit import Node as Bare
 from tests.contract.kit import until
@@ -33,6 +37,8 @@ OLDER = Path(__file__).with_name("nodeagent-0.1.0-before-numbers.pyz")
 """The agent as it was before requests carried a number and a version of the keys: built by zipapp from the sources of then."""
 AGENT = (sys.executable, "-m", "nodeagent")
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+on_storage = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("bindfs") or not os.path.exists("/dev/fuse"), reason="mounts bindfs (requirements/apt-test.txt)")
 in_another_time = pytest.mark.skipif(os.geteuid() != 0, reason="makes a time namespace")
 
 
@@ -48,12 +54,12 @@ def attach(world: World) -> Iterator[Callable[..., tuple[AgentProcess, Node]]]:
     """Enrols an agent that is a process; `command` is what it is started by."""
     running = []
 
-    def add(name: str, *, command: tuple[str, ...] = AGENT) -> tuple[AgentProcess, Node]:
+    def add(name: str, *, command: tuple[str, ...] = AGENT, **changes: Any) -> tuple[AgentProcess, Node]:
         cluster, folder = world.cluster, world.folder / name
         folder.mkdir()
         with cluster.db.read() as tx:
             cluster_id = meta.cluster_id(tx)
-        process = AgentProcess(folder, command=command, node_id=cluster.ids.uuid(), cluster_id=cluster_id, name=name)
+        process = AgentProcess(folder, command=command, node_id=cluster.ids.uuid(), cluster_id=cluster_id, name=name, **changes)
         running.append(process)
         assert process.address, process.log()
         process.admit({keys.load(world.config.data_dir / "keys").public: wire.ADMIN})
@@ -123,6 +129,99 @@ def test_a_frozen_agent_delays_its_own_only(world: World, attach: Callable[..., 
     assert api.show(world.cluster, "held").status == "SHUTOFF"
 
 
+# ---------------------------------------------------------------- F21
+
+def test_a_frozen_agent_gets_nothing_and_does_nothing_late(
+    world: World, attach: Callable[..., tuple[AgentProcess, Node]],
+) -> None:
+    """Stopped, a node is stale, then down, and no server is placed there, though it is the emptier one; what was sent to it meanwhile and
+    given up is not done when it goes on, and then servers are placed there again."""
+    frozen, node = attach("n2")
+    server = create(world, "web", "n2")
+    frozen.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(NovaError, match="n2"):                # it lies in the socket of a living process, and has 2 s to be done
+        world.cluster.agents.call(
+            node, "domain.stop", wire.Stop(server.id, 1, 0.0), fence=Fence("late:1:1:do", "late", 1), timeout_s=2)
+    clock = world.cluster.clock = Skewed(world.cluster.clock, world.config["placement.refresh_s"] + 1)
+    assert status_of(world, "n2") == "stale"
+    assert [create(world, f"other{number}").node_name for number in range(3)] == ["n1"] * 3
+    with pytest.raises(NoValidHost) as nowhere:
+        create(world, "there", "n2")
+    assert "has not answered" in str(nowhere.value.details)
+    clock.skew_s += world.config["node.down_s"]
+    assert status_of(world, "n2") == "down"
+    threading.Event().wait(1.0)                               # with the wait for `there`: what was sent has expired
+
+    frozen.process.send_signal(signal.SIGCONT)
+    until(lambda: status_of(world, "n2") == "up", 30)
+    assert world.cluster.agents.call(node, "domain.state", wire.DomainRef(server.id, 1)).body.power_state == "RUNNING"
+    assert "domain.stop" in frozen.log() and "the request expired" in frozen.log()
+    assert create(world, "again").node_name == "n2"
+
+
+def status_of(world: World, name: str) -> str:
+    return next(node.status for node in api_nodes.list_nodes(world.cluster) if node.name == name)
+
+
+# ---------------------------------------------------------------- F20
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[tuple[Path, Callable[[signal.Signals], None]]]:
+    """A directory that is reached through a process, as one on a network is, and what sends that process a signal: SIGSTOP is the server
+    that does not answer."""
+    behind, path = tmp_path / "behind", tmp_path / "storage"
+    behind.mkdir()
+    path.mkdir()
+    server = subprocess.Popen(["bindfs", "-f", behind, path], stdin=subprocess.DEVNULL)
+    until(lambda: path.is_mount() or server.poll() is not None)
+    yield path, server.send_signal
+    server.kill()                                             # what still waits for it gets an error
+    server.wait(10)
+    subprocess.run(["umount", "-l", path], check=True)
+
+
+@on_storage
+def test_storage_that_hangs_delays_what_needs_it(
+    world: World, attach: Callable[..., tuple[AgentProcess, Node]], storage: tuple[Path, Callable[[signal.Signals], None]],
+) -> None:
+    """I9: with a node's pool hanging, the same agent answers reads at once and says why it has no report, stops its servers, and
+    is not silent; the create that needs the pool is done when the pool is back, once."""
+    pool, signal_to = storage
+    process, node = attach("n2", pool_dir=str(pool))
+    server = create(world, "web", "n2")
+    agents = world.cluster.agents
+    signal_to(signal.SIGSTOP)
+
+    made: list[Any] = []
+    building = threading.Thread(target=lambda: made.append(create(world, "late", "n2")) or world.cluster.db.close())
+    building.start()
+    for _ in range(6):                                        # more than the agent has threads for reading
+        with pytest.raises(AgentRefused, match=f"the pool {pool} has not answered for .* its storage hangs"):
+            agents.call(node, "inventory.read", wire.InventoryRead(0.0), timeout_s=5)
+    with pytest.raises(AgentRefused, match="its storage hangs"):
+        agents.call(node, "image.list", timeout_s=5)
+    began = time.monotonic()
+    for _ in range(6):
+        assert agents.call(node, "domain.state", wire.DomainRef(server.id, 1), timeout_s=5).body.power_state == "RUNNING"
+    assert [one.server for one in agents.call(node, "domain.list", wire.Page(""), timeout_s=5).body.domains] == [server.id]
+    api.stop(world.cluster, "web")
+    assert time.monotonic() - began < 5
+    world.cluster.config = load_config(env={**world.env, "NOVACTL_PLACEMENT_REFRESH_S": "0.5", "NOVACTL_PLACEMENT_FRESH_S": "2"})
+    assert status_of(world, "n2") == "stale"
+    assert create(world, "other").node_name == "n1"
+    with world.cluster.db.read() as tx:
+        row = nodes.by_id(tx, node.id)
+    assert row is not None and row.silent_since is None
+    assert not made and building.is_alive()
+
+    signal_to(signal.SIGCONT)
+    building.join(60)
+    assert made[0].status == "ACTIVE"
+    until(lambda: status_of(world, "n2") == "up")
+    assert len([path for path in pool.iterdir() if path.name.startswith("disk-")]) == 2
+    assert sum(line.startswith("domain.start") for line in process.log().splitlines()) == 2
+
+
 # ---------------------------------------------------------------- F8
 
 def test_what_a_dead_agent_was_sent_is_not_done_when_it_comes_back(world: World, attach: Callable[..., tuple[AgentProcess, Node]]) -> None:
@@ -162,10 +261,10 @@ class Skewed:
     """The system's clock, so many seconds wrong."""
 
     def __init__(self, clock: Any, skew_s: float) -> None:
-        self._clock, self._skew_s = clock, skew_s
+        self._clock, self.skew_s = clock, skew_s
 
     def now(self) -> float:
-        return self._clock.now() + self._skew_s
+        return self._clock.now() + self.skew_s
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._clock, name)
