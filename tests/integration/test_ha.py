@@ -44,6 +44,9 @@ class Board(Bmc):
 Board({"ops": "secret"}, address="127.0.0.1", port=int(port)).listen()
 """
 BMC_PORT = "16230"
+HA_OPERATIONS = """
+    SELECT kind, object_name, state, created_at, ended_at FROM operation
+    WHERE kind IN ('node.fence', 'server.evacuate') AND created_at > ? ORDER BY created_at"""
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -249,17 +252,50 @@ def test_a_host_fences_itself(fleet: Fleet, switch: str) -> None:
         runs_elsewhere(fleet, server)
 
 
-class conductor:
-    """`novactl conductor run`, killed at the end."""
+def test_the_conductor_by_itself(fleet: Fleet, switch: str) -> None:
+    """A host loses power, and no command is given: the conductor has it fenced once it was silent for long enough, and only then starts
+    its --ha server elsewhere, with the next epoch. Back, the host starts nothing and gives up its copy."""
+    fence_after_s = 5.0
+    server = fleet.create("web", "--node", "h1")
+    fleet.novactl("node", "set", "h1", "--fence", "command", "--fence-option", f"command={switch}")
+    fleet.novactl("server", "set", "web", "--ha")
+    host, domain = fleet.lab.host("h1"), f"novactl-{server['id']}"
+    settings = {"HA_FENCE_AFTER_S": str(fence_after_s), "AGENT_REPORT_INTERVAL_S": "1", "CONDUCTOR_LEASE_S": "2"}
+    began = time.time()
+    with conductor(fleet, **settings):
+        until(lambda: fleet.rows("SELECT 1 FROM node WHERE name = 'h1' AND reported_at > ?", began), "it leads")
+        time.sleep(fence_after_s)
+        assert not fleet.rows(HA_OPERATIONS, began) and host.domains()[domain] == "running", "none is fenced that answers"
+        host.power_off()
+        [(silent_since,)] = until(
+            lambda: fleet.rows("SELECT silent_since FROM node WHERE name = 'h1' AND silent_since IS NOT NULL"), "it is seen to be silent")
+        until(lambda: [row[2] for row in fleet.rows(HA_OPERATIONS, began)] == ["ok", "ok"], "it runs elsewhere")
+    fencing, moving = fleet.rows(HA_OPERATIONS, began)
+    assert fencing[:2] == ("node.fence", "h1") and moving[:2] == ("server.evacuate", "web")
+    assert silent_since + fence_after_s <= fencing[3] < fencing[4] <= moving[3]
+    elsewhere = runs_elsewhere(fleet, server)
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    with conductor(fleet, **settings):
+        host.power_on()
+        until(lambda: host.run("pgrep", "-f", "nodeagent", check=False).stdout, "its agent runs")
+        time.sleep(fence_after_s)
+        assert host.domains() == {domain: "shut off"} and status_of(fleet, "h1") == "fenced"
+        fleet.novactl("node", "enable", "h1")
+        assert host.domains() == {} and not any(server["id"] in name for name in host.pool_files())
+    assert elsewhere.domains() == {domain: "running"} and fleet.novactl("cluster", "verify", "-o", "json").items == []
+
+
+class conductor:
+    """`novactl conductor run` with other settings, killed at the end."""
+
+    def __init__(self, fleet: Fleet, **settings: str) -> None:
+        self._fleet, self._settings = fleet, {f"NOVACTL_{name}": value for name, value in settings.items()}
 
     def __enter__(self) -> None:
         self._log = (self._fleet.data_dir / "conductor.log").open("a")
         self._process = subprocess.Popen(
             self._fleet.command("conductor", "run"), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-            env={**self._fleet.env, "NOVACTL_NO_INPUT": "1"}, cwd=REPOSITORY)
+            env={**self._fleet.env, **self._settings, "NOVACTL_NO_INPUT": "1"}, cwd=REPOSITORY)
 
     def __exit__(self, *_: object) -> None:
         self._process.send_signal(signal.SIGKILL)
