@@ -10,6 +10,7 @@ from typing import NamedTuple
 from novactl.api.authority import Role, needs
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
+from novactl.conductor.history import note_cluster
 from novactl.db import keys, meta, nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, SchemaNewer, SchemaOlder, UsageError
@@ -58,7 +59,8 @@ def init(cluster: Cluster, *, upgrade: bool = False, key: Path | None = None, dr
     if found < SCHEMA:
         from novactl.db.migrate import upgrade as migrate
 
-        migrate(database, config.database_url, cluster.ids.uuid())
+        migrate(database, config.database_url, cluster.ids.uuid(), lambda tx: note_cluster(
+            cluster, tx, "db.upgrade" if found else "init", f"schema {found} -> {SCHEMA}" if found else f"schema {SCHEMA}"))
     pair = files.adopt(key, config.data_dir / "keys") if key else files.ensure(config.data_dir / "keys")
     cluster.forget_key()
     with database.write() as tx:

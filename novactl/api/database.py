@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from novactl.api.authority import Role, allow
 from novactl.cluster import Cluster
+from novactl.conductor.history import note_cluster
 from novactl.errors import DatabaseFailed, NotInitialised, NovaError, SchemaNewer
 from novactl.model.finding import Finding
 
@@ -61,7 +63,9 @@ def upgrade(cluster: Cluster, *, rewrite: bool = False, dry_run: bool = False) -
         if not dry_run:
             from novactl.db import migrate
 
-            migrate.upgrade(database, cluster.config.database_url, cluster.ids.uuid())
+            migrate.upgrade(
+                database, cluster.config.database_url, cluster.ids.uuid(),
+                lambda tx: note_cluster(cluster, tx, "db.upgrade", f"schema {was}: sums and limits written anew"))
     return Upgraded(database.where, was, SCHEMA)
 
 
@@ -93,8 +97,8 @@ backup.needs = Role.ADMIN  # type: ignore[attr-defined] # asked where there are 
 def restore(cluster: Cluster, file: Path, *, force: bool = False, dry_run: bool = False) -> Backup:
     """Replace all that is in the database by the backup in `file`, whichever kind of database it came from.
 
-    Everything is checked before anything is written, and it is one transaction. Raises BadBackup for a file that is not whole;
-    Conflict where the database has nodes or servers, unless `force`.
+    Everything is checked before anything is written, and it is one transaction; who did it stands in the history that comes with it.
+    Raises BadBackup for a file that is not whole; Conflict where the database has nodes or servers, unless `force`.
     """
     from novactl.db import dump
     from novactl.db.engine import SCHEMA
@@ -108,7 +112,9 @@ def restore(cluster: Cluster, file: Path, *, force: bool = False, dry_run: bool 
             if why is not None:
                 raise why
         else:
-            dump.restore(database, url, source, force=force)
+            header = source.header
+            dump.restore(database, url, source, force=force, note=lambda tx: note_cluster(
+                cluster, tx, "db.restore", f"{file}, taken {_iso(header.at)}: schema {header.schema} -> {SCHEMA}"))
         return replace(_told(source.header, file, database.where), missing_keys=_missing_keys(cluster, source))
 
 
@@ -153,6 +159,10 @@ def check(cluster: Cluster) -> tuple[Finding, ...]:
             wrong = [Finding(name, "fail", failed.message, failed.hint or fix)]
         findings += wrong or [Finding(name, "ok", good)]
     return tuple(findings)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _told(header: Any, file: Path, where: str) -> Backup:

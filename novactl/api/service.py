@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from novactl.api.authority import Role, needs
 from novactl.cluster import Cluster
 from novactl.conductor import owner
+from novactl.conductor.change import changing
 from novactl.db import leases, meta, nodes, notices
+from novactl.db.crossing import begun_anew
 from novactl.errors import Partial
 from novactl.model.node import NodeState
 
@@ -102,7 +104,11 @@ def install(cluster: Cluster, *, for_user: bool = False, dry_run: bool = False) 
 
     cluster.db.check_schema()                                 # a conductor without a cluster would only restart for ever
     wanted = unit.unit(cluster.config, for_user=for_user)
-    return wanted if dry_run else unit.install(wanted, for_user=for_user)
+    if dry_run:
+        return wanted
+    made = unit.install(wanted, for_user=for_user)
+    _journal(cluster, "conductor.install", made)
+    return made
 
 
 @needs(Role.ADMIN)
@@ -110,4 +116,19 @@ def uninstall(cluster: Cluster, *, for_user: bool = False) -> Unit:
     """Undo `install`; where there is nothing to undo, nothing changes."""
     from novactl.conductor import unit
 
-    return unit.uninstall(for_user=for_user)
+    gone = unit.uninstall(for_user=for_user)
+    _journal(cluster, "conductor.uninstall", gone)
+    return gone
+
+
+class _Here(NamedTuple):
+    """The conductor of a machine, as what is changed."""
+
+    name: str
+    id: str = ""
+
+
+@begun_anew
+def _journal(cluster: Cluster, kind: str, unit: Unit) -> None:
+    with changing(cluster, kind, {"unit": str(unit.path)}, dry_run=False) as tx:
+        tx.on(_Here(os.uname().nodename), detail=f"{unit.path}: {unit.state}")

@@ -54,7 +54,7 @@ def show(ctx: typer.Context) -> Any:
     return api.show(cluster_of(ctx))
 
 
-@NOUN.verb("install", columns.RECORD)
+@NOUN.verb("install", columns.RECORD, changes=True)
 def install(ctx: typer.Context, user: User = False, dry_run: DryRun = False) -> Any:
     """Have systemd run a conductor here, now and at boot. Safe to repeat.
 
@@ -74,7 +74,7 @@ def install(ctx: typer.Context, user: User = False, dry_run: DryRun = False) -> 
     return unit
 
 
-@NOUN.verb("uninstall", columns.RECORD)
+@NOUN.verb("uninstall", columns.RECORD, changes=True)
 def uninstall(ctx: typer.Context, user: User = False) -> Any:
     """Stop the conductor that `install` set up here, and take its unit away.
 

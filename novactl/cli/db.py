@@ -16,7 +16,7 @@ NOUN = Noun("db", settles=False)
 BackupFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="The backup.")]
 
 
-@NOUN.verb("upgrade", columns.RECORD)
+@NOUN.verb("upgrade", columns.RECORD, changes=True)
 def upgrade(
     ctx: typer.Context,
     rewrite: Annotated[bool, typer.Option(
@@ -61,7 +61,7 @@ def backup(
     return api.backup(cluster_of(ctx), file, force=force, dry_run=dry_run)
 
 
-@NOUN.verb("restore", columns.RECORD)
+@NOUN.verb("restore", columns.RECORD, changes=True)
 def restore(
     ctx: typer.Context, file: BackupFile,
     force: Annotated[bool, typer.Option("--force", help="Also into a database that has nodes or servers: they are replaced.")] = False,
@@ -85,7 +85,7 @@ def restore(
     return done
 
 
-@NOUN.verb("rebuild", columns.RECORD)
+@NOUN.verb("rebuild", columns.RECORD, changes=True)
 def rebuild(
     ctx: typer.Context,
     node: Annotated[list[str], typer.Option(

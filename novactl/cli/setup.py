@@ -15,7 +15,7 @@ from novactl.errors import ExitStatus
 NOUN = Noun()
 
 
-@NOUN.verb("init", columns.RECORD)
+@NOUN.verb("init", columns.RECORD, changes=True)
 def init(
     ctx: typer.Context,
     upgrade: Annotated[bool, typer.Option("--upgrade", help="Bring an older database to this version's schema.")] = False,

@@ -147,7 +147,7 @@ class Noun:
 
     def verb(self, name: str, table: Table | None = None, *, changes: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Declares a verb. With a table, its function returns a value and the verb gets the output options; with `changes` it gets
-        --reason, and leaves an operation."""
+        --reason, and leaves an operation (or, where it makes the tables of operations itself, an event)."""
 
         def declare(function: Callable[..., Any]) -> Callable[..., Any]:
             self.verbs[name] = Spec(name, function, table, self.settles, changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from novactl.cluster import Cluster
-from novactl.db import events
+from novactl.db import events, meta
 from novactl.db.statements import Tx
 from novactl.model.node import Node
 from novactl.model.operation import EventRecord, Operation
@@ -40,3 +40,10 @@ def note_on(cluster: Cluster, tx: Tx, subject: Server | Node, event: str, detail
     events.record(tx, EventRecord(
         at=cluster.clock.now(), object_kind=kind, object_id=subject.id, object_name=subject.name,
         operation_id="", event=str(event), actor=cluster.actor, detail=detail, reason=cluster.reason))
+
+
+def note_cluster(cluster: Cluster, tx: Tx, event: str, detail: str) -> None:
+    """About the cluster itself, where no operation can be behind it: its tables are made anew."""
+    events.record(tx, EventRecord(
+        at=cluster.clock.now(), object_kind="cluster", object_id=meta.cluster_id(tx), object_name="cluster", operation_id="", event=event,
+        actor=cluster.actor, detail=detail, reason=cluster.reason))

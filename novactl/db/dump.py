@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +27,7 @@ from alembic import command
 from novactl.db import meta, migrate, schema
 from novactl.db.core import CoreTx
 from novactl.db.engine import SCHEMA, Database, SqliteDatabase
+from novactl.db.statements import Tx
 from novactl.errors import BadBackup, Conflict, NovaError, UsageError
 
 FORMAT, VERSION = "novactl-backup", 1
@@ -343,10 +344,12 @@ def refusal(database: Database, url: str) -> NovaError | None:
         return _in_use(connection, database.where)
 
 
-def restore(database: Database, url: str, source: Staged, *, force: bool = False) -> None:
+def restore(
+    database: Database, url: str, source: Staged, *, force: bool = False, note: Callable[[Tx], None] = lambda tx: None,
+) -> None:
     """Replace all that is in the database by the backup, in one transaction, making the tables where there are none.
 
-    (On MariaDB making tables ends transactions: one that had none may be left with empty ones.)
+    (On MariaDB making tables ends transactions: one that had none may be left with empty ones.) `note` is the last that is written with it.
     Raises Conflict where the database has nodes or servers, unless `force`.
     """
     if isinstance(database, SqliteDatabase):
@@ -363,6 +366,7 @@ def restore(database: Database, url: str, source: Staged, *, force: bool = False
             for batch in rows.partitions(BATCH):
                 target.execute(sa.insert(table), [dict(row) for row in batch])
         _count_on(target, source.header.counters)
+        note(CoreTx(target, {}))
 
 
 def _in_use(connection: sa.Connection, where: str) -> Conflict | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from novactl.db import derived, mariadb, meta
 from novactl.db.core import CoreTx, connecting, explained
 from novactl.db.engine import SCHEMA, Database, SqliteDatabase, sqlite_explained
+from novactl.db.statements import Tx
 
 
-def upgrade(database: Database, url: str, cluster_id: str) -> None:
+def upgrade(database: Database, url: str, cluster_id: str, note: Callable[[Tx], None] = lambda tx: None) -> None:
     """Create or upgrade the schema, and give a new cluster its id. Calling it again changes nothing.
 
     One transaction, or on MariaDB, where each change of a table ends it, steps that an interrupted upgrade repeats when it is
-    begun again. What the database keeps that follows from other rows is written anew.
+    begun again. What the database keeps that follows from other rows is written anew. `note` is the last that is written with it.
     """
     if isinstance(database, SqliteDatabase):
         database.create()
@@ -33,6 +34,7 @@ def upgrade(database: Database, url: str, cluster_id: str) -> None:
         derived.everything(tx)
         if meta.get(tx, "cluster_id") is None:
             meta.put(tx, "cluster_id", cluster_id)
+        note(tx)
 
 
 @contextlib.contextmanager

@@ -21,11 +21,13 @@ import sqlalchemy as sa
 
 from novactl.api import cluster as api_cluster
 from novactl.api import database as api
+from novactl.api import events
 from novactl.api import servers as api_servers
 from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
 from novactl.config import load_config
 from novactl.db import dump, engine, meta, migrate, operations, placement, schema, servers
+from novactl.db.events import Asked
 from novactl.errors import BadBackup, Conflict, Denied, NotInitialised, NovaError, SchemaOlder, UsageError
 from tests import databases
 from tests.unit import test_db_upgrade as older
@@ -40,12 +42,16 @@ def cluster_in(folder: Path, url: str = "", *, keys_of: Cluster | None = None) -
     return Cluster(load_config(env=env), actor="tester@backup")
 
 
+MADE = ("init", "db.upgrade", "db.restore")
+
+
 def content(cluster: Cluster) -> dict[str, list[tuple]]:
-    """Every row of every table of ours."""
+    """Every row of every table of ours, but for the events of making the tables themselves."""
     with migrate.transaction(cluster.unchecked_db(), cluster.config.database_url, reads=True) as connection:
-        return {
+        found = {
             name: sorted((tuple(row) for row in connection.execute(sa.select(table))), key=str)
             for name, table in schema.metadata.tables.items()}
+    return found | {"event": [row for row in found["event"] if not {*MADE} & {*row}]}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,22 @@ def test_a_backup_is_all_of_it_on_any_kind_of_database(world: World, file: Path,
     back = cluster_in(tmp_path / "back", keys_of=world.cluster)
     api.restore(back, again)
     assert content(back) == before
-    assert sorted(_lines(again)[1:-1]) == sorted(_lines(file)[1:-1]), "a backup does not show which kind it came from"
+    own = [line for line in sorted(_lines(again)[1:-1]) if b"db.restore" not in line]
+    assert len(own) == len(_lines(again)) - 3 and own == sorted(_lines(file)[1:-1]), "a backup does not show which kind it came from"
+
+
+def test_who_restored_it_stands_in_the_history_that_came(world: World, file: Path, tmp_path: Path) -> None:
+    """Who, when, why, from which file, from which schema to which: the newest event, on any kind of database, and only if it was done."""
+    for kind in databases.EACH:
+        with as_kind(kind, tmp_path / kind, keys_of=world.cluster) as there:
+            there.reason = "disk lost"
+            api.restore(there, file)
+            with pytest.raises(NovaError):
+                api.restore(there, file)                      # in use by now
+            said = [event for event in events.list_events(there, Asked(), limit=100) if event.event == "db.restore"]
+            assert [(e.actor, e.reason, e.object_kind, e.detail.partition(" taken ")[0]) for e in said] == [
+                (there.actor, "disk lost", "cluster", f"{file},")], kind
+            assert said[0].detail.endswith("Z: schema 3 -> 3")
 
 
 def servers_of(cluster: Cluster) -> dict[str, Any]:

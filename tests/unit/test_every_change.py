@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from novactl.api import operations
 from novactl.cli.root import NOUNS
 from novactl.cli.tree import Noun
+from novactl.conductor import unit
 from novactl.conductor.change import changing
 from novactl.conductor.sagas import SAGAS
 from novactl.db import events
@@ -96,20 +98,31 @@ keypair delete mine --yes
 operation list --all
 server delete web --yes
 flavor delete tiny --yes
+key create bob --role reader --out BOB
+key list
+key set bob --role operator
+key revoke bob --yes
+key rotate
+node rotate-key n1
+cluster adopt --yes
+db check
+db rebuild
 node remove n2 --lost --yes
 version
 """
-"""One line after another in one small world; IMAGE, KEY and DATA are files."""
+"""One line after another in one small world; IMAGE, KEY, DATA and BOB are files."""
 
 ELSEWHERE = {
     "operation resume": "acts on an operation that is there", "operation undo": "likewise", "operation cancel": "likewise",
-    "cluster repair": "acts on servers that differ: tests of repair", "cluster adopt": "tests of adopting a restored database",
-    "node rotate-key": "tests of keys", "server adopt": "tests of adopting a domain",
+    "cluster repair": "acts on servers that differ: tests of repair", "server adopt": "tests of adopting a domain",
     "node enroll": "tests/integration/test_enroll.py: a machine", "node fence": "tests of HA: a node that is off",
     "server evacuate": "tests of HA: a node that is off",
-    **{f"key {verb}": "tests of keys: agents that are told" for verb in ("create", "set", "revoke", "rotate")},
+    "conductor install": "below: a machine with systemd", "conductor uninstall": "likewise",
 }
 """Changing verbs that are not in the script, and why."""
+
+EVENTS = {"init", "db upgrade", "db restore"}
+"""Those that make the tables of operations themselves: what they leave is an event."""
 
 
 def declared() -> dict[str, bool]:
@@ -133,7 +146,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_every_changing_command_leaves_one_operation(world: World, tmp_path: Path) -> None:
     """Kind, arguments, actor, key, reason, result, and an event that tells the same; reading commands leave nothing."""
-    files = {"IMAGE": tmp_path / "other.img", "KEY": tmp_path / "key", "DATA": tmp_path / "user-data"}
+    files = {"IMAGE": tmp_path / "other.img", "KEY": tmp_path / "key", "DATA": tmp_path / "user-data", "BOB": tmp_path / "bob"}
     files["IMAGE"].write_bytes(b"\1" * (1 << 20))
     files["DATA"].write_text(f"#cloud-config\npassword: {CANARY}\n")
     changes, prompt, covered, known = declared(), Prompt(world.env), set(), 0
@@ -151,14 +164,54 @@ def test_every_changing_command_leaves_one_operation(world: World, tmp_path: Pat
             continue
         operation = found[0]
         noun, verb = words[:2]
-        assert operation.kind == f"{noun}.{verb}" and operation.state == "ok" and operation.ended_at, line
+        world.cluster.forget_key()                            # after `key rotate`
+        assert operation.kind.replace("_", "-") == f"{noun}.{verb}" and operation.state == "ok" and operation.ended_at, line
         assert operation.actor and operation.actor_key == world.cluster.key and operation.reason == reason[1] and operation.seq, line
         assert isinstance(operation.record, dict) and operation.object_name, line
         with world.cluster.db.read() as tx:
             history = [event for event in events.of(tx, operation.object_id) if event.operation_id == operation.id]
         assert history and history[-1].event == operation.kind and history[-1].detail.startswith("ok"), line
         assert all(event.reason == reason[1] and event.actor == operation.actor for event in history), line
-    assert {command for command, changing in changes.items() if changing} <= covered | ELSEWHERE.keys()
+    assert {command for command, changing in changes.items() if changing} <= covered | ELSEWHERE.keys() | EVENTS
+
+
+def test_what_makes_the_tables_leaves_an_event(tmp_path: Path) -> None:
+    """Who, when, why, from which file, from which schema to which: in what `novactl events` shows of the database that results."""
+    prompt, file = Prompt({"HOME": str(tmp_path), "NOVACTL_DATA_DIR": str(tmp_path / "data")}), str(tmp_path / "b.nova")
+    lines = (f"init --reason {'x' * 256}", "init --reason begun", "init --reason again", f"db backup {file}", "db upgrade --reason nothing",
+             "db upgrade --rewrite --reason sums", f"db restore {file} --dry-run --reason tried", f"db restore {file} --reason lost")
+    assert [prompt.run(*line.split()).status for line in lines] == [UsageError.exit_status, *[0] * (len(lines) - 1)]
+
+    def told() -> list[str]:
+        found = prompt.run("events", "-o", "json").json["items"]
+        assert {(item["object_kind"], item["object_name"]) for item in found} == {("cluster", "cluster")} and all(
+            item["actor"] and item["at"] for item in found)
+        return [f"{item['event']} ({item['reason']}) {item['detail']}" for item in found]
+
+    began, restored = told()                                  # what came after the backup is gone with the rest
+    assert began == "init (begun) schema 3"
+    assert restored.startswith(f"db.restore (lost) {file}, taken ") and restored.endswith("Z: schema 3 -> 3")
+    assert prompt.run("db", "upgrade", "--rewrite", "--reason", "sums").status == 0
+    assert told()[2:] == ["db.upgrade (sums) schema 3: sums and limits written anew"]
+    assert prompt.run("operation", "list", "--all", "-o", "json").json["items"] == []
+
+
+def test_setting_up_a_conductor_leaves_an_operation(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On which machine, and which unit; a dry run leaves none."""
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text("#!/bin/sh\n")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(unit, "SYSTEMD", tmp_path)
+    monkeypatch.setattr(unit, "SYSTEM_DIR", tmp_path / "units")
+    prompt = Prompt(world.env)
+    for line in ("install --dry-run", "install --reason nights", "uninstall"):
+        assert (ran := prompt.run("conductor", *line.split())).status == 0, ran.err
+    path = str(tmp_path / "units" / unit.UNIT)
+    assert [(op.kind, op.object_name, op.reason, dict(op.record)) for op in operations.list_operations(world.cluster, all=True)] == [
+        ("conductor.uninstall", os.uname().nodename, "", {"unit": path}),
+        ("conductor.install", os.uname().nodename, "nights", {"unit": path})]
 
 
 def test_no_secret_is_written_down(world: World, tmp_path: Path) -> None:
