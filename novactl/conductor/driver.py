@@ -24,12 +24,10 @@ from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import KEEP_EVERY_S, R, Run, Saga
 from novactl.db import operations
-from novactl.db.refusals import Crossed
+from novactl.db.crossing import uncrossed
 from novactl.db.statements import Tx
 from novactl.errors import Cancelled, DatabaseFailed, DatabaseLost, NovaError, Stuck, Superseded
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
-
-CROSSED_TRIES = 10
 
 
 class Driver(Generic[R]):
@@ -147,7 +145,7 @@ class Driver(Generic[R]):
         waits, outage = faults.waits(self.cluster, f"{op.id}:{op.attempt}:{what}:{self.run.direction}"), faults.outage(self.cluster)
         while True:
             try:
-                return _uncrossed(act)
+                return uncrossed(act, anyway=True)
             except NovaError as error:
                 wait_s = next(outage if isinstance(error, DatabaseLost) else waits, None) if faults.verdict(error) is Verdict.HERE else None
                 if wait_s is None or overdue(op, self.cluster.clock.now() + wait_s):
@@ -304,16 +302,6 @@ class Driver(Generic[R]):
         return Superseded(
             f"operation {op.id[:8]} ({op.kind} {op.object_name}) was taken over from this process by {owner.shown(found.owner)}"
             + (f": {why['message']}" if why.get("message") else ""), command=command, operation=op.id)
-
-
-def _uncrossed(act: Callable[[], R]) -> R:
-    """What `act` returns, which may be done twice: begun anew when the database ended it for another that waited for it."""
-    for _ in range(CROSSED_TRIES - 1):
-        try:
-            return act()
-        except Crossed:
-            continue
-    return act()
 
 
 def _as_error(crash: Exception) -> NovaError:
