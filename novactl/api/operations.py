@@ -12,7 +12,7 @@ from novactl.cluster import Cluster
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
 from novactl.db.statements import from_json
-from novactl.errors import Cancelled, NovaError, Stuck, UsageError, WaitTimeout
+from novactl.errors import Cancelled, Denied, NovaError, Stuck, UsageError, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class _Followed:
         self.cluster, self.operation, self.watch = cluster, operation, watch
         self._told: dict[tuple[int, int], StepState] = {}
         self._progress = ""
+        self._denied: Denied | None = None
 
     def look(self) -> bool:
         """Tell what is new. Whether it has ended, or is stuck."""
@@ -171,6 +172,9 @@ class _Followed:
         if not holding.owned_by_the_living(op, self.cluster.clock.now()):
             try:
                 recover.end(self.cluster, op, self.watch)
+            except Denied as error:                           # it waits for somebody who may
+                self._denied = error
+                return True
             except NovaError:
                 pass                                          # somebody was faster, or it is stuck: the next look tells
         return False
@@ -179,6 +183,8 @@ class _Followed:
         op, short = self.operation, self.operation.id[:8]
         if op.state is OperationState.OK:
             return op
+        if self._denied is not None:
+            return self._denied
         error = NovaError.from_dict(op.error or {})
         error.operation = op.id
         if op.state is OperationState.STUCK:

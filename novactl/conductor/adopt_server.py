@@ -11,6 +11,7 @@ from novactl.conductor.saga import Run, Saga, Step
 from novactl.db import placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import NovaError
+from novactl.model.key import Role
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 from novactl.states import Event, advance
 
@@ -78,6 +79,7 @@ def not_adopted(run: Run, tx: Tx, record: AdoptServer, error: NovaError) -> None
 
 ADOPT: Saga[AdoptServer] = Saga(
     kind="server.adopt",
+    role=Role.ADMIN,
     record=AdoptServer,
     steps=(Step("claim", do=claim, undo=release), Step("mark", do=mark, undo=unmark)),
     finish=adopted,

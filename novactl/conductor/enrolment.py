@@ -24,6 +24,7 @@ from novactl.enroll.log import EnrolLog
 from novactl.enroll.shell import Shell
 from novactl.enroll.site import Before, Site
 from novactl.errors import EnrolFailed, NovaError, Unreachable, UsageError
+from novactl.model.key import Role
 from novactl.model.node import Node, NodeState
 from novactl.model.resources import Inventory
 
@@ -269,5 +270,5 @@ ENROLL_NODE: Saga[EnrollRecord] = Saga(
         Step("verify", verify, _unprepare),
         Step("unlock", unlock, nothing("undoing goes on without it")),
     ),
-    finish=_finish, fail=_fail, timeout="timeout.enroll_s", detaches=False,
+    finish=_finish, fail=_fail, timeout="timeout.enroll_s", detaches=False, role=Role.ADMIN,
 )

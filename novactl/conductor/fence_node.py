@@ -15,6 +15,7 @@ from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import nodes
 from novactl.db.statements import Tx
 from novactl.errors import NotFound, NovaError
+from novactl.model.key import Role
 from novactl.model.node import Node, NodeState
 
 
@@ -91,6 +92,7 @@ def _locked(tx: Tx, record: FenceNode) -> Node:
 
 FENCE: Saga[FenceNode] = Saga(
     kind="node.fence",
+    role=Role.ADMIN,
     record=FenceNode,
     steps=(
         Step("hold", do=hold, undo=let_go),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from novactl.cluster import Cluster
 from novactl.db import meta, nodes
-from novactl.errors import BadConfig
+from novactl.errors import BadConfig, DatabaseFailed
 from novactl.model.node import Node, NodeState
 
 NAME = "nodes.json"
@@ -29,19 +31,36 @@ class Known:
 
 
 def remember(cluster: Cluster) -> None:
-    """Write the file anew, if it can be written: what it is for is rare, and enrolling must not fail for it."""
-    with cluster.db.read() as tx:
-        known = [node for node in nodes.all_(tx) if node.address and node.state is not NodeState.ENROLLING]
-        plain = {"cluster_id": meta.cluster_id(tx), "nodes": [_plain(node) for node in known]}
+    """Write the file anew, if it can be written: what it is for is rare, and enrolling must not fail for it.
+
+    Called by whoever ends what changes nodes, beside that process's own key.
+    """
     path = cluster.config.data_dir / NAME
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with contextlib.suppress(OSError):
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    with contextlib.suppress(OSError, DatabaseFailed), _alone(path.with_suffix(".lock")):
+        with cluster.db.read() as tx:
+            known = [node for node in nodes.all_(tx) if node.address and node.state is not NodeState.ENROLLING]
+            plain = {"cluster_id": meta.cluster_id(tx), "nodes": [_plain(node) for node in known]}
+        part = path.with_suffix(".part")
+        with os.fdopen(_private(part, os.O_TRUNC), "w", encoding="utf-8") as file:
             json.dump(plain, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Of two who remember at once, the one that has read later writes later."""
+    descriptor = _private(lock)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _private(path: Path, more: int = 0) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | more, 0o600)
 
 
 def _plain(node: Node) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from novactl.enroll.log import EnrolLog
 from novactl.enroll.request import SudoPassword
 from novactl.enroll.site import Before, Site
 from novactl.errors import Conflict, InUse, NotFound, NovaError, Unreachable
+from novactl.model.key import Role
 from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation, OperationState
 
@@ -102,7 +103,7 @@ def _fail(run: Run, tx: Tx, record: RemoveRecord, error: NovaError) -> None:
 _REVERSED = tuple(_step(of) for of in reversed(steps.STEPS))
 REMOVE_NODE: Saga[RemoveRecord] = Saga(
     kind="node.remove", record=RemoveRecord, steps=(Step("unprepare", _unprepare, _prepare_again), *_REVERSED),
-    finish=_finish, fail=_fail, point_of_no_return=_REVERSED[0].name, timeout="timeout.enroll_s", detaches=False,
+    finish=_finish, fail=_fail, point_of_no_return=_REVERSED[0].name, timeout="timeout.enroll_s", detaches=False, role=Role.ADMIN,
 )
 SAGAS = {REMOVE_NODE.kind: REMOVE_NODE}
 

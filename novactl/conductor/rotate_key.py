@@ -20,6 +20,7 @@ from novactl.conductor.saga import Run, Saga, Step, begin, nothing
 from novactl.db import nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NotFound, NovaError, Unreachable
+from novactl.model.key import Role
 from novactl.model.node import Node, NodeState
 
 
@@ -100,7 +101,7 @@ ROTATE_KEY: Saga[RotateKey] = Saga(
         Step("verify", verify, nothing("it only looked")),
         Step("commit", commit, nothing("past the point of no return")),
     ),
-    finish=_finish, fail=_fail, point_of_no_return="commit",
+    finish=_finish, fail=_fail, point_of_no_return="commit", role=Role.ADMIN,
 )
 SAGAS = {ROTATE_KEY.kind: ROTATE_KEY}
 

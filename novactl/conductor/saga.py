@@ -21,6 +21,7 @@ from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
 from novactl.db.statements import Tx
 from novactl.errors import DatabaseFailed, NovaError
+from novactl.model.key import Role
 from novactl.model.operation import Operation, OperationState
 
 R = TypeVar("R")
@@ -55,7 +56,8 @@ class Saga(Generic[R]):
     """`finish` and `fail` run in the transaction that ends the operation. `next_attempt` gives the record of another try
     after unwinding, or None. From `point_of_no_return` on there is only forward. `resumes`: what a takeover does with
     an operation whose owner died (True: goes on; False: turns back). `timeout` is the setting that says how long one may take.
-    `detaches`: it can go on in another process at any moment; where it cannot, an interruption turns it back."""
+    `detaches`: it can go on in another process at any moment; where it cannot, an interruption turns it back. `role` is what a key
+    needs to drive it, also back: agents refuse its messages to a lesser one."""
 
     kind: str
     record: type[R]
@@ -66,6 +68,7 @@ class Saga(Generic[R]):
     point_of_no_return: str = ""
     resumes: bool = False
     detaches: bool = True
+    role: Role = Role.OPERATOR
     timeout: str = "timeout.default_s"
 
     def no_way_back(self, position: int) -> bool:
