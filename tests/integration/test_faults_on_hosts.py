@@ -1,12 +1,16 @@
 """Faults on real hosts in the middle of a command: one direction of the network gone, libvirtd hung or killed."""
 
+import contextlib
+import shutil
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration.test_ha import conductor
 from tests.lab.fleet import Fleet, until
 from tests.lab.host import Host
 
@@ -96,6 +100,55 @@ def test_a_hung_libvirtd_delays_its_own_node_only(fleet: Fleet) -> None:
         libvirtd(host, signal.SIGCONT)
     until(lambda: not _fails(fleet, "server", "stop", "web1", "--grace", "0"), "h1 obeys again")
     assert fleet.server("web1")["status"] == "SHUTOFF"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(not shutil.which("bindfs") or not Path("/dev/fuse").exists(), reason="mounts bindfs (requirements/apt-test.txt)")
+def test_storage_that_hangs_delays_what_needs_it(fleet: Fleet) -> None:
+    """I9: where a host's pool is on storage that does not answer, other hosts work on and its agent answers: a conductor that fences the
+    silent leaves it alone. A create that came meanwhile ends when the storage is back, and then the host obeys as before."""
+    host = fleet.lab.host("h1")
+    with slow_pool(host) as storage, conductor(fleet, HA_FENCE_AFTER_S="2", AGENT_REPORT_INTERVAL_S="1"):
+        fleet.create("web1", "--node", "h1")
+        fleet.create("web2", "--node", "h2")
+        fleet.novactl("server", "set", "web1", "--ha")
+        storage(signal.SIGSTOP)
+        begun = fleet.begin("server", "create", "web3", "--flavor", "tiny", "--image", "guest", "--node", "h1")
+        until(lambda: fleet.rows(
+            "SELECT 1 FROM operation_step JOIN operation ON operation.id = operation_id"
+            " WHERE object_name = 'web3' AND kind = 'server.create' AND name = 'image'"), "it needs the pool")
+        check = fleet.begin("node", "check", "h1")
+        began = time.monotonic()
+        assert fleet.server("web1")["status"] == "ACTIVE"
+        fleet.novactl("server", "stop", "web2", "--grace", "0")
+        fleet.novactl("server", "start", "web2")
+        fleet.novactl("node", "list")
+        assert time.monotonic() - began < 30 and begun.poll() is None
+        assert fleet.rows("SELECT silent_since FROM node WHERE name = 'h1'") == [(None,)]
+        storage(signal.SIGCONT)
+        out, err = begun.communicate(timeout=90)
+        assert begun.returncode == 0, out + err
+        assert "its storage hangs" in "".join(check.communicate(timeout=90))
+        fleet.novactl("server", "stop", "web1", "--grace", "0")
+        assert sorted(host.domains().values()) == ["running", "shut off"]
+        fleet.novactl("server", "delete", "--yes", "web1", "web2", "web3")
+
+
+@contextlib.contextmanager
+def slow_pool(host: Host) -> Iterator[Callable[[signal.Signals], None]]:
+    """The host's pool is reached through a process, as one on a network is; SIGSTOP to it is the server that does not answer."""
+    pool = "/var/lib/libvirt/images/novactl"
+    host.run("bindfs", pool, pool, "-o", "nonempty")
+    pid = host.run("pgrep", "-x", "bindfs").stdout.strip()
+
+    def send(number: signal.Signals) -> None:
+        host.run("kill", f"-{number.value}", pid)
+
+    try:
+        yield send
+    finally:
+        send(signal.SIGCONT)
+        host.run("umount", "-l", pool)
 
 
 def _fails(fleet: Fleet, *words: str) -> bool:
