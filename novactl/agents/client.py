@@ -129,19 +129,24 @@ class Agents:
         """Send the items in order, `window` of them unanswered at most; yields the results in order. Raises as `call` does.
 
         While no answer comes all that is unanswered is sent again, in its order. Payloads are not copied before that: one may be
-        overwritten as soon as its own result was yielded.
+        overwritten as soon as its own result was yielded. Its requests are its own: what still comes for a pipeline that broke off is
+        no answer to the next one of the same step.
         """
         link, sent = self.link(peer), deque[tuple[wire.Request, bytes | None]]()
-        timeout_s, version = wire.METHODS[method].timeout_s, self.ring.version()
-        for number, (args, payload) in enumerate(items):
-            if len(sent) >= window:
+        timeout_s, version, this = wire.METHODS[method].timeout_s, self.ring.version(), next(self._numbers)
+        try:
+            for number, (args, payload) in enumerate(items):
+                if len(sent) >= window:
+                    yield self._pipelined(link, peer, sent)
+                numbered = fence._replace(request_id=f"{fence.request_id}:{this}:{number}")
+                request = link.request(method, args, numbered, time.monotonic() + timeout_s, version)
+                sent.append((request, payload))
+                link.send(request, payload, time.monotonic() + timeout_s)
+            while sent:
                 yield self._pipelined(link, peer, sent)
-            numbered = fence._replace(request_id=f"{fence.request_id}:{number}")
-            request = link.request(method, args, numbered, time.monotonic() + timeout_s, version)
-            link.send(request, payload, time.monotonic() + timeout_s)
-            sent.append((request, payload))
-        while sent:
-            yield self._pipelined(link, peer, sent)
+        finally:
+            for request, _ in sent:
+                link.forget(request)
 
     def _pipelined(self, link: Link, peer: Peer, sent: deque[tuple[wire.Request, bytes | None]]) -> Any:
         """The answer to the oldest of `sent`, which is taken out."""

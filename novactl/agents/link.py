@@ -126,6 +126,7 @@ class Link:
                 reply, body = self.receive(request, min(deadline, time.monotonic() + patience_s))
             except AgentTimeout:
                 if deadline - time.monotonic() < 0.001:       # what poll rounds to nothing
+                    self.forget(request)
                     raise
                 patience_s *= 2
                 again()

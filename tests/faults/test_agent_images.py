@@ -23,6 +23,7 @@ from novactl.api import servers as api
 from novactl.conductor.saga import Run
 from novactl.conductor.transfer import ensure_image
 from novactl.db import images, nodes, operations
+from novactl.errors import AgentRefused
 from novactl.model.node import Node as NodeRow
 from tests.contract.kit import Node
 from tests.sagas.scenarios import _begin_create
@@ -217,6 +218,29 @@ def test_a_chunk_that_takes_long_is_asked_for_again_and_waited_for(world: World,
     offer = offer_of(world, "large")
     ensure_image(operation_of(world), row(world, "n1"), offer)
     assert told and (world.folder / "n1" / "pool" / f"base-{offer.sha256}.raw").read_bytes() == LARGE
+
+
+def test_what_comes_late_is_no_answer_to_the_next_try(world: World) -> None:
+    """The agent forgets a transfer, as a restarted one does: that try fails at its first refusal, and the next, whose requests are
+    of the same step, hears nothing of the refusals that were still on their way."""
+    images, offer, node, run = world.agents["n1"].images, offer_of(world, "large"), row(world, "n1"), operation_of(world)
+    agents, at, forgotten = world.cluster.agents, [0], []
+
+    def chunks() -> Iterator[tuple[ImageChunk, bytes]]:
+        while at[0] < len(LARGE):
+            yield ImageChunk(offer.sha256, at[0]), LARGE[at[0]:at[0] + (256 << 10)]
+            at[0] += 256 << 10
+
+    run.call(node, "image.begin", offer)
+    with pytest.raises(AgentRefused, match="is not arriving"):
+        for number, _ in enumerate(agents.pipeline(node, "image.chunk", chunks(), fence=run.fence("image.chunk"), window=8)):
+            if number == 4:
+                forgotten.append(images._arriving.pop(offer.sha256))
+    at[0] = run.call(node, "image.begin", offer).offset
+    told = list(agents.pipeline(node, "image.chunk", chunks(), fence=run.fence("image.chunk"), window=8))
+    assert told[-1].offset == len(LARGE) and run.call(node, "image.finish", ImageRef(offer.sha256)).present
+    assert agents.link(node)._asked == set() and not agents.link(node)._early
+    forgotten[0].close()
 
 
 def offer_of(world: World, name: str) -> ImageOffer:
