@@ -114,27 +114,31 @@ class Ledger:
 
         Raises Numbered, and writes nothing, where that number is not this operation's.
         """
-        with self._lock, self._db() as db:
-            seq = self._number(db, operation, seq)
-            for table, name, value in (("operation", operation, epoch), ("server", server, server_epoch)):
-                if name:
-                    db.execute(
-                        f"INSERT INTO {table} (id, epoch, at_s) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET at_s = excluded.at_s, "
-                        f"epoch = max(epoch, excluded.epoch)",
-                        (name, value, at_s),
-                    )
-            if seq:
-                db.execute("UPDATE operation SET seq = ? WHERE id = ?", (seq, operation))
-        if seq > self.highest()[0]:
-            self._highest = seq, operation
+        with self._lock:
+            with self._db() as db:
+                new = self._number(db, operation, seq)
+                for table, name, value in (("operation", operation, epoch), ("server", server, server_epoch)):
+                    if name:
+                        db.execute(
+                            f"INSERT INTO {table} (id, epoch, at_s) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                            f"at_s = excluded.at_s, epoch = max(epoch, excluded.epoch)",
+                            (name, value, at_s),
+                        )
+                if new:
+                    db.execute("UPDATE operation SET seq = ? WHERE id = ?", (new, operation))
+            if new and self._highest is not None and new > self._highest[0]:
+                self._highest = new, operation
 
     def _number(self, db: sqlite3.Connection, operation: str, seq: int) -> int:
-        """The number to write: 0 where there is none, or it is there."""
+        """The number to write: 0 where there is none, or it is there.
+
+        An operation that was open when its database was adopted has a new one, further ahead than any other way leads.
+        """
         if not seq or not operation:
             return 0
         had = db.execute("SELECT id, seq FROM operation WHERE seq = ? OR id = ?", (seq, operation)).fetchall()
         for other, number in had:
-            if other != operation or number not in (0, seq):
+            if other != operation or (number not in (0, seq) and seq < number + WINDOW):
                 raise Numbered(other)
         if (operation, seq) in had:
             return 0
@@ -146,11 +150,12 @@ class Ledger:
 
     def highest(self) -> Tuple[int, str]:
         """The highest number seen, and its operation; (0, '') for none. Does not wait for writers once it was asked."""
-        if self._highest is None:
+        highest = self._highest
+        if highest is None:
             with self._lock:
                 row = self._db().execute("SELECT seq, id FROM operation ORDER BY seq DESC LIMIT 1").fetchone()
-                self._highest = (row[0], row[1]) if row and row[0] else (0, "")
-        return self._highest
+                highest = self._highest = (row[0], row[1]) if row and row[0] else (0, "")
+        return highest
 
     def of_cluster(self, cluster_id: str) -> None:
         """The numbers of another cluster's operations say nothing: forgotten where the file was one's."""

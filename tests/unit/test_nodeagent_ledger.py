@@ -101,6 +101,18 @@ def test_a_number_is_one_operations(path: str) -> None:
         second.raise_epochs("p", 1, "s", 3, 3.0, seq=5)
 
 
+def test_an_adopted_database_gives_open_operations_new_numbers(path: str) -> None:
+    """A number so far ahead is the operation's from then on: the copy of the database that has its old one is refused."""
+    ledger = Ledger(path)
+    ledger.raise_epochs("o", 1, "s", 3, 1.0, seq=7)
+    ledger.raise_epochs("o", 1001, "s", 3, 2.0, seq=7 + 2 * WINDOW)
+    assert ledger.highest() == (7 + 2 * WINDOW, "o") and ledger.epochs("o", "s") == (1001, 3)
+    ledger.raise_epochs("o", 1002, "s", 3, 3.0, seq=7 + 2 * WINDOW)
+    for operation, seq in (("o", 7), ("p", 7), ("p", 7 + 2 * WINDOW)):
+        with pytest.raises(Numbered):
+            ledger.raise_epochs(operation, 1003, "s", 3, 4.0, seq=seq)
+
+
 def test_below_what_is_remembered_nothing_is_taken(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Numbers are kept by count, not by age; one below the highest that was dropped is refused, a known one is not."""
     monkeypatch.setattr(ledger_file, "KEEP_ROWS", 2)

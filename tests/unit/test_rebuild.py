@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from nodeagent.refusal import Refused
+from nodeagent.wire import Code
 from novactl.api import cluster as api_cluster
+from novactl.api import operations as api_operations
 from novactl.api import power, rebuild
 from novactl.api import servers as api
 from novactl.api import verify as verifying
@@ -21,6 +24,7 @@ from novactl.conductor import background, node_file
 from novactl.config import load_config
 from novactl.db import flavors, images, meta, nodes, operations, placement, servers
 from novactl.errors import AgentRefused, Conflict, Diverged, Stuck, UsageError
+from novactl.model.operation import OperationState
 from tests.world import World, small_world
 
 
@@ -165,6 +169,25 @@ def test_an_old_backup_is_refused_until_it_is_adopted(world: World) -> None:
     assert picture(cluster)["servers"] == before
     create(cluster, "again-2", node="n1")
     assert [drift for drift in verifying.verify(cluster) if drift.is_fault] == []
+
+
+def test_what_was_open_is_ended_after_an_adoption(world: World) -> None:
+    """Its nodes have obeyed it under its old number; under the new one they go on."""
+    create(world.cluster, "web", node="n1")
+    driver = world.agents["n1"].driver
+    undefine = driver.undefine
+    driver.undefine = refuse  # type: ignore[method-assign]
+    with pytest.raises(Stuck):
+        api.delete(world.cluster, "web")
+    driver.undefine = undefine  # type: ignore[method-assign]
+    rebuild.adopt(world.cluster)
+    (stuck,) = api_operations.list_operations(world.cluster)
+    (ended,) = api_operations.resume(world.cluster, [stuck.id])
+    assert ended.state is OperationState.OK and world.leftovers() == []
+
+
+def refuse(*_: object) -> None:
+    raise Refused(Code.DRIVER, "libvirt is in the way", retryable=False)
 
 
 def test_of_two_copies_one_is_refused(world: World) -> None:
