@@ -67,9 +67,11 @@ class Leadership:
         except NovaError:
             return self.held
         if not kept:
-            self.lease = None
+            if self.lease is lease:                           # or it was taken anew meanwhile
+                self.lease = None
             return False
-        self._good_until_s = began_s + self.lease_s
+        if self.lease is lease:
+            self._good_until_s = began_s + self.lease_s
         return True
 
     @contextlib.contextmanager

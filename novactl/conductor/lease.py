@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from novactl.cluster import Cluster
 from novactl.conductor import owner
 from novactl.db import operations
-from novactl.errors import DatabaseFailed
+from novactl.errors import NovaError
 
 
 def keeping(cluster: Cluster, operation_ids: Sequence[str]) -> contextlib.AbstractContextManager[None]:
@@ -23,7 +23,7 @@ def keeping(cluster: Cluster, operation_ids: Sequence[str]) -> contextlib.Abstra
                 for operation in mine:
                     operations.renew(tx, operation, cluster.clock.now() + lease_s)
             return bool(mine)
-        except DatabaseFailed:
+        except NovaError:
             return True                                       # the next round, or the lease runs out and another takes over
         finally:
             cluster.db.close()

@@ -107,7 +107,8 @@ def _release(cluster: Cluster, some: Sequence[Drift], watch: Watch) -> Said:
     def act(drift: Drift) -> None:
         with changing(cluster, "claim.release", {"consumer": drift.object_id, "node": drift.node_id}, dry_run=False) as tx:
             node, server = nodes.by_id(tx, drift.node_id), servers.by_id(tx, drift.object_id)
-            busy = operations.open_of(tx, drift.object_id) or operations.by_id(tx, drift.object_id)
+            held = operations.by_id(tx, drift.object_id)
+            busy = operations.open_of(tx, drift.object_id) or (held is not None and not held.state.ended)
             if node is None or busy or (server is not None and server.deleted_at is None and server.node_id == drift.node_id):
                 raise Conflict(f"the claim of {drift.object} on node {drift.node} is in use", command="novactl placement list")
             placement.release(tx, drift.object_id, drift.node_id)

@@ -246,7 +246,7 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'leases.q_renew': 'UPDATE lease SET until=:new_until WHERE lease.name = :by_name AND lease.epoch = :by_epoch AND lease.owner '
                    '= :by_owner',
  'leases.q_take': 'UPDATE lease SET owner=:new_owner, until=:new_until, epoch=:new_epoch WHERE lease.name = :by_name AND '
-                  'lease.epoch = :by_epoch',
+                  'lease.epoch = :by_epoch AND lease.until < :by_until',
  'meta.q_insert': 'INSERT INTO meta ("key", value) VALUES (:key, :value)',
  'meta.q_unfinished': 'SELECT operation.id FROM operation WHERE operation.ended_at IS NULL LIMIT 1 OFFSET 0',
  'meta.q_update': 'UPDATE meta SET value=:new_value WHERE meta."key" = :by_key',
@@ -385,11 +385,21 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                         'operation.open_object_id, operation.object_name, operation.state, operation.epoch, operation.attempt, '
                         'operation.owner, operation.lease_until, operation.actor, operation.record, operation.error, '
                         'operation.decision, operation.created_at, operation.ended_at, operation.reason, operation.actor_key, '
-                        'operation.deadline, operation.progress, operation.seq FROM operation WHERE (:with_ended = 1 OR '
-                        "operation.ended_at IS NULL) AND (:by_kind = '' OR operation.kind = :by_kind) AND (:by_state = '' OR "
-                        "operation.state = :by_state) AND (:by_object_kind = '' OR operation.object_kind = :by_object_kind) "
-                        "AND (:by_object = '' OR operation.object_name = :by_object OR operation.object_id = :by_object) ORDER "
-                        'BY operation.created_at DESC, operation.id LIMIT :limit OFFSET 0',
+                        "operation.deadline, operation.progress, operation.seq FROM operation WHERE (:by_kind = '' OR "
+                        "operation.kind = :by_kind) AND (:by_state = '' OR operation.state = :by_state) AND (:by_object_kind = "
+                        "'' OR operation.object_kind = :by_object_kind) AND (:by_object = '' OR operation.object_name = "
+                        ':by_object OR operation.object_id = :by_object) ORDER BY operation.created_at DESC, operation.id '
+                        'LIMIT :limit OFFSET 0',
+ 'operations.q_recent_open': 'SELECT operation.id, operation.kind, operation.object_kind, operation.object_id, '
+                             'operation.open_object_id, operation.object_name, operation.state, operation.epoch, '
+                             'operation.attempt, operation.owner, operation.lease_until, operation.actor, operation.record, '
+                             'operation.error, operation.decision, operation.created_at, operation.ended_at, operation.reason, '
+                             'operation.actor_key, operation.deadline, operation.progress, operation.seq FROM operation WHERE '
+                             "operation.ended_at IS NULL AND (:by_kind = '' OR operation.kind = :by_kind) AND (:by_state = '' "
+                             "OR operation.state = :by_state) AND (:by_object_kind = '' OR operation.object_kind = "
+                             ":by_object_kind) AND (:by_object = '' OR operation.object_name = :by_object OR "
+                             'operation.object_id = :by_object) ORDER BY operation.created_at DESC, operation.id LIMIT :limit '
+                             'OFFSET 0',
  'operations.q_renew': 'UPDATE operation SET lease_until=:new_lease_until WHERE operation.id = :by_id AND operation.epoch = '
                        ':by_epoch',
  'operations.q_renumber': 'UPDATE operation SET epoch=(operation.epoch + :new_epochs), seq=(coalesce((SELECT ticket.id FROM '

@@ -12,6 +12,10 @@ from novactl.db.statements import Row, Tx, like_prefix, statement, updates
 from novactl.errors import Superseded
 
 
+LATER_S = 0.001
+"""What is renewed ends later by more than this; a number that went to a database and back differs by less."""
+
+
 class Lease(NamedTuple):
     """`owner` as conductor/owner.py names processes, "" for nobody; `until` in seconds since the epoch."""
 
@@ -46,7 +50,8 @@ def q_insert(sa: Any, t: Any) -> Any:
 @statement
 def q_take(sa: Any, t: Any) -> Any:
     c = t.lease.c
-    return updates(sa, t.lease, "owner", "until", "epoch").where(c.name == sa.bindparam("by_name"), c.epoch == sa.bindparam("by_epoch"))
+    return updates(sa, t.lease, "owner", "until", "epoch").where(
+        c.name == sa.bindparam("by_name"), c.epoch == sa.bindparam("by_epoch"), c.until < sa.bindparam("by_until", type_=sa.Double))
 
 
 @statement
@@ -102,13 +107,13 @@ def beginning(tx: Tx, prefix: str) -> list[Lease]:
 def take(tx: Tx, name: str, owner: str, until: float, seen: Lease | None) -> Lease | None:
     """Become its holder in the place of `seen`, with a new epoch; whether that one may lose it is the caller's to know.
 
-    None: somebody was faster. Where there was none yet, two at once are told apart by the table's key: Conflict.
+    None: somebody was faster, or its holder has renewed it. Where there was none yet, two at once are told apart by the table's key: Conflict.
     """
     if seen is None:
         tx.run(q_insert, name=name, owner=owner, until=until, epoch=1)
         return Lease(name, owner, until, 1)
     taken = Lease(name, owner, until, seen.epoch + 1)
-    done = tx.run(q_take, by_name=name, by_epoch=seen.epoch, new_owner=owner, new_until=until, new_epoch=taken.epoch)
+    done = tx.run(q_take, by_name=name, by_epoch=seen.epoch, by_until=seen.until + LATER_S, new_owner=owner, new_until=until, new_epoch=taken.epoch)
     return taken if done == 1 else None
 
 

@@ -216,6 +216,16 @@ def test_claims(world: World, web: Server) -> None:
     assert world.leftovers() == []
 
 
+def test_a_claim_of_an_operation_that_has_ended(world: World, web: Server) -> None:
+    """What an operation that is over still claims is released."""
+    with world.cluster.db.write() as tx:
+        (node,) = [node for node in nodes.all_(tx) if node.id != web.node_id]
+        ended = operations.recent(tx, ended=True)[0]
+        placement.claim(tx, placement.Claim(ended.id, node.id, {"VCPU": 1}, kind="move"))
+    assert [kind for kind, _, _ in found(world)] == ["orphan-claim"]
+    mended(world)
+
+
 def test_a_server_held_by_what_has_ended(world: World, web: Server) -> None:
     """A server that is busy for an operation which is over is let go, in the state that its node tells."""
     with world.cluster.db.write() as tx:

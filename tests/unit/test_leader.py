@@ -14,6 +14,8 @@ from novactl.cluster import Cluster, SystemClock
 from novactl.conductor.leader import LEADER, Leadership, present, running
 from novactl.config import load_config
 from novactl.db import leases, meta
+from novactl.db.leases import Lease
+from novactl.db.statements import Tx
 from novactl.errors import NovaError, Superseded
 from tests import databases
 
@@ -86,6 +88,38 @@ def test_who_could_not_renew_stops_by_itself(cluster: Cluster, clock: Clock) -> 
     clock.watch += LEASE_S
     with pytest.raises(Superseded, match="not held"), leader.write():
         raise AssertionError("the block must not run")
+
+
+def test_who_renews_in_time_is_not_taken_from(cluster: Cluster) -> None:
+    """Between another's look at a lease that had ended and its taking of it, the holder renewed: one of the two has it."""
+    with cluster.db.write() as tx:
+        held = leases.take(tx, "x", "holder", 100.0, None)
+    with cluster.db.write() as tx:
+        seen = leases.read(tx, "x")
+    assert held is not None
+    with cluster.db.write() as tx:
+        assert leases.renew(tx, held, 111.0)
+    with cluster.db.write() as tx:
+        assert leases.take(tx, "x", "taker", 111.0, seen) is None
+        assert leases.take(tx, "x", "taker", 122.0, leases.read(tx, "x")) is not None
+
+
+def test_a_renewal_of_before_does_not_end_what_was_taken_since(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that renews is not waited for when a leadership ends: what it finds out late is of the lease of then."""
+    leader, renew = Leadership(cluster), leases.renew
+    assert leader.take()
+
+    def late(tx: Tx, lease: Lease, until: float) -> bool:
+        monkeypatch.setattr(leases, "renew", renew)
+        leases.release(tx, lease)
+        seen = leases.read(tx, lease.name)
+        leader.lease = leases.take(tx, lease.name, lease.owner, until, seen)
+        return renew(tx, lease, until)
+
+    monkeypatch.setattr(leases, "renew", late)
+    assert not leader.renew() and leader.held
+    with leader.write():
+        pass
 
 
 def test_a_lease_let_go_is_free_at_once(cluster: Cluster) -> None:
