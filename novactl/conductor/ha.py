@@ -7,7 +7,8 @@ fencing nothing is done, and it says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
@@ -16,13 +17,16 @@ from novactl.conductor.history import note_of
 from novactl.conductor.saga import begin
 from novactl.db import claims, images, nodes, operations, servers
 from novactl.db.statements import Tx
-from novactl.errors import Conflict, NovaError
+from novactl.errors import Conflict, NovaError, Unreachable
 from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
 
+Write = Callable[[], contextlib.AbstractContextManager[Tx]]
+ASKED_S = 2.0
+"""What a node that is to be fenced gets to answer."""
 RETRY_S = 300.0
 """A server that could not be evacuated, or a node that could not be fenced, is tried again after so long."""
 
@@ -64,11 +68,12 @@ def begin_evacuation(cluster: Cluster, tx: Tx, server: Server, *, detached: bool
 
 # ---------------------------------------------------------------- by itself
 
-def look_after(cluster: Cluster) -> tuple[list[str], list[str]]:
-    """(ids of operations begun, which nobody drives yet; what is to be said to an admin)."""
+def look_after(cluster: Cluster, write: Write | None = None) -> tuple[list[str], list[str]]:
+    """(ids of operations begun, which nobody drives yet; what is to be said to an admin). `write` is the leader's transaction: one
+    who was overtaken begins nothing. Raises Superseded."""
     renew_leases(cluster)
-    fencing, said = fence_the_silent(cluster)
-    moving, refused = evacuate_the_fenced(cluster)
+    fencing, said = fence_the_silent(cluster, write or cluster.db.write)
+    moving, refused = evacuate_the_fenced(cluster, write=write)
     return [*fencing, *(operation.id for operation in moving)], [*said, *refused.values()]
 
 
@@ -98,7 +103,8 @@ def disarm(cluster: Cluster, node: Node) -> None:
     cluster.agents.call(node, "lease.renew", wire.Renewal(hello.boot_id, hello.boottime_s, 0.0))
 
 
-def fence_the_silent(cluster: Cluster) -> tuple[list[str], list[str]]:
+def fence_the_silent(cluster: Cluster, write: Write) -> tuple[list[str], list[str]]:
+    """That a node is silent may be an earlier leader's word: it is asked once more, and fenced only if it does not answer now."""
     after_s, now = cluster.config["ha.fence_after_s"], cluster.clock.now()
     if not after_s:
         return [], []
@@ -112,6 +118,7 @@ def fence_the_silent(cluster: Cluster) -> tuple[list[str], list[str]]:
         return [], []
     if len(silent) > 1 and len(silent) * 2 > len(everyone):
         return [], [f"{len(silent)} of {len(everyone)} nodes are silent: rather this machine is cut off, and none is fenced"]
+    answers = cluster.agents.fan_out([node for node in due if node.fencing], "agent.ping", timeout_s=ASKED_S)
     begun, said = [], []
     for node in due:
         if not node.fencing:
@@ -119,7 +126,9 @@ def fence_the_silent(cluster: Cluster) -> tuple[list[str], list[str]]:
                 f"node {node.name} is silent and has servers with --ha, but no way of being fenced: nothing is started elsewhere;"
                 f" once you have powered it off: novactl node fence {node.name} --i-have-powered-it-off")
             continue
-        with cluster.db.write() as tx:
+        if not isinstance(answers[node.id], Unreachable):
+            continue
+        with write() as tx:
             fresh = nodes.by_id(tx, node.id)
             if fresh is not None and fresh.silent_since is not None and fresh.state is node.state and not operations.open_of(tx, node.id):
                 begun.append(begin_fencing(cluster, tx, fresh, dict(fresh.fencing), detached=True).id)
@@ -127,7 +136,7 @@ def fence_the_silent(cluster: Cluster) -> tuple[list[str], list[str]]:
 
 
 def evacuate_the_fenced(
-    cluster: Cluster, *, only: Sequence[str] | None = None, detached: bool = True,
+    cluster: Cluster, *, only: Sequence[str] | None = None, detached: bool = True, write: Write | None = None,
 ) -> tuple[list[Operation], dict[str, str]]:
     """Begin the evacuation of every running server with `ha` on fenced nodes (or `only` these): what was begun, and, by the
     server's id, why the others were not."""
@@ -140,7 +149,7 @@ def evacuate_the_fenced(
     begun, refused = [], {}
     for server in due:
         try:
-            with cluster.db.write() as tx:
+            with (write or cluster.db.write)() as tx:
                 fresh = servers.by_id(tx, server.id)
                 if fresh is not None and fresh.node_id == server.node_id and not operations.open_of(tx, server.id):
                     begun.append(begin_evacuation(cluster, tx, fresh, detached=detached))

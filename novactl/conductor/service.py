@@ -108,7 +108,7 @@ class _Verifying:
 
 def _look_after(leadership: Leadership, journal: Journal) -> None:
     """Servers that asked for high availability."""
-    begun, said = ha.look_after(leadership.cluster)
+    begun, said = ha.look_after(leadership.cluster, leadership.write)
     for sentence in said:
         journal.failed(f"ha {sentence[:40]}", NovaError(sentence))
     if begun:
