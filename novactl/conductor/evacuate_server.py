@@ -17,7 +17,7 @@ from novactl.conductor.history import note
 from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import nodes, placement, servers
 from novactl.db.statements import Tx
-from novactl.errors import Conflict, NovaError, NoValidHost
+from novactl.errors import Conflict, NovaError, NoValidHost, Unreachable
 from novactl.model.node import Node, NodeState
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
@@ -64,11 +64,20 @@ def fenced(run: Run, record: EvacuateServer) -> EvacuateServer:
 
 
 def _not_there(run: Run, record: EvacuateServer, source: Node) -> None:
-    """A fenced node that answers is back, or has fenced itself: then it is asked. Raises Conflict where the server runs there."""
+    """A fenced node that answers is back, or has fenced itself: then it has to say. Raises Conflict where the server runs there, or
+    may: only silence is what is to be expected of a node that is off."""
     try:
-        seen = run.call(source, "domain.state", wire.DomainRef(record.server), timeout_s=ANSWERS_S)
+        run.call(source, "agent.ping", timeout_s=ANSWERS_S)
+    except Unreachable:
+        return
     except NovaError:
-        return                                                # as is to be expected of a node that is off
+        pass                                                  # an answer, too
+    try:
+        seen = run.call(source, "domain.state", wire.DomainRef(record.server))
+    except NovaError as error:
+        raise Conflict(
+            f"node {source.name} is fenced, but answers, and cannot say whether server {record.name} runs: {error.message}",
+            hint="nothing is started elsewhere until it says so, or is off", command=f"novactl node check {source.name}") from error
     if seen.power_state not in ("SHUTDOWN", "CRASHED", "ABSENT", "NOSTATE"):
         raise Conflict(
             f"server {record.name} runs on node {source.name}, which is fenced, but is back: nothing is started elsewhere",

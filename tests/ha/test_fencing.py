@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import threading
 import time
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from nodeagent.clock import BootClock
+from nodeagent.handlers import HANDLERS
+from nodeagent.refusal import Refused
+from nodeagent.wire import Code
 from novactl.api import ha as api
 from novactl.api import nodes as nodes_api
 from novactl.api import servers as servers_api
-from novactl.conductor import fences, ha, reconcile
+from novactl.conductor import evacuate_server, fences, ha, reconcile
 from novactl.conductor.recover import recover
 from novactl.db import nodes, operations, placement
 from novactl.errors import Conflict, FencingFailed, NovaError, NoValidHost, UsageError
@@ -168,6 +172,17 @@ def test_the_conductor_fences_and_restarts(world: World) -> None:
             drive(world, id_)
     moved = servers_api.show(world.cluster, "web")
     assert moved.node_name in ("n2", "n3") and world.domains()[server] == "RUNNING"
+    assert ha.look_after(world.cluster) == ([], [])
+
+
+def test_a_node_that_refuses_to_answer_is_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(HANDLERS, "agent.ping")
+    server_on(world, "n1")
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "command", "command": "/bin/true"}))
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None
+        nodes.silent(tx, node.id, world.cluster.clock.now() - 1000)
     assert ha.look_after(world.cluster) == ([], [])
 
 
@@ -333,6 +348,31 @@ def test_what_runs_on_a_node_that_is_back_is_not_started_elsewhere(world: World)
         api.evacuate(world.cluster, "web")
     stayed = servers_api.show(world.cluster, "web", refresh=False)
     assert (stayed.node_name, stayed.epoch, stayed.operation_id) == ("n1", 1, "")
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["refuses", "hangs"])
+def test_a_fenced_node_that_answers_and_cannot_say_what_runs_is_not_taken_for_off(
+    world: World, monkeypatch: pytest.MonkeyPatch, hangs: bool,
+) -> None:
+    """Its agent lives, its libvirt does not, and the guest still runs."""
+    monkeypatch.setattr(evacuate_server, "ANSWERS_S", 0.5)
+    server = server_on(world, "n1", wants_ha=False)
+    driver, heals = world.agents["n1"].driver, threading.Event()
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, "n1")
+        assert node is not None
+        nodes.update(tx, dataclasses.replace(node, state=NodeState.FENCED, fenced_at=1.0))
+
+    def ill(server: str) -> None:
+        heals.wait(1.5 if hangs else 0)
+        raise Refused(Code.DRIVER, "libvirt does not answer", elsewhere=True)
+
+    monkeypatch.setattr(driver, "state", ill)
+    with pytest.raises(Conflict, match="node n1 is fenced, but answers, and cannot say whether server web runs: .*libvirt does not answer"):
+        api.evacuate(world.cluster, "web")
+    heals.set()
+    assert driver.run_id(server)
+    assert [name for name, agent in world.agents.items() if any(one.server == server for one in agent.driver.states()[0])] == ["n1"]
 
 
 def test_a_fenced_node_that_does_not_answer_stays_fenced(world: World) -> None:
