@@ -16,7 +16,7 @@ from tests.bench.agent import Peer, _cpu_s, fleet
 from tests.bench.fleet import server_of
 from tests.bench.registry import Figure, at_most, bench
 
-FLEET, GUESTS, INTERVAL_S, ROUNDS, WARM_S = 1000, 10, 10.0, 6, 30.0
+FLEET, GUESTS, INTERVAL_S, ROUNDS, WARM_S = 1000, 10, 10.0, 4, 30.0
 CORES, LATE = 0.5, 2.0
 """A row grows as old as the interval, and as the next report then takes to be in it: within another one if none is to be missed."""
 

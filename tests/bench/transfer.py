@@ -26,7 +26,8 @@ from typing import NamedTuple
 from nodeagent import wire
 from tests.bench.registry import Figure, bench, share
 
-NODES, SIZE_BYTES, ROUNDS = 3, 2_000_000_000, 3
+NODES, ROUNDS = 3, 3
+SIZE_BYTES, SIZE_OF_DISK_BYTES = 2_000_000_000, 1_000_000_000
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 SHARE, SHARE_OF_DISK = 0.7, 0.5
 REPO = Path(__file__).parents[2]
@@ -37,8 +38,8 @@ def image() -> Iterator[Figure]:
     """Into memory (/dev/shm), where the processors' speed is what counts: that is the promise. And onto the disk of the temporary
     directory, where each of our files is on disk before it has its name, and three that wait for it get less of it than one sync."""
     with _before_others():
-        yield _side_by_side("transfer.image", Path("/dev/shm"), ROUNDS, SHARE)
-        yield _side_by_side("transfer.image.disk", Path(tempfile.gettempdir()), 1, SHARE_OF_DISK)
+        yield _side_by_side("transfer.image", Path("/dev/shm"), SIZE_BYTES, ROUNDS, SHARE)
+        yield _side_by_side("transfer.image.disk", Path(tempfile.gettempdir()), SIZE_OF_DISK_BYTES, 1, SHARE_OF_DISK)
 
 
 @contextlib.contextmanager
@@ -53,17 +54,19 @@ def _before_others() -> Iterator[None]:
         os.setpriority(os.PRIO_PROCESS, 0, usual)
 
 
-def _side_by_side(name: str, where: Path, rounds: int, limit: float) -> Figure:
+def _side_by_side(name: str, where: Path, size_bytes: int, rounds: int, limit: float) -> Figure:
     with tempfile.TemporaryDirectory(dir=where, prefix="novactl-bench-") as folder, contextlib.ExitStack() as stack:
-        ours = stack.enter_context(_novactl(Path(folder)))
+        ours = stack.enter_context(_novactl(Path(folder), size_bytes))
         theirs = [stack.enter_context(_scp(Path(folder), ours.file, cipher)) for cipher in CIPHERS]
         rates: list[list[float]] = [[] for _ in range(1 + len(theirs))]
-        for _ in range(rounds):
+        for turn in range(rounds):
             for found, send in zip(rates, (ours.send, *theirs), strict=True):
+                if turn and found is not rates[0] and found[0] < max(rate[0] for rate in rates[1:]):
+                    continue                                  # the slower cipher once is enough
                 os.sync()
                 began = time.perf_counter()
                 send()
-                found.append(NODES * SIZE_BYTES / (time.perf_counter() - began) / 1e6)
+                found.append(NODES * size_bytes / (time.perf_counter() - began) / 1e6)
                 for arrived in Path(folder).glob("*/pool/*"):
                     arrived.unlink()
         ours_rate, *scp_rates = map(statistics.median, rates)
@@ -77,7 +80,7 @@ class _Ours(NamedTuple):
 
 
 @contextlib.contextmanager
-def _novactl(folder: Path) -> Iterator[_Ours]:
+def _novactl(folder: Path, size_bytes: int) -> Iterator[_Ours]:
     """A cluster of one image, and its nodes' agents, each a process of its own."""
     from novactl.agents import keys
     from novactl.api import cluster as api_cluster
@@ -92,7 +95,7 @@ def _novactl(folder: Path) -> Iterator[_Ours]:
 
     cluster = Cluster(load_config(env={"HOME": str(folder), "NOVACTL_DATA_DIR": str(folder / "data")}), actor="bench")
     api_cluster.init(cluster)
-    offer = _make_image(store_of(cluster).directory)
+    offer = _make_image(store_of(cluster).directory, size_bytes)
     admin = keys.load(folder / "data" / "keys").public
 
     def give(node: object) -> None:
@@ -112,7 +115,7 @@ def _novactl(folder: Path) -> Iterator[_Ours]:
             thread.join()
         for number in range(NODES):
             arrived = folder / f"n{number}" / "pool" / f"base-{offer.sha256}.raw"
-            if not arrived.is_file() or arrived.stat().st_size != SIZE_BYTES:
+            if not arrived.is_file() or arrived.stat().st_size != size_bytes:
                 raise RuntimeError(f"{arrived} is not there whole")
 
     with contextlib.ExitStack() as stack:
@@ -141,9 +144,9 @@ class _Thread(threading.Thread):
             raise self._error
 
 
-def _make_image(directory: Path) -> wire.ImageOffer:
+def _make_image(directory: Path, size_bytes: int) -> wire.ImageOffer:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    digest, left = hashlib.sha256(), SIZE_BYTES
+    digest, left = hashlib.sha256(), size_bytes
     with (directory / "new").open("wb") as file:
         while left:
             chunk = os.urandom(min(left, 1 << 20))
@@ -151,7 +154,7 @@ def _make_image(directory: Path) -> wire.ImageOffer:
             file.write(chunk)
             left -= len(chunk)
     (directory / "new").rename(directory / digest.hexdigest())
-    return wire.ImageOffer(digest.hexdigest(), SIZE_BYTES, SIZE_BYTES, "raw")
+    return wire.ImageOffer(digest.hexdigest(), size_bytes, size_bytes, "raw")
 
 
 class _Node(NamedTuple):
