@@ -73,9 +73,8 @@ def q_by_id_prefix(sa: Any, t: Any) -> Any:
     return sa.select(t.operation).where(like_prefix(sa, t.operation.c.id)).order_by(t.operation.c.created_at)
 
 
-@statement
-def q_recent(sa: Any, t: Any) -> Any:
-    o, ended = t.operation.c, sa.bindparam("with_ended", type_=sa.Integer)
+def _recent(sa: Any, t: Any, *which: Any) -> Any:
+    o = t.operation.c
 
     def any_or(column: Any, name: str) -> Any:
         wanted = sa.bindparam(name, type_=sa.String)
@@ -84,10 +83,21 @@ def q_recent(sa: Any, t: Any) -> Any:
     named = sa.bindparam("by_object", type_=sa.String)
     return (
         sa.select(t.operation).where(
-            sa.or_(ended == 1, o.ended_at.is_(None)), any_or(o.kind, "by_kind"), any_or(o.state, "by_state"),
-            any_or(o.object_kind, "by_object_kind"), sa.or_(named == "", o.object_name == named, o.object_id == named))
+            *which, any_or(o.kind, "by_kind"), any_or(o.state, "by_state"), any_or(o.object_kind, "by_object_kind"),
+            sa.or_(named == "", o.object_name == named, o.object_id == named))
         .order_by(o.created_at.desc(), o.id).limit(sa.bindparam("limit", type_=sa.BigInteger))
     )
+
+
+@statement
+def q_recent(sa: Any, t: Any) -> Any:
+    return _recent(sa, t)
+
+
+@statement
+def q_recent_open(sa: Any, t: Any) -> Any:
+    """By its own index, however long the history is: commands ask it before anything else."""
+    return _recent(sa, t, t.operation.c.ended_at.is_(None))
 
 
 @statement
@@ -206,7 +216,7 @@ def recent(
 ) -> tuple[Operation, ...]:
     """Newest first; those not ended, or with `ended` all. "" is any; `named` is an object's name or id."""
     return tuple(_record(row) for row in tx.all(
-        q_recent, with_ended=int(ended), limit=limit, by_kind=kind, by_state=state, by_object_kind=object_kind, by_object=named))
+        q_recent if ended else q_recent_open, limit=limit, by_kind=kind, by_state=state, by_object_kind=object_kind, by_object=named))
 
 
 def open_of(tx: Tx, object_id: str) -> tuple[Operation, ...]:

@@ -237,7 +237,7 @@ operation = Table(
     Column("record", Text, nullable=False),
     Column("error", Text),
     Column("decision", Text),
-    Column("created_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False, index=True),
     Column("ended_at", Double, index=True),
     Column("reason", Text, nullable=False, server_default=""),
     Column("actor_key", String(40), nullable=False, server_default=""),

@@ -262,3 +262,15 @@ def test_a_connection_that_lay_idle_and_died_is_replaced(tmp_path: Path, monkeyp
         with made.db.read() as tx:
             assert flavors.all_(tx) == ()
         made.close()
+
+
+def test_operations_are_found_without_reading_the_whole_history(cluster: Cluster) -> None:
+    """Those under way, which commands ask for before anything else, and the newest: each by an index, with no sort of all there are."""
+    from novactl.db.compiled import SQLITE
+
+    plain = sqlite3.connect(cluster.config.data_dir / "novactl.db")
+    asked = dict.fromkeys(("by_kind", "by_state", "by_object_kind", "by_object"), "") | {"limit": 10}
+    for query, index in ((operations.q_recent, "ix_operation_created_at"), (operations.q_recent_open, "ix_operation_ended_at")):
+        plan = " ".join(row[3] for row in plain.execute(f"EXPLAIN QUERY PLAN {SQLITE[query.name]}", asked))
+        assert index in plan and ("TEMP B-TREE FOR ORDER BY" not in plan or query is operations.q_recent_open), plan
+    plain.close()

@@ -58,3 +58,4 @@ def upgrade() -> None:
     }.items():
         for column in columns:
             op.add_column(table, column)
+    op.create_index(op.f('ix_operation_created_at'), 'operation', ['created_at'], unique=False)
