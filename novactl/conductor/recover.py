@@ -14,12 +14,13 @@ from novactl.conductor import background
 from novactl.conductor.driver import Driver
 from novactl.conductor.history import note_taken
 from novactl.conductor.holding import busy, deadline_of, late, overdue, owned_by_the_living, taken
+from novactl.conductor.node_file import remember
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Run, Saga
 from novactl.conductor.sagas import SAGAS
-from novactl.db import nodes, operations
+from novactl.db import admission, nodes, operations
 from novactl.db.statements import Tx
-from novactl.errors import Conflict, ExitStatus, NotFound, NovaError, Superseded, WaitTimeout
+from novactl.errors import Conflict, Denied, ExitStatus, NotFound, NovaError, Superseded, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 ABANDONED = NovaError("the process that ran it died")
@@ -35,17 +36,40 @@ def recover(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[Ended, ...]:
     """End every operation that nobody drives any more, or whose time is over: each with the error that keeps it from ending.
 
     What is not done after `budget_s` goes on in a process of its own. A stuck operation is tried when the node it waits
-    for answers again, or, where it waits for something else, once a lease's length; otherwise its error stands.
+    for answers again, or, where it waits for something else, once a lease's length; otherwise its error stands. What this
+    admin's role is too weak for is left as it is, for somebody else's.
     """
     now = cluster.clock.now()
     with cluster.db.read() as tx:
         left = [op for op in reversed(operations.recent(tx, ended=False, limit=MANY)) if not owned_by_the_living(op, now)]
+        denied = _denied(tx, cluster.key, left)
+    left = [op for op in left if op.id not in denied]
     hopeless = _hopeless(cluster, [op for op in left if op.state is OperationState.STUCK], now)
     stay: list[Ended] = [(op, NovaError.from_dict(op.error or ABANDONED.as_dict())) for op in left if op.id in hopeless]
-    return (*stay, *_Crew(cluster, [op for op in left if op.id not in hopeless]).work(budget_s))
+    return (*denied.values(), *stay, *_Crew(cluster, [op for op in left if op.id not in hopeless]).work(budget_s))
 
 
 MANY = 1_000_000
+
+
+def _denied(tx: Tx, public_key: str, left: Sequence[Operation]) -> dict[str, Ended]:
+    """By id, those that this key may not drive, and why."""
+    roles = {operation.kind: SAGAS[operation.kind].role for operation in left}
+    lacking = {role for role in roles.values() if not admission.may(tx, public_key, role)}
+    found: dict[str, Ended] = {}
+    for operation in left:
+        if roles[operation.kind] in lacking:
+            try:
+                _allow(tx, public_key, operation)
+            except Denied as error:
+                found[operation.id] = operation, error
+    return found
+
+
+def _allow(tx: Tx, public_key: str, operation: Operation) -> None:
+    """Raises Denied where agents would refuse what is still to be sent of it to this key: trying would only leave it stuck."""
+    admission.check(
+        tx, public_key, SAGAS[operation.kind].role, f"ending operation {operation.id[:8]} ({operation.kind} {operation.object_name})")
 
 
 class _Crew:
@@ -195,11 +219,11 @@ def end(cluster: Cluster, operation: Operation, watch: Watch = unwatched, *, bec
     try:
         driver.drive()
     except NovaError:
-        ended = find(cluster, operation.id)
+        ended = _after(cluster, operation.id)
         if not ended.state.ended:
             raise
         return ended
-    return find(cluster, operation.id)
+    return _after(cluster, operation.id)
 
 
 def resume(cluster: Cluster, driver: Driver[Any], *, forward: bool = True) -> Operation:
@@ -208,9 +232,17 @@ def resume(cluster: Cluster, driver: Driver[Any], *, forward: bool = True) -> Op
     try:
         driver.drive()
     except NovaError:
-        if forward or find(cluster, id_).state is not OperationState.FAILED:
+        if forward or _after(cluster, id_).state is not OperationState.FAILED:
             raise
-    return find(cluster, id_)
+    return _after(cluster, id_)
+
+
+def _after(cluster: Cluster, operation_id: str) -> Operation:
+    """What became of it. Who began it and has not waited did not see where a node is now: who ended it remembers that."""
+    found = find(cluster, operation_id)
+    if found.object_kind == "node" and found.state is OperationState.OK:
+        remember(cluster)
+    return found
 
 
 def find(cluster: Cluster, operation_id: str) -> Operation:
@@ -228,7 +260,8 @@ def take_over(
     """Become the owner, to go on (`forward`), to undo (False), or (None) to undo where that is possible and else go on.
 
     With `because`, which it then ends with, it is taken from an owner that lives, too; else that raises Busy, until the
-    operation's time is over. Raises Conflict when it has ended or can only go forward, Superseded in a lost race.
+    operation's time is over. Raises Conflict when it has ended or can only go forward, Denied where its saga
+    needs a stronger role, Superseded in a lost race.
     """
     with cluster.db.write() as tx:
         took = take(cluster, tx, operation, forward=forward, because=because)
@@ -243,6 +276,7 @@ def take(cluster: Cluster, tx: Tx, operation: Operation, *, forward: bool | None
     short = fresh.id[:8]
     if fresh.state.ended:
         raise Conflict(f"operation {short} has ended: {fresh.state.value}", command=f"novactl operation show {short}")
+    _allow(tx, cluster.key, fresh)
     if because is None and fresh.owner and owned_by_the_living(fresh, now):
         raise busy(cluster, fresh)
     saga = SAGAS[fresh.kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sqlite3
@@ -21,14 +22,24 @@ from novactl.agents.link import Fence
 from novactl.api import cluster as api_cluster
 from novactl.api import keys as api
 from novactl.api import nodes as api_nodes
+from novactl.api import operations as api_operations
+from novactl.api import recovery
 from novactl.api import servers as api_servers
 from novactl.cluster import Cluster
 from novactl.conductor import keyring
-from novactl.db import keys, nodes
+from novactl.conductor.driver import Driver
+from novactl.conductor.node_file import recall, remember
+from novactl.conductor.progress import Progress
+from novactl.conductor.recover import find
+from novactl.conductor.saga import Run, Step, nothing
+from novactl.conductor.sagas import SAGAS
+from novactl.db import keys, nodes, operations
 from novactl.errors import AgentRefused, AlreadyExists, BadConfig, Conflict, Denied, NovaError, UsageError
 from novactl.model.key import Role
 from novactl.model.node import Node
+from novactl.model.operation import OperationStep, StepState
 from tests import databases
+from tests.sagas.scenarios import SCENARIOS
 from tests.unit.cli_world import Prompt
 from tests.world import World, small_world
 
@@ -496,3 +507,118 @@ def test_doctor_tells_who_has_an_older_table(world: World) -> None:
         keys.raise_version(tx)
     behind = {finding.check: finding for finding in api_cluster.doctor(world.cluster)}["node n2"]
     assert behind.verdict == "warn" and "table of admins' keys is version" in behind.detail and behind.fix == "novactl node list"
+
+
+# ---- what is left by a stronger role
+
+STRONG = sorted(kind for kind, scenario in SCENARIOS.items() if scenario.saga.role is Role.ADMIN)
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["", "dead-node"])
+@pytest.mark.parametrize("kind", STRONG)
+def test_what_an_admin_left_waits_for_an_admin(world: World, kind: str, dead: bool) -> None:
+    """An operator's commands leave it exactly as it is, saying so, also where its node does not answer; an admin's end it."""
+    oper, scenario = joined(world, "oper", Role.OPERATOR), SCENARIOS[kind]
+    operation = scenario.start(world, scenario.prepare(world))
+    driver = Driver(world.cluster, scenario.saga, operation)
+    with pytest.raises(KeyboardInterrupt):
+        driver.run.watch = Once()
+        driver.drive()
+    world.abandon(operation)
+    left, short = find(world.cluster, operation.id), operation.id[:8]
+    if dead:
+        world.loop.stop()
+    with pytest.raises(Denied, match=f"ending operation {short} .* needs the role admin; key oper has operator"):
+        api_operations.resume(oper, [short])
+    for act in (api_operations.undo, lambda *args: api_operations.cancel(args[0], [args[1]]), lambda *args: api_operations.watch(
+            args[0], [args[1]], timeout_s=5)):
+        with pytest.raises(Denied, match="needs the role admin"):
+            act(oper, short)
+    said = recovery.settle(oper)
+    assert len(said) == 1 and f"operation {short}" in said[0] and "cannot be ended yet" in said[0] and "needs the role admin" in said[0]
+    assert find(world.cluster, operation.id) == left
+    if not dead:
+        assert [line.partition("been ended")[1] for line in recovery.settle(world.cluster)] == ["been ended"]
+        assert find(world.cluster, operation.id).state.ended
+
+
+def test_who_ends_what_another_began_remembers_where_nodes_are(world: World) -> None:
+    """The process that began it is gone, or has not waited: the file beside the key has the node as it is when another has ended it."""
+    scenario = SCENARIOS["node.rotate_key"]
+    keyed = lambda: {one.name: one.public_key for one in recall(world.cluster).nodes}  # noqa: E731
+    remember(world.cluster)
+    for end in (lambda ref: recovery.settle(world.cluster), lambda ref: api_operations.resume(world.cluster, [ref])):
+        before = keyed()
+        operation = scenario.start(world, None)
+        driver = Driver(world.cluster, scenario.saga, operation)
+        driver.run.watch = Once("verify")
+        with pytest.raises(KeyboardInterrupt):
+            driver.drive()
+        with world.cluster.db.write() as tx:                  # past the point of no return: there is only forward
+            last = [step.name for step in scenario.saga.steps].index("commit")
+            operations.step(tx, OperationStep(operation_id=operation.id, attempt=0, position=last, name="commit", state=StepState.STARTED,
+                                              started_at=0.0, ended_at=None))
+        world.abandon(operation)
+        end(operation.id)
+        assert keyed()["n1"] == node(world).public_key != before["n1"] and keyed()["n2"] == before["n2"]
+
+
+def test_of_many_who_remember_at_once_the_last_word_is_true(world: World) -> None:
+    """Threads and rows change side by side; whatever was read first is not written last, and the file is whole at every moment."""
+    first = node(world)
+
+    def change(number: int) -> None:
+        with world.cluster.db.write() as tx:
+            nodes.update(tx, dataclasses.replace(first, labels={f"k{number}": "x" * 40 * number}))
+        remember(world.cluster)
+        recall(world.cluster)
+        world.cluster.db.close()
+
+    crew = [threading.Thread(target=change, args=(number,)) for number in range(12)]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join()
+    assert {one.name: one.labels for one in recall(world.cluster).nodes}["n1"] == node(world).labels != {}
+
+
+def test_a_saga_has_the_role_that_its_messages_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Done and undone, no saga sends what its role may not."""
+    sent: dict[str, set[str]] = {}
+    call = Run.call
+
+    def noted(run: Run, peer: Any, method: str, *args: Any, **more: Any) -> Any:
+        sent.setdefault(run.operation.kind, set()).add(method)
+        return call(run, peer, method, *args, **more)
+
+    monkeypatch.setattr(Run, "call", noted)
+    for kind, scenario in SCENARIOS.items():
+        for turned in (False, True):
+            with small_world(tmp_path / f"{kind}-{turned}") as made:
+                operation = scenario.start(made, scenario.prepare(made))
+                saga = scenario.saga
+                if turned:
+                    saga = dataclasses.replace(saga, steps=(*saga.steps, Step("fail", refuse, nothing("it has done nothing"))),
+                                               point_of_no_return="")
+                with contextlib.suppress(NovaError):
+                    Driver(made.cluster, saga, operation).drive()
+    for kind, methods in sent.items():
+        needed = {method for method in methods if not SAGAS[kind].role.allows(Role(wire.METHODS[method].role))}
+        assert not needed, (kind, needed)
+    assert {kind for kind, methods in sent.items() if any(wire.METHODS[method].role == Role.ADMIN for method in methods)} >= {
+        "node.rotate_key", "server.adopt"}
+
+
+def refuse(run: Run, record: Any) -> Any:
+    raise UsageError("no")
+
+
+class Once:
+    """A watcher that interrupts when a step (or the first that it is told of) has been done."""
+
+    def __init__(self, step: str = "") -> None:
+        self.step = step
+
+    def __call__(self, told: Progress) -> None:
+        if told.state == "done" and self.step in ("", told.step):
+            raise KeyboardInterrupt
