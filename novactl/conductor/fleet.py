@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from novactl.db.crossing import begun_anew
 from novactl.db.nodes import AgentRow, NodeRow
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
-from novactl.errors import NovaError, Unreachable
+from novactl.errors import DatabaseUnavailable, NovaError, Unreachable
 from novactl.model.facts import Facts
 from novactl.model.image import GIB
 from novactl.model.node import Node, NodeState, NodeUsage
@@ -29,8 +30,11 @@ SILENT_DEADLINE_S = 0.5
 REFRESH_DEADLINE_S = 2.0
 PAGES = 1000
 """Of domains, in what one node may say."""
-MAX_LETTERS = 64
+MAX_LETTERS = 32
 """Of an agent's version."""
+BOOT_LETTERS = 36
+"""Of a boot's id: a UUID."""
+_SIZE = re.compile(r"[0-9]{1,12}\Z")
 FEW = 32
 """So many nodes are read one by one; more of them with all the others."""
 
@@ -118,7 +122,7 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow]
     heard = reports(cluster, stale, max_age_s, timeout_s=deadline_s, hurry=hurry)
     now = cluster.clock.now()
     errors = {node_id: report for node_id, report in heard.items() if isinstance(report, NovaError)}
-    odd = _heard(cluster, heard, now)
+    odd = _heard(cluster, heard, now, errors)
     keyring.hand_on(cluster, [node for node in stale if node.id not in errors], {
         node_id: report.admins_version for node_id, report in heard.items() if not isinstance(report, NovaError)})
     if odd:
@@ -128,9 +132,27 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow]
     return errors
 
 
+def _heard(cluster: Cluster, heard: Mapping[str, wire.Report | NovaError], now: float, errors: dict[str, NovaError]) -> list[str]:
+    """Write it down; the nodes that say something else than the database. What cannot be written is added to `errors`."""
+    try:
+        return _written(cluster, heard, now)
+    except DatabaseUnavailable:
+        raise
+    except Exception:  # noqa: BLE001 - one node's nonsense must not cost the others their reports
+        odd: list[str] = []
+        for node_id, report in heard.items():
+            try:
+                odd += _written(cluster, {node_id: report}, now)
+            except DatabaseUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - see above
+                errors[node_id] = error if isinstance(error, NovaError) else Unreachable(
+                    f"what node {node_id} says cannot be written down: {type(error).__name__}: {error}")
+        return odd
+
+
 @begun_anew
-def _heard(cluster: Cluster, heard: Mapping[str, wire.Report | NovaError], now: float) -> list[str]:
-    """Write it down; the nodes that say something else than the database."""
+def _written(cluster: Cluster, heard: Mapping[str, wire.Report | NovaError], now: float) -> list[str]:
     odd: list[str] = []
     with cluster.db.write() as tx:
         for node_id in sorted(heard):                         # rows are locked in this order everywhere
@@ -212,7 +234,8 @@ def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> bool:
 
 def life(report: wire.Report) -> str:
     """What its servers run in: the boot of its host, until the node fences itself and stops them all."""
-    return report.boot_id if not report.fencings else f"{report.boot_id[:36]}+{report.fencings}"
+    boot_id = _printable(report.boot_id, BOOT_LETTERS)
+    return boot_id if not report.fencings else f"{boot_id}+{report.fencings}"
 
 
 def told_of(rows: Sequence[PowerRow], report: wire.Report) -> list[tuple[PowerRow, str]]:
@@ -241,7 +264,18 @@ def bounded(report: wire.Report) -> wire.Report:
     return dataclasses.replace(
         report, vcpus=within(report.vcpus, MAX_CPU + 1), memory_mb=within(report.memory_mb), disk_gb=within(report.disk_gb),
         memory_used_mb=within(report.memory_used_mb), disk_used_gb=within(report.disk_used_gb), age_s=max(0.0, report.age_s),
-        agent_version="".join(filter(str.isprintable, report.agent_version[:MAX_LETTERS])))
+        agent_version=_printable(report.agent_version, MAX_LETTERS), cells=tuple(map(_sized, report.cells)))
+
+
+def _printable(text: str, most: int) -> str:
+    return text if len(text) <= most and text.isprintable() else "".join(filter(str.isprintable, text[:most]))
+
+
+def _sized(cell: wire.NumaCell) -> wire.NumaCell:
+    """Without pages that no number tells the size of."""
+    if all(map(_SIZE.match, cell.pages)):
+        return cell
+    return dataclasses.replace(cell, pages={size: count for size, count in cell.pages.items() if _SIZE.match(size)})
 
 
 def totals(report: wire.Report, dedicated_cpus: str = "") -> dict[str, int]:

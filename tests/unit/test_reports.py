@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from nodeagent import wire
 from novactl.api import servers as api
 from novactl.api.servers import CreateServer
 from novactl.conductor import fleet
 from novactl.db import nodes, servers
+from novactl.errors import DatabaseFailed
 from novactl.model.resources import MAX_INT
 from tests import databases
 from tests.world import World, small_world
@@ -31,7 +33,9 @@ def test_nonsense_of_one_node_stops_no_other(world: World) -> None:
     honest = agent.report
     nonsense: list[dict[str, Any]] = [
         {"memory_mb": 2**63 - 1, "disk_gb": -7, "memory_used_mb": -1}, {"vcpus": 100_000_000}, {"versions": {"hypervisor": "9" * 5000}},
-        {"versions": {"hypervisor": "9" * 400 + ".1"}}, {"agent_version": "1\x00\x1b[2J"}, {"age_s": -1e300},
+        {"versions": {"hypervisor": "9" * 400 + ".1"}}, {"agent_version": "1\x00\x1b[2J"}, {"agent_version": "1" * 200}, {"age_s": -1e300},
+        {"boot_id": "\x00" + "b" * 200}, {"boot_id": "b" * 200, "fencings": 2**63 - 1},
+        {"cells": (wire.NumaCell(0, (0,), 1024, pages={"x": 1, "9" * 5000: 1, "\u0663": 1, "2048": 4}),)},
     ]
     with cluster.db.write() as tx:
         node = nodes.by_name(tx, "n1")
@@ -47,7 +51,28 @@ def test_nonsense_of_one_node_stops_no_other(world: World) -> None:
             rows = nodes.rows(tx)
             assert all(row.reported_at is not None and row.reported_at <= cluster.clock.now() for row in rows)
             assert nodes.inventories_of(tx, node.id)["MEMORY_MB"].total <= MAX_INT
-            assert all(len(row.agent_version) < 65 and row.agent_version.isprintable() for row in rows)
+            assert all(len(row.agent_version) < 33 and row.agent_version.isprintable() for row in rows)
+
+
+@pytest.mark.parametrize("fault", [ValueError("nonsense"), DatabaseFailed("value too long")])
+def test_what_cannot_be_written_costs_its_node_alone(world: World, monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    """A report on which the writing itself fails is that node's error; the others' are stored."""
+    cluster, take = world.cluster, fleet.take_report
+    with cluster.db.read() as tx:
+        before = {row.name: row for row in nodes.rows(tx)}
+    n1 = before["n1"].id
+
+    def taken(tx: Any, node_id: str, report: Any, now: float) -> bool:
+        if node_id == n1:
+            raise fault
+        return take(tx, node_id, report, now)
+
+    monkeypatch.setattr(fleet, "take_report", taken)
+    errors = fleet.refresh(cluster, max_age_s=0.0)
+    assert list(errors) == [n1] and str(fault) in errors[n1].message
+    with cluster.db.read() as tx:
+        after = {row.name: row.reported_at for row in nodes.rows(tx)}
+    assert after["n1"] == before["n1"].reported_at and after["n2"] > before["n2"].reported_at
 
 
 def test_a_node_speaks_of_its_own_servers_only(world: World) -> None:
