@@ -17,6 +17,7 @@ from novactl.conductor.holding import busy
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import begin
 from novactl.db import keys, meta, nodes, operations
+from novactl.db.crossing import begun_anew
 from novactl.enroll import bundle
 from novactl.enroll.access import Access, Trust, open_shell, requested
 from novactl.enroll.checks import OK, WARN
@@ -182,6 +183,7 @@ def _tell(watch: Watch, name: str, plan: Plan) -> None:
     watch(Progress("", name, "check", "done", detail=detail))
 
 
+@begun_anew
 def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -> None:
     """Nothing to change on the machine: ask the agent whether all is well, and take its report in."""
     peer = Peer(node.id, node.name, record.address, record.public_key)
@@ -200,6 +202,7 @@ def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -
     watch(Progress("", node.name, "enrolled", "done", detail=f"already enrolled (agent {hello.agent_version}, key ok): 0 changes"))
 
 
+@begun_anew
 def _begun(cluster: Cluster, record: EnrollRecord, *, detached: bool) -> Operation:
     with cluster.db.write() as tx:
         there = nodes.by_name(tx, record.name)

@@ -13,6 +13,7 @@ from novactl.conductor.driver import Driver
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import begin
 from novactl.db import derived, nodes, operations, placement, servers
+from novactl.db.crossing import uncrossed
 from novactl.errors import Conflict, NovaError
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 from novactl.states import Event, TaskState, VmState, advance
@@ -37,7 +38,7 @@ Said = Mapping[Drift, NovaError | None]
 def _each(cluster: Cluster, some: Sequence[Drift], act: Callable[[Drift], None]) -> Said:
     def tried(drift: Drift) -> tuple[Drift, NovaError | None]:
         try:
-            act(drift)
+            uncrossed(lambda: act(drift))
             return drift, None
         except NovaError as error:
             return drift, error

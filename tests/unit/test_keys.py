@@ -567,18 +567,26 @@ def test_of_many_who_remember_at_once_the_last_word_is_true(world: World) -> Non
     """Threads and rows change side by side; whatever was read first is not written last, and the file is whole at every moment."""
     first = node(world)
 
+    failed: list[Exception] = []
+
     def change(number: int) -> None:
-        with world.cluster.db.write() as tx:
-            nodes.update(tx, dataclasses.replace(first, labels={f"k{number}": "x" * 40 * number}))
-        remember(world.cluster)
-        recall(world.cluster)
-        world.cluster.db.close()
+        try:
+            for turn in range(8):
+                with world.cluster.db.write() as tx:
+                    nodes.update(tx, dataclasses.replace(first, labels={f"k{number}-{turn}": "x" * 400 * number}))
+                remember(world.cluster)
+                recall(world.cluster)
+        except Exception as error:  # noqa: BLE001 - told below
+            failed.append(error)
+        finally:
+            world.cluster.db.close()
 
     crew = [threading.Thread(target=change, args=(number,)) for number in range(12)]
     for thread in crew:
         thread.start()
     for thread in crew:
         thread.join()
+    assert not failed
     assert {one.name: one.labels for one in recall(world.cluster).nodes}["n1"] == node(world).labels != {}
 
 
