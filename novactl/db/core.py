@@ -80,13 +80,14 @@ class CoreDatabase(Database):
         self.busy_timeout_s = busy_timeout_s
         self.engine, self.where = connecting(url, busy_timeout_s)
         _ask_the_idle(self.engine)
+        self._of_one_moment = self.engine.execution_options(isolation_level="REPEATABLE READ")
         self._built: dict[str, Any] = {}
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[CoreTx]:
         connected = committing = False
         try:
-            with self.engine.connect() as connection, connection.begin():
+            with (self.engine if writes else self._of_one_moment).connect() as connection, connection.begin():
                 connected = True
                 yield CoreTx(connection, self._built)
                 committing = writes

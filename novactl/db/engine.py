@@ -136,11 +136,11 @@ class SqliteDatabase(Database):
             connection.execute(begin)
             try:
                 yield SqliteTx(connection)
+                connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
         except sqlite3.Error as failed:
             raise sqlite_explained(failed, self.where, self.busy_timeout_s) from failed
 

@@ -195,6 +195,33 @@ def node(cluster: Cluster, name: str) -> Node:
     return made
 
 
+@pytest.mark.parametrize("kind", databases.EACH)
+def test_a_reader_sees_one_moment(tmp_path: Path, kind: str) -> None:
+    """What another writes in the middle of a reading transaction is seen by the next one, and by a writer."""
+    with databases.cluster(kind) as url:
+        env = {"HOME": str(tmp_path), "NOVACTL_DATA_DIR": str(tmp_path / "data"), **({"NOVACTL_DATABASE_URL": url} if url else {})}
+        made = Cluster(load_config(env=env), actor="tester@db")
+        if not url:
+            api_cluster.init(made)
+
+        def writer() -> None:
+            with made.db.write() as tx:
+                meta.put(tx, "count", "2")
+            made.db.close()
+
+        with made.db.write() as tx:
+            meta.put(tx, "count", "1")
+        with made.db.read() as tx:
+            assert meta.get(tx, "count") == "1"
+            thread = threading.Thread(target=writer)
+            thread.start()
+            thread.join(10)
+            assert meta.get(tx, "count") == "1" and not thread.is_alive()
+        with made.db.write() as tx:
+            assert meta.get(tx, "count") == "2"
+        made.close()
+
+
 def test_of_two_claims_for_the_last_room_one_is_refused(cluster: Cluster) -> None:
     """2 CPUs x 1.5 = 3: claims of 2 and 1 fit exactly, one more does not, and the refused one leaves no trace."""
     made = node(cluster, "n1")
