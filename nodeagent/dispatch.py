@@ -288,8 +288,7 @@ class Dispatcher:
             streams = list(self._streams.values())
         for call in streams:
             self._check_stream(call, now)
-        if self.agent.self_fence.is_due():
-            self._writes.submit("self-fence", lambda: self.agent.self_fence.fire(self.agent.driver))
+        self.agent.self_fence.tick(self.agent.driver)
         for server in self.agent.autostart.due(now):
             self._writes.submit(f"server:{server}", lambda server=server: self.agent.autostart.start(server))
         if self._changed and now >= self._next_follow_s and self._reads.submit("follow", self._follow):

@@ -100,7 +100,7 @@ def renew_leases(cluster: Cluster) -> None:
 def disarm(cluster: Cluster, node: Node) -> None:
     """Its agent stops no servers by itself any more. Raises Unreachable, AgentRefused."""
     hello = cluster.agents.call(node, "agent.hello").body
-    cluster.agents.call(node, "lease.renew", wire.Renewal(hello.boot_id, hello.boottime_s, 0.0))
+    cluster.agents.call(node, "lease.renew", wire.Renewal(hello.boot_id, hello.boottime_s + fences.NODE_LEASE_S, 0.0))
 
 
 def fence_the_silent(cluster: Cluster, write: Write) -> tuple[list[str], list[str]]:
