@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
@@ -15,7 +15,7 @@ from novactl.conductor.leader import Leadership
 from novactl.db import nodes
 from novactl.db.nodes import AgentRow
 from novactl.db.statements import Tx
-from novactl.errors import NovaError, Superseded, Unreachable
+from novactl.errors import DatabaseUnavailable, NovaError, Superseded, Unreachable
 
 if TYPE_CHECKING:
     from novactl.agents.watching import Heard, Watching
@@ -32,6 +32,13 @@ def _nothing(node_id: str, report: wire.Report, odd: bool) -> None:
     """Nobody acts on reports."""
 
 
+class _Said(NamedTuple):
+    """A report, and when it came by the stop watch."""
+
+    report: wire.Report
+    at_s: float
+
+
 class Watcher:
     """`run` is the thread. `reports` counts those taken in, `late_s` is how long the slowest of the last batch waited for it,
     `round_s` when (by the stop watch) the thread last began anew. `heard` is told of each report, and
@@ -45,8 +52,8 @@ class Watcher:
         self.round_s = self.cluster.clock.monotonic()
         self._rows: dict[str, AgentRow] = {}
         self._rows_s = float("-inf")
-        self._pending: dict[str, Heard] = {}
-        self._silent: dict[str, float] = {}
+        self._pending: dict[str, _Said] = {}
+        self._silent: dict[str, float] = {}                   # since when, by the stop watch: after what is pending of the node
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`, or until the lease is lost. Errors of the database end nothing: reports are newer the next time."""
@@ -71,63 +78,88 @@ class Watcher:
         if now_s - self._rows_s >= ROWS_S:
             self._rows_s = now_s
             with self.cluster.db.read() as tx:
-                self._rows = {row.id: row for row in nodes.agent_rows(tx) if row.address}
-            watching.follow(self._rows.values())
-        for one in watching.read(WINDOW_S):
-            self._pending[one.peer] = one                     # of one node only the newest counts
-        self._silent |= watching.silent()
+                watching.follow(self.follow(nodes.agent_rows(tx)))
+        heard = watching.read(WINDOW_S)
         self.connected = watching.connected
         while watching.faults:
             id_, fault = watching.faults.popitem()
-            self.journal.failed(f"reports of {self._rows[id_].name if id_ in self._rows else id_}", NovaError(fault))
+            self.journal.failed(f"reports of {self._name(id_)}", NovaError(fault))
+        self.take(heard, watching.silent())
+
+    def follow(self, rows: Iterable[AgentRow]) -> list[AgentRow]:
+        """Those of the rows that are listened to."""
+        self._rows = {row.id: row for row in rows if row.address}
+        return list(self._rows.values())
+
+    def take(self, heard: Iterable[Heard], silent: Mapping[str, float]) -> None:
+        """Write what came, and who has become silent since (seconds ago), and what could not be written before."""
+        now_s = self.cluster.clock.monotonic()
+        for one in heard:                                     # of one node only the newest counts
+            self._pending[one.peer] = _Said(one.report, now_s - one.age_s)
+            self._silent.pop(one.peer, None)
+        self._silent |= {id_: now_s - ago_s for id_, ago_s in silent.items()}
         self._write()
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is something that could not be written yet."""
+        return bool(self._pending or self._silent)
+
     def _write(self) -> None:
-        """What is pending, in the order in which rows are locked everywhere. What fails stays pending."""
-        while self._pending or self._silent:
+        """In the order in which rows are locked everywhere. What the database does not take now stays pending."""
+        while self._pending:
             ids = sorted(self._pending)[:AT_ONCE]
-            silent = {id_: since_s for id_, since_s in self._silent.items() if id_ not in self._pending}
-            try:
-                with self.leadership.write() as tx:
-                    now = self.cluster.clock.now()
-                    for id_ in ids:
-                        self._take(tx, self._pending[id_], now)
-                    for id_ in sorted(silent):
-                        self._note_silent(tx, id_, now - silent[id_])
-            except NovaError:
-                raise
-            except Exception as error:  # noqa: BLE001 - one node's nonsense must not cost the others their reports
-                self.journal.failed("report", error)
-                self._one_by_one(ids)
+            self._each(ids, "report", self._take)
             self.reports += len(ids)
-            self.late_s = max((self._pending[id_].age_s for id_ in ids if id_ in self._pending), default=0.0)
-            for id_ in ids:
-                self._pending.pop(id_, None)
-            self._silent.clear()
+            self.late_s = self.cluster.clock.monotonic() - min(self._pending[id_].at_s for id_ in ids)
+            for id_ in ids:                                   # what no attempt can write goes, too: the next one is newer
+                del self._pending[id_]
+        silent = sorted(self._silent)
+        for first in range(0, len(silent), AT_ONCE):
+            for id_ in self._each(silent[first:first + AT_ONCE], "silence", self._note_silent):
+                del self._silent[id_]
 
-    def _one_by_one(self, ids: list[str]) -> None:
-        for id_ in ids:
-            try:
-                with self.leadership.write() as tx:
-                    self._take(tx, self._pending[id_], self.cluster.clock.now())
-            except Superseded:
-                raise
-            except Exception as error:  # noqa: BLE001 - see above
-                self.journal.failed(f"report of {self._rows[id_].name if id_ in self._rows else id_}", error)
+    def _each(self, ids: Sequence[str], what: str, act: Callable[[Tx, str], None]) -> Sequence[str]:
+        """In one transaction; where that fails, each in its own: one node's nonsense must not cost the others their reports.
 
-    def _take(self, tx: Tx, heard: Heard, now: float) -> None:
-        row = self._rows.get(heard.peer)
+        Returns those that were written. Raises DatabaseUnavailable, Superseded.
+        """
+        rows = dict(self._rows)
         try:
-            self._heard(heard.peer, heard.report, fleet.take_report(tx, heard.peer, heard.report, now - heard.age_s))
+            with self.leadership.write() as tx:
+                for id_ in ids:
+                    act(tx, id_)
+            return ids
+        except (DatabaseUnavailable, Superseded):
+            self._rows = rows
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            self._rows = rows
+            if len(ids) == 1:
+                self.journal.failed(f"{what} of {self._name(ids[0])}", error)
+                return ()
+            return [id_ for one in ids for id_ in self._each([one], what, act)]
+
+    def _name(self, node_id: str) -> str:
+        return self._rows[node_id].name if node_id in self._rows else node_id
+
+    def _ago(self, at_s: float) -> float:
+        """A moment of the stop watch, in the cluster's time."""
+        return self.cluster.clock.now() - (self.cluster.clock.monotonic() - at_s)
+
+    def _take(self, tx: Tx, node_id: str) -> None:
+        row, said = self._rows.get(node_id), self._pending[node_id]
+        try:
+            self._heard(node_id, said.report, fleet.take_report(tx, node_id, said.report, self._ago(said.at_s)))
         except Unreachable as wrong:                          # said before anything is written
-            self.journal.failed(f"report of {row.name if row else heard.peer}", wrong)
+            self.journal.failed(f"report of {self._name(node_id)}", wrong)
             return
         if row is not None and row.silent_since is not None:
-            self._note(tx, row, "answers", f"after {max(0.0, now - row.silent_since):.0f} s")
+            self._note(tx, row, "answers", f"after {max(0.0, self.cluster.clock.now() - row.silent_since):.0f} s")
             self._rows[row.id] = row._replace(silent_since=None)
 
-    def _note_silent(self, tx: Tx, node_id: str, since: float) -> None:
-        row = self._rows.get(node_id)
+    def _note_silent(self, tx: Tx, node_id: str) -> None:
+        row, since = self._rows.get(node_id), self._ago(self._silent[node_id])
         if row is not None and nodes.silent(tx, node_id, since):
             self._note(tx, row, "silent")
             self._rows[node_id] = row._replace(silent_since=since)

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from nodeagent import wire
+from novactl.agents.watching import Heard
 from novactl.api import servers as api
 from novactl.api.servers import CreateServer
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership
 from novactl.conductor.watcher import Watcher
 from novactl.db import events, leases, nodes
+from novactl.errors import DatabaseFailed, DatabaseUnavailable
 from novactl.model.node import Node, NodeState
 from tests.contract.process import AgentProcess
 from tests.world import World, small_world
@@ -186,3 +188,94 @@ def test_nonsense_of_one_node_costs_the_others_nothing(world: World) -> None:
         until(lambda: rows(world)["n2"].reported_at > before["n2"].reported_at + INTERVAL_S)
         until(lambda: any("n1" in line for line in lines))
     assert rows(world)["n1"].reported_at == before["n1"].reported_at
+
+
+@contextmanager
+def by_hand(
+    world: World, heard: Callable[[str, wire.Report, bool], None] = lambda id_, report, odd: None,
+) -> Iterator[tuple[Watcher, list[str]]]:
+    """A watcher that is told what its agents would say, and the lines of its log."""
+    lines: list[str] = []
+    leadership = Leadership(world.cluster)
+    assert leadership.take()
+    watcher = Watcher(leadership, Journal(lines.append, world.cluster.clock), heard)
+    with world.cluster.db.read() as tx:
+        watcher.follow(nodes.agent_rows(tx))
+    try:
+        yield watcher, lines
+    finally:
+        leadership.release()
+
+
+def test_nonsense_of_one_node_costs_no_other_its_silence(world: World) -> None:
+    """A report on which writing fails is named in the log; what came with it, the silence of another node too, is written."""
+    n1, n2 = rows(world)["n1"].id, rows(world)["n2"].id
+    report = world.agents["n1"].report(0.0)
+
+    def heard(id_: str, report: wire.Report, odd: bool) -> None:
+        raise ValueError("nonsense")
+
+    with by_hand(world, heard) as (watcher, lines):
+        watcher.take([Heard(n1, report, 0.0)], {n2: 30.0})
+        assert abs(rows(world)["n2"].silent_since - (world.cluster.clock.now() - 30.0)) < 5.0
+        assert ["failed", "what=\"report"] in [line.split()[1:3] for line in lines]
+        assert not watcher.waits
+    assert names_of_events(world, "n2") == ["silent"]
+
+
+def test_a_silence_after_a_report_is_written_after_it(world: World) -> None:
+    """While the database took nothing a node said its last word; both are written then, as of when they were."""
+    n1 = rows(world)["n1"].id
+    report = dataclasses.replace(world.agents["n1"].report(0.0), age_s=0.0)
+    with by_hand(world) as (watcher, _):
+        write, watcher.leadership.write = watcher.leadership.write, unavailable  # type: ignore[method-assign]
+        with pytest.raises(DatabaseUnavailable):
+            watcher.take([Heard(n1, report, 0.0)], {})
+        heard_at = world.cluster.clock.now()
+        time.sleep(2.0)
+        with pytest.raises(DatabaseUnavailable):
+            watcher.take([], {n1: 1.0})
+        watcher.leadership.write = write  # type: ignore[method-assign]
+        watcher.take([], {})
+        assert rows(world)["n1"].reported_at < heard_at + 1.0
+        assert heard_at + 0.5 < rows(world)["n1"].silent_since < heard_at + 1.9
+        watcher.take([Heard(n1, report, 0.0)], {})
+        assert rows(world)["n1"].silent_since is None
+    assert names_of_events(world, "n1") == ["silent", "answers"]
+
+
+@contextmanager
+def unavailable() -> Iterator[None]:
+    raise DatabaseUnavailable("another process holds it")
+    yield
+
+
+def test_a_word_ends_a_silence_that_was_not_written(world: World) -> None:
+    """A node that was silent and spoke again, all while the database took nothing, is not silent."""
+    n1 = rows(world)["n1"].id
+    with by_hand(world) as (watcher, _):
+        write, watcher.leadership.write = watcher.leadership.write, unavailable  # type: ignore[method-assign]
+        with pytest.raises(DatabaseUnavailable):
+            watcher.take([], {n1: 30.0})
+        watcher.leadership.write = write  # type: ignore[method-assign]
+        watcher.take([Heard(n1, world.agents["n1"].report(0.0), 0.0)], {})
+        assert rows(world)["n1"].silent_since is None and not watcher.waits
+    assert names_of_events(world, "n1") == []
+
+
+def test_a_silence_that_could_not_be_written_waits(world: World) -> None:
+    """Nobody tells it again: whatever the writing failed of, it is tried with the next round."""
+    n1 = rows(world)["n1"].id
+
+    @contextmanager
+    def refused() -> Iterator[None]:
+        raise DatabaseFailed("attempt to write a readonly database")
+        yield
+
+    with by_hand(world) as (watcher, _):
+        write, watcher.leadership.write = watcher.leadership.write, refused  # type: ignore[method-assign]
+        watcher.take([], {n1: 30.0})
+        assert watcher.waits
+        watcher.leadership.write = write  # type: ignore[method-assign]
+        watcher.take([], {})
+        assert not watcher.waits and rows(world)["n1"].silent_since is not None
