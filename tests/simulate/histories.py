@@ -6,6 +6,7 @@ Everything is chosen by the seed: the mix of faults, who asks what and when, wha
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,16 +22,20 @@ from novactl.api import servers as api_servers
 from novactl.api import verify as api_verify
 from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
+from novactl.conductor.leader import LEADER
 from novactl.db import nodes, operations, servers
 from novactl.db.engine import SqliteTx
-from novactl.errors import NovaError
+from novactl.errors import NotFound, NovaError
 from novactl.model.node import NodeState
+from tests.simulate.conductors import SELF, SWITCH, conductor, is_conductor
 from tests.simulate.invariants import Oracle
 from tests.simulate.scheduler import Process
 from tests.simulate.transport import BACK, THERE, Weather
 from tests.simulate.world import NODES, SimNode, Template, World, simulated
 
 NAMES = ("a", "b", "c", "d", "e")
+CLEAN_WITHIN_S = 900.0
+"""What a conductor gets once all has healed: operations' leases, and what it tries again only after five minutes."""
 PATIENCE_S = 900.0
 """After so long an admin leaves a command alone."""
 FROZEN_NODE = "n3"
@@ -67,9 +72,14 @@ class Mix:
     """So many times as many commands."""
     often: tuple[str, ...] = ()
     """Commands given more often than else."""
+    conductors: int = 0
+    """So many, on one host or two, of which one leads. They are killed and stopped like commands, and begun anew."""
+    fencing: Mapping[str, str] = field(default_factory=dict)
+    """How nodes are fenced; empty: by hand."""
 
 
 _CHOPPY = Weather(lost=0.04, doubled=0.08, late=0.10, late_s=60.0)
+_HA = ("server create", "server set --ha", "node enable")
 _STORM = Weather(lost=0.10, doubled=0.20, late=0.25, late_s=150.0)
 
 MIXES: tuple[tuple[int, Mix], ...] = (
@@ -95,6 +105,14 @@ MIXES: tuple[tuple[int, Mix], ...] = (
             skew_s=600.0, every_s=10,
             faults=("kill agent", "reboot host", "cut", "cut one way", "isolate", "stop agent", "refuse", "jump", "break driver",
                     "guest off", "fill disk"))),
+    (2, Mix("conductors", killed=0.4, stopped=0.3, weather=_CHOPPY, every_s=12, longer=2, conductors=2, loses=0.01, hides=0.02,
+            faults=("kill leader", "stop leader", "kill agent", "reboot host", "cut", "guest off", "refuse"))),
+    (3, Mix("power switches", killed=0.2, stopped=0.2, weather=_CHOPPY, every_s=20, longer=3, conductors=2, fencing=SWITCH, often=_HA,
+            faults=("isolate", "lose host", "lose host", "stop agent", "stop leader", "kill leader", "cut", "switch on"))),
+    (3, Mix("self-fencing nodes", killed=0.2, stopped=0.2, weather=_CHOPPY, every_s=20, longer=3, conductors=2, fencing=SELF, often=_HA,
+            faults=("isolate", "isolate", "lose host", "stop agent", "kill agent", "stop leader", "kill leader", "reboot host", "cut"))),
+    (1, Mix("skewed conductors", killed=0.2, stopped=0.2, skew_s=3600.0, weather=_CHOPPY, every_s=15, longer=2, conductors=2,
+            fencing=SWITCH, often=_HA, faults=("jump", "cut", "lose host", "stop leader", "kill leader", "isolate", "switch on"))),
 )
 
 
@@ -184,10 +202,37 @@ def _fill_disk(history: History, node: SimNode, chance: Random) -> None:
     history.tell(f"{node.name}'s DISK IS FULL until {node.full_until:.1f}")
 
 
+def _leader(history: History) -> Process | None:
+    for owner, in history.world.connection.execute("SELECT owner FROM lease WHERE name = ?", (LEADER,)):
+        return next((process for process in history.conductors if owner.startswith(f"{process.host} {process.name} ")), None)
+    return None
+
+
+def _stop_leader(history: History, node: SimNode, chance: Random) -> None:
+    """At one of its next steps; mostly for longer than its lease."""
+    leader = _leader(history)
+    if leader is not None:
+        leader.stops_at = leader.steps + chance.randint(1, 40)
+        leader.stops_for_s = chance.choice((5.0, 30.0, 150.0)) * chance.uniform(0.5, 1.5)
+
+
+def _kill_leader(history: History, node: SimNode, chance: Random) -> None:
+    leader = _leader(history)
+    if leader is not None:
+        leader.dies_at = leader.steps + chance.randint(1, 40)
+
+
+def _switch_on(history: History, node: SimNode, chance: Random) -> None:
+    """Somebody looked after a node that was fenced."""
+    for one in history.world.nodes.values():
+        one.power(True)
+
+
 FAULTS: Mapping[str, Callable[[History, SimNode, Random], None]] = {
     "kill agent": _kill_agent, "reboot host": _reboot_host, "stop agent": _stop_agent, "cut": _cut_both, "cut one way": _cut_one_way,
     "fill disk": _fill_disk, "isolate": _isolate, "lose host": _lose_host, "refuse": _refuse, "jump": _jump,
-    "break driver": _break_driver, "guest off": _guest_off,
+    "break driver": _break_driver, "guest off": _guest_off, "stop leader": _stop_leader, "kill leader": _kill_leader,
+    "switch on": _switch_on,
 }
 
 
@@ -326,6 +371,8 @@ class History:
         self._shells = 0
         self.fault: Exception | None = None
         self._healing = False
+        self._conductors_wanted = 0
+        self._conductor_names = itertools.count(1)
 
     @property
     def lines(self) -> list[str]:
@@ -368,6 +415,8 @@ class History:
         self.quiet = self._quiet_cluster()
         if mix.frozen:
             world.scheduler.after(0.5, self._freeze)
+        if mix.conductors:
+            self._conduct(mix.conductors)
         people = world.process("people", host="")
         for number in range(4 if mix.crowded else self._chance.choice((1, 2, 2, 3))):
             self._shells += 1
@@ -390,7 +439,37 @@ class History:
         scheduler.run(lambda: until() or bool(self.oracle.violations) or scheduler.now >= deadline)
 
     def _commands(self) -> list[Process]:
-        return [process for process in self.world.processes if process.alive and process.host in self.hosts]
+        return [process for process in self.world.processes if process.alive and process.host in self.hosts and not is_conductor(process)]
+
+    @property
+    def conductors(self) -> list[Process]:
+        return [process for process in self.world.processes if process.alive and is_conductor(process)]
+
+    def _conduct(self, wanted: int) -> None:
+        """So many conductors from now on: those that end are begun anew, as systemd would."""
+        world = self.world
+        if not world.is_conducted:
+            world.is_conducted = True
+            world.database_skew = self._chance.uniform(-1, 1) * self.mix.skew_s
+            world.sightings.begin(self.hosts)
+            tx = SqliteTx(world.connection)
+            for node in nodes.all_(tx):
+                nodes.update(tx, dataclasses.replace(node, fencing=self.mix.fencing))
+        self._conductors_wanted = wanted
+        for process in self.conductors[wanted:]:
+            process.own["stop"].set()
+        for number in range(len(self.conductors), wanted):
+            self._begin_conductor(self.hosts[number % len(self.hosts)])
+
+    def _begin_conductor(self, host: str) -> None:
+        def ended() -> None:
+            self.world.scheduler.after(self._chance.choice((1.0, 5.0, 30.0)), again)
+
+        def again() -> None:
+            if len(self.conductors) < self._conductors_wanted:
+                self._begin_conductor(host)
+
+        conductor(self.world, f"{host}-conductor{next(self._conductor_names)}", host, ended)
 
     def _quiet_cluster(self) -> Any:
         """For looking without being a part of it."""
@@ -410,7 +489,7 @@ class History:
         try:
             for _ in range(chance.choice((2, 3, 4, 5)) * self.mix.longer):
                 self._command(number, chance)
-                self.world.scheduler.sleep(chance.choice((0.0, 0.0, 0.5, 5.0, 40.0)) * chance.random())
+                self.world.scheduler.sleep(chance.choice((0.0, 0.0, 0.5, 5.0, 40.0)) * chance.random() * (3 if self.mix.fencing else 1))
         finally:
             self._shells -= 1
 
@@ -434,6 +513,9 @@ class History:
                 for sentence in recovery.settle(cluster):
                     note(f"settles: {sentence}")
             row.act(cluster, *asked)
+            if self.mix.fencing and row.kind == "server.create":
+                with contextlib.suppress(NotFound):           # several get names of their own
+                    api_ha.set_server(cluster, asked[0], wants_ha=True)
         except NovaError as error:
             note(f"error[{error.code}]: {error.message[:160]}")
         else:
@@ -468,10 +550,11 @@ class History:
                     process.own["dies in"] = method = chance.choice(("", "domain.reboot"))
                     process.own["effects left"] = chance.randint(1, 2 if method else 8)
             return
+        lasts = 400 if is_conductor(process) else 90
         if chance.random() < mix.killed:
-            process.dies_at = chance.randint(1, 90)
+            process.dies_at = chance.randint(1, lasts)
         if chance.random() < mix.stopped:
-            process.stops_at, process.stops_for_s = chance.randint(1, 90), chance.choice((3.0, 40.0, 200.0)) * chance.uniform(0.5, 1.5)
+            process.stops_at, process.stops_for_s = chance.randint(1, lasts), chance.choice((3.0, 40.0, 200.0)) * chance.uniform(0.5, 1.5)
 
     def _after_effect(self, node: SimNode, call: Any) -> None:
         process = node.process
@@ -521,32 +604,61 @@ class History:
                 world.scheduler.go_on(process)                # zombies of controllers come back when their time is over
 
     def _settle(self) -> None:
-        """What is left is ended as commands would; then the rows are compared with the nodes."""
+        """What is left is ended: by a conductor alone where there were some, then as commands would. Rows are compared with nodes."""
+        patience_s = 7300.0 if not self.mix.conductors or self.mix.skew_s else self._chance.choice((5.0, 200.0))
+        if self.mix.conductors:
+            self._conduct(0)
+            self._act(lambda cluster: self.world.scheduler.sleep(patience_s))
+            patience_s = 60.0
+            self._conduct(1)
+            self._act(self._until_clean)
+        for _ in range(2):
+            self._act(lambda cluster: self._last(cluster, patience_s))
+        if self.mix.conductors:
+            self._act(self._until_clean)
+            self._conduct(0)
+            self._go(lambda: not self.conductors, at_most_s=400.0)
+            for process in self.conductors:
+                self.oracle.broken(f"I4: {process.name} does not end")
+        self._act(self.oracle.check_end)
+
+    def _act(self, act: Callable[[Cluster], None]) -> None:
+        """Nothing more once something is broken."""
+        ended: list[bool] = []
+        if not self.oracle.violations:
+            self.world.command("last", self.hosts[0], act, lambda: ended.append(True))
+            self._go(lambda: bool(ended) and not self._commands())
+
+    def _until_clean(self, cluster: Cluster) -> None:
+        deadline = self.world.scheduler.now + CLEAN_WITHIN_S
+        while left := self.oracle.unclean(cluster):
+            if self.world.scheduler.now >= deadline:
+                self.oracle.broken(f"I4: after {CLEAN_WITHIN_S:.0f} s with a conductor: {'; '.join(left)}")
+                return
+            self.world.scheduler.sleep(20.0)
+
+    def _last(self, cluster: Cluster, patience_s: float) -> None:
         world = self.world
-
-        def last(cluster: Cluster) -> None:
-            world.scheduler.sleep(7300.0)                     # leases of clocks that were wrong run out, late messages come
-            for _ in range(4):
-                for sentence in recovery.settle(cluster, budget_s=900.0):
-                    self._log(world.scheduler.now, cluster.actor, f"settles: {sentence}")
-                with cluster.db.read() as tx:
-                    if not operations.recent(tx, ended=False):
-                        break
-                world.scheduler.sleep(40.0)
+        for node in world.nodes.values():
+            node.power(True)
+        world.scheduler.sleep(patience_s)                     # leases of clocks that were wrong run out, late messages come
+        for _ in range(4):
+            for sentence in recovery.settle(cluster, budget_s=900.0):
+                self._log(world.scheduler.now, cluster.actor, f"settles: {sentence}")
             with cluster.db.read() as tx:
-                left = operations.recent(tx, ended=False)
-                names = sorted(server.id for server in servers.all_(tx))
-                fenced = sorted(node.name for node in nodes.all_(tx) if node.state is NodeState.FENCED)
-            for name in fenced:
-                with contextlib.suppress(NovaError):
-                    api_nodes.enable(cluster, name)
-            if not left:
-                self.oracle.check_acknowledged(cluster)
-            for name in names:
+                if not operations.recent(tx, ended=False):
+                    break
+            world.scheduler.sleep(40.0)
+        with cluster.db.read() as tx:
+            left = operations.recent(tx, ended=False)
+            names = sorted(server.id for server in servers.all_(tx))
+            fenced = sorted(node.name for node in nodes.all_(tx) if node.state is NodeState.FENCED)
+        for name in fenced:
+            with contextlib.suppress(NovaError):
+                api_nodes.enable(cluster, name)
+        if not left:
+            self.oracle.check_acknowledged(cluster)
+        for name in names:
+            with contextlib.suppress(NotFound):               # a conductor may be at it, too
                 api_servers.show(cluster, name)
-            api_verify.repair(cluster)
-
-        for act in (last, last, self.oracle.check_end):
-            ended: list[bool] = []
-            world.command(act.__name__, self.hosts[0], act, lambda ended=ended: ended.append(True))
-            self._go(lambda ended=ended: bool(ended) and not self._commands())
+        api_verify.repair(cluster)

@@ -12,9 +12,14 @@ from typing import Any
 
 from nodeagent.domainxml import disk_name, seed_name
 from novactl.agents import wire
-from novactl.db import operations, placement, projects, servers
+from novactl.conductor.drift import Kind
+from novactl.conductor.leader import LEADER
+from novactl.conductor.survey import survey
+from novactl.db import nodes, operations, placement, projects, servers
+from novactl.model.node import NodeState
 from novactl.model.operation import Operation, OperationState
 from novactl.states import VmState
+from tests.simulate.conductors import BY_ITSELF, FENCE_AFTER_S, HEARD_WITHIN_S, is_conductor
 
 POWERED = {"server.create": True, "server.start": True, "server.reboot": True, "server.stop": False}
 """What a server is after such an operation ended well."""
@@ -45,6 +50,9 @@ class Oracle:
         self._states: dict[str, tuple[str, bool, str]] = {}
         self._well_ended: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
         self._cut_at: dict[str, float] = {}
+        self._home: dict[str, tuple[str, float]] = {}
+        self._fenced_at: dict[str, float] = {}
+        self._leaders: dict[int, str] = {}
 
     def broken(self, what: str) -> None:
         self._world.log(self._world.scheduler.now, "oracle", f"VIOLATION {what}")
@@ -81,6 +89,10 @@ class Oracle:
                 self.broken(f"I2: {used} {resource} claimed on node {node[:8]} of ({total} - {reserved}) * {(ratio or 0) / 1000}")
 
     def after_commit(self, tx: Any, process: Any) -> None:
+        now_s = self._world.scheduler.now
+        if any(name.startswith("nodes.") for name in tx.changed):
+            for name, in self._world.connection.execute("SELECT name FROM node WHERE state = 'fenced'"):
+                self._fenced_at[name] = now_s
         if not any(name.startswith("operations.") for name in tx.changed):
             return
         for id_, kind, object_id, name, state, ended_at, owner in self._world.connection.execute(
@@ -98,6 +110,8 @@ class Oracle:
                 self._outside[object_id] += 1                 # given up without being undone: it may have happened
             elif state == OperationState.OK.value:
                 self._well_ended[object_id].append((self._world.scheduler.now, kind, name))
+            if was is None and kind in ("node.fence", "server.evacuate") and is_conductor(process):
+                self._begins(process, kind, name)
             if was and owner not in ("", was[2]):
                 self.recoveries += 1
 
@@ -121,6 +135,9 @@ class Oracle:
         if call is None:
             self.broken(f"I5: {verb} of server {server[:8]} on {node.name} without a request")
             return
+        if call is BY_ITSELF:                                 # a node without a lease
+            self.power_cut(node, server)
+            return
         request, what = call.request, f"{verb} of server {server[:8]} on {node.name} by {call.request.id[:8]}…{call.request.id[36:]}"
         count = (node.name, request.id, verb, self._outside[server])
         self._effects[count] += 1
@@ -136,14 +153,31 @@ class Oracle:
         self._power(node, server, after, what)
         self._disk(node, server, verb, before, after, what)
 
+    def _begins(self, process: Any, kind: str, name: str) -> None:
+        """Nobody asked for it: only the leader may, and no node is fenced that it could hear."""
+        for owner, in self._world.connection.execute("SELECT owner FROM lease WHERE name = ?", (LEADER,)):
+            if not owner.startswith(f"{process.host} {process.name} "):
+                self.broken(f"I6: {process.name} begins {kind} of {name} while {owner or 'nobody'} leads")
+        if kind != "node.fence":
+            return
+        longest_s = self._world.sightings.longest_s(process.host, name, FENCE_AFTER_S)
+        if longest_s > HEARD_WITHIN_S:
+            self.broken(f"HA: {process.name} fences {name}, which it could hear for {longest_s:.0f} s of the last {FENCE_AFTER_S:.0f} s")
+
     def _power(self, node: Any, server: str, after: tuple[Any, ...], what: str) -> None:
         running = self._running[server]
+        home, since_s = self._home.get(server, ("", 0.0))
         if after[0] != "RUNNING":
             running.discard(node.name)
+            if home == node.name:
+                del self._home[server]
         elif node.name not in running:
             if running:
                 self.broken(f"I1: {what}: it runs on {', '.join(running)} already")
+            if home not in ("", node.name) and self._fenced_at.get(home, -1.0) < since_s:
+                self.broken(f"I1: {what}: it ran on {home}, which nobody has fenced since")
             running.add(node.name)
+            self._home[server] = node.name, self._world.scheduler.now
             self._written[node.name, server] = after[3]       # a guest that ran has written to its disk
 
     def _disk(self, node: Any, server: str, verb: str, before: tuple[Any, ...], after: tuple[Any, ...], what: str) -> None:
@@ -159,6 +193,32 @@ class Oracle:
         self._outside[server] += 1
         self._cut_at[server] = self._world.scheduler.now
         self._running[server].discard(node.name)
+
+    # ---- conductors
+
+    def leads(self, lease: Any) -> None:
+        """It has been taken."""
+        if self._leaders.setdefault(lease.epoch, lease.owner) != lease.owner:
+            self.broken(f"I6: {lease.owner} and {self._leaders[lease.epoch]} both lead at epoch {lease.epoch}")
+
+    def led(self, mine: Any, now: Any, actor: str) -> None:
+        """The leader's transaction, about to be committed."""
+        if now is None or (now.epoch, now.owner) != (mine.epoch, mine.owner):
+            self.broken(f"I6: {actor} wrote as the leader at epoch {mine.epoch}; it is {now and now.epoch}, held by {now and now.owner}")
+
+    def unclean(self, cluster: Any) -> list[str]:
+        """What a conductor should have put right by itself by now. Servers of fenced nodes wait for an admin, but for those with `ha`."""
+        with cluster.db.read() as tx:
+            open_ = operations.recent(tx, ended=False)
+            fenced = {node.id for node in nodes.all_(tx) if node.state is NodeState.FENCED}
+            left = [server for server in servers.all_(tx) if server.node_id in fenced and server.ha and server.vm_state is VmState.ACTIVE]
+        found = [f"operation {operation.id[:8]} ({operation.kind} {operation.object_name}) is {told(operation)}" for operation in open_]
+        found += [f"server {server.name} has ha, and stays on a fenced node" for server in left if not server.fault]
+        for drift in survey(cluster):
+            given_up = self._outside[drift.object_id] and drift.kind in (Kind.LEFTOVER, Kind.COPY)
+            if (drift.is_fault or drift.kind is Kind.SILENT) and drift.node_id not in fenced and not given_up:
+                found.append(f"{drift.kind} {drift.object} on {drift.node}: {drift.what}")
+        return found
 
     # ---- what callers were told
 

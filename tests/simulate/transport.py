@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import zmq
@@ -45,12 +46,18 @@ class Network:
         self.cut: set[tuple[str, str, str]] = set()
         self.nodes: dict[str, Any] = {}
         self.sockets: dict[bytes, Socket] = {}
+        self.by_fd: dict[int, Socket] = {}
         self._held: list[tuple[tuple[str, str, str], Any]] = []
         self._count = 0
 
     def peer_id(self) -> bytes:
         self._count += 1
         return b"peer%d" % self._count
+
+    def hears(self, node: Any, peer: bytes) -> bool:
+        """Whether the connection on which `peer` spoke to the node's agent is still there."""
+        socket = self.sockets.get(peer)
+        return socket is not None and socket.process.alive and socket.session == node.session
 
     def reaches(self, host: str, node: str) -> bool:
         return (host, node, THERE) not in self.cut and (host, node, BACK) not in self.cut
@@ -178,6 +185,17 @@ class Socket:
         if self.waiter is not None:
             self.network.scheduler.wake(self.waiter)
 
+    def setsockopt(self, option: int, value: Any) -> None:
+        """How a connection is made again is the network's business here."""
+
+    def getsockopt(self, option: int) -> Any:
+        """As zmq's of EVENTS; of FD what `conductors.Listener` takes for a descriptor."""
+        if option == zmq.FD:
+            fd = int(self.id[4:])
+            self.network.by_fd[fd] = self
+            return fd
+        return (zmq.POLLIN if self.inbox else 0) | (zmq.POLLOUT if self.is_up() else 0)
+
     def send_multipart(self, frames: list[bytes], flags: int = 0, copy: bool = True) -> None:
         if not self.is_up():
             raise zmq.Again
@@ -190,6 +208,9 @@ class Socket:
         return self.inbox.popleft()
 
 
+_KEYS = SimpleNamespace(public="k" * 40)
+
+
 class SimAgents(Agents):
     """The agents as one process sees them."""
 
@@ -200,6 +221,12 @@ class SimAgents(Agents):
 
     def context(self) -> Any:
         return self._context
+
+    def keys(self) -> Any:
+        return _KEYS
+
+    def rekey(self) -> bool:
+        return False
 
     def diagnose(self, peer: Peer) -> NovaError:
         return Unreachable(f"node {peer.name} ({peer.address}) does not answer", command=f"novactl node check {peer.name}")

@@ -47,6 +47,7 @@ from novactl.errors import DatabaseLost, NovaError, Uncertain
 from novactl.model.flavor import Flavor
 from novactl.model.image import Image
 from novactl.model.node import Node, NodeState
+from tests.simulate import conductors
 from tests.simulate.scheduler import Process, ProcessLock, Scheduler, Threading
 from tests.simulate.transport import Network, SimAgents, Socket, asked, short
 
@@ -55,6 +56,7 @@ EPOCH_S = 1_800_000_000.0
 TRIP_S = 0.005
 """To the database and back, at most."""
 SLOW_S = 40.0
+TICK_S = 1.0
 SYNC_S = 0.002
 """To a node's disk, at most."""
 IMAGE = b"guest" * 100
@@ -143,6 +145,7 @@ def simulated(world: World) -> Iterator[None]:
         (dispatch, "traceback", SimpleNamespace(print_exc=world.agent_broke)), (dispatch, "log", lambda text: None),
         (workers, "traceback", SimpleNamespace(print_exc=world.agent_broke)),
         (background, "subprocess", SimpleNamespace(Popen=world.popen, DEVNULL=None)),
+        *conductors.changes(world),
     ]
     before = [(holder, name, getattr(holder, name)) for holder, name, _ in changes]
     for holder, name, value in changes:
@@ -196,6 +199,9 @@ class Database(SqliteDatabase):
     def close(self) -> None:
         pass
 
+    def check_schema(self) -> None:
+        pass
+
     def read(self) -> contextlib.AbstractContextManager[Any]:
         return self._simulated("BEGIN")
 
@@ -235,10 +241,10 @@ class _Clock:
     """A controller's clock: its host's idea of the time."""
 
     def __init__(self, world: World, process: Process) -> None:
-        self._world, self._process = world, process
+        self._world, self.process = world, process
 
     def now(self) -> float:
-        return EPOCH_S + self._world.scheduler.now + self._world.skew.get(self._process.host, 0.0)
+        return EPOCH_S + self._world.scheduler.now + self._world.skew.get(self.process.host, 0.0)
 
     def monotonic(self) -> float:
         return _Time.monotonic()
@@ -410,7 +416,7 @@ class SimNode:
         self.session = self.machine = 0
         self.full_until = 0.0
         self.is_off = False
-        self.booted_s = 0.0
+        self.booted_s = self._next_tick_s = 0.0
         self.process: Process | None = None
         self.agent: Agent | None = None
         self.inbox: deque[tuple[bytes, list[bytes]]] = deque()
@@ -447,13 +453,24 @@ class SimNode:
         while True:
             while not self.inbox:
                 self._waiting = me
-                scheduler_.wait()
+                scheduler_.wait(TICK_S if world.is_conducted else None)
                 self._waiting = None
+                self._tick(dispatcher)
             peer, frames = self.inbox.popleft()
             scheduler_.step("takes a message")
             reply = dispatcher.receive(peer, world.template.key, frames)
             if reply is not None:
                 world.network.reply(self, peer, reply)
+
+    def _tick(self, dispatcher: Dispatcher) -> None:
+        """As loop.py does. Without a conductor nobody listens, and no lease was given: then it would change nothing."""
+        world = self.world
+        if not world.is_conducted or world.scheduler.now < self._next_tick_s:
+            return
+        self._next_tick_s = world.scheduler.now + TICK_S
+        for peer in [peer for peer, _ in dispatcher._streams if not world.network.hears(self, peer)]:
+            dispatcher.peer_gone(peer)
+        dispatcher.tick()
 
     def kill_agent(self) -> None:
         if self.process is not None and self.process.alive:
@@ -624,9 +641,14 @@ class World:
         self.connection.row_factory = sqlite3.Row
         self.connection.execute("PRAGMA foreign_keys=ON")
         self.in_tx: Tx | None = None
+        self._handed_over = 0
         self.processes: list[Process] = []
         self.skew: dict[str, float] = {}
+        self.database_skew = 0.0
         self.refused_until: dict[str, float] = {}
+        self.is_conducted = False
+        """There are conductors, or have been: agents tick."""
+        self.threading, self.sightings = _THREADING, conductors.Sightings(self)
         self.loses = self.hides = self.slow = self.full = 0.0
         self._hardware = Random(f"{seed_}:hardware")
         self.on_process: Callable[[Process], None] = lambda process: None
@@ -724,9 +746,14 @@ class World:
             except NovaError as error:
                 self.log(self.scheduler.now, cluster.actor, f"ends: {error.message[:100]}")
 
-        self.command(f"{parent.name}'", parent.host, resume)
+        self._handed_over += 1
+        self.command(f"{parent.name}'{self._handed_over}", parent.host, resume)
 
     # ---- the database's faults
+
+    def database_now(self) -> float:
+        """By its machine's clock, which is nobody else's."""
+        return EPOCH_S + self.scheduler.now + self.database_skew
 
     def refuses(self, process: Process) -> bool:
         return self.scheduler.now < self.refused_until.get(process.host, -1.0)
