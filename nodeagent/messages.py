@@ -226,10 +226,12 @@ class DomainStates:
 
 @dataclass(frozen=True)
 class DomainSpecs:
-    """What servers were defined from; `next` as in DomainStates."""
+    """What servers were defined from; `next` as in DomainStates. `ahead` are those of them that are obeyed only at a newer epoch
+    than they were defined at: something was begun on them, and not ended."""
 
     specs: Tuple[DomainSpec, ...]
     next: str = ""
+    ahead: Tuple[DomainRef, ...] = ()
 
 
 @dataclass(frozen=True)

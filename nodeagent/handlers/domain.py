@@ -1,11 +1,12 @@
 """domain.*: a server's life on this node."""
 
 import time
+from dataclasses import replace
 
 from nodeagent import pieces
 from nodeagent.drivers.base import Mark
 from nodeagent.refusal import Refused, not_found
-from nodeagent.wire import MAX_BODY_BYTES, Code, DomainSpecs, DomainStates, Nothing, fitting
+from nodeagent.wire import MAX_BODY_BYTES, Code, DomainRef, DomainSpecs, DomainStates, Nothing, fitting
 
 _OFF = ("SHUTDOWN", "CRASHED", "ABSENT", "NOSTATE")
 GUARDED = {"VCPU": lambda spec: spec.vcpus, "MEMORY_MB": lambda spec: spec.memory_mb}
@@ -78,11 +79,12 @@ def list_all(call, args, payload):
 
 
 def wild(call, args, payload):
-    """What a domain that is not ours would be as a server: its id is the domain's own. Nothing is changed."""
+    """What a domain that is not ours would be as a server: its id is the domain's own, its epoch what it had when it was one
+    before. Nothing is changed."""
     spec = call.agent.driver.wild(args.server)
     if spec is None:
         raise not_found("domain that is not ours", args.server)
-    return spec, None
+    return replace(spec, epoch=_obeyed(call, args.server)), None
 
 
 def adopt(call, args, payload):
@@ -105,8 +107,15 @@ def release(call, args, payload):
 def list_specs(call, args, payload):
     """As `list_all`, of what they were defined from: all that a lost database needs of them."""
     specs = sorted((spec for spec in call.agent.driver.specs() if spec.server > args.after), key=lambda spec: spec.server)
-    count = min(fitting(specs, MAX_BODY_BYTES), args.limit or len(specs))
-    return DomainSpecs(tuple(specs[:count]), specs[count - 1].server if 0 < count < len(specs) else ""), None
+    count = min(fitting(specs, MAX_BODY_BYTES * 4 // 5), args.limit or len(specs))      # the rest is for those ahead
+    newest = [DomainRef(spec.server, _obeyed(call, spec.server)) for spec in specs[:count]]
+    ahead = [ref for ref, spec in zip(newest, specs) if ref.epoch > spec.epoch]
+    return DomainSpecs(tuple(specs[:count]), specs[count - 1].server if 0 < count < len(specs) else "", tuple(ahead)), None
+
+
+def _obeyed(call, server: str) -> int:
+    """The newest epoch of it that was obeyed here; 0 for none."""
+    return call.agent.ledger.epochs("", server)[1] or 0
 
 
 def _known(call, server: str) -> None:
