@@ -42,7 +42,7 @@ def adopt(
         past = servers.by_id(tx, server.id)
         if past is not None and past.deleted_at is None:
             raise AlreadyExists("server", past.name)
-        record = saga.AdoptServer(server=server.id, node=node.id, epoch=past.epoch + 1 if past else 1, force=force)
+        record = saga.AdoptServer(server=server.id, node=node.id, epoch=max(past.epoch if past else 0, spec.epoch) + 1, force=force)
         if past is not None:                                  # it was one before: its row's history is its events
             servers.servers.delete(tx, past.id)
         servers.insert(tx, server)

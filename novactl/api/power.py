@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 from novactl.api.resolve import resolve
 from novactl.api.sight import look
@@ -10,15 +11,20 @@ from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import delete_server as deletion
 from novactl.conductor import power
+from novactl.conductor.change import changing
 from novactl.conductor.create_server import CREATE
 from novactl.conductor.holding import refuse_busy
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import Saga, begin
-from novactl.db import nodes, servers
+from novactl.db import nodes, operations, servers
+from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, Unreachable
-from novactl.model.operation import OperationState
+from novactl.model.operation import Operation, OperationState
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
+
+How = tuple[bool, bool, float | None]
+"""dry_run, wait, timeout_s."""
 
 
 def start(
@@ -27,7 +33,7 @@ def start(
     server = _seen(cluster, ref)
     if server.vm_state is VmState.ACTIVE and not server.operation_id:
         return server
-    return _change(cluster, server, power.START, Event.BEGIN_START, _power(server), watch, (dry_run, wait, timeout_s))
+    return _change(cluster, server, power.START, Event.BEGIN_START, _power, watch, (dry_run, wait, timeout_s))
 
 
 def stop(
@@ -37,8 +43,10 @@ def stop(
     server = _seen(cluster, ref)
     if server.vm_state is VmState.STOPPED and not server.operation_id:
         return server
-    record = dataclasses.replace(_power(server), grace_s=cluster.config["server.stop_grace_s"] if grace_s is None else grace_s)
-    return _change(cluster, server, power.STOP, Event.BEGIN_STOP, record, watch, (dry_run, wait, timeout_s))
+    grace = cluster.config["server.stop_grace_s"] if grace_s is None else grace_s
+    return _change(
+        cluster, server, power.STOP, Event.BEGIN_STOP, lambda fresh: dataclasses.replace(_power(fresh), grace_s=grace), watch,
+        (dry_run, wait, timeout_s))
 
 
 def reboot(
@@ -47,8 +55,10 @@ def reboot(
 ) -> Server | str:
     server = _seen(cluster, ref)
     event = Event.BEGIN_REBOOT_HARD if hard else Event.BEGIN_REBOOT
-    record = dataclasses.replace(_power(server), hard=hard, grace_s=cluster.config["server.stop_grace_s"])
-    return _change(cluster, server, power.REBOOT, event, record, watch, (dry_run, wait, timeout_s))
+    return _change(
+        cluster, server, power.REBOOT, event,
+        lambda fresh: dataclasses.replace(_power(fresh), hard=hard, grace_s=cluster.config["server.stop_grace_s"]),
+        watch, (dry_run, wait, timeout_s))
 
 
 def delete(
@@ -58,15 +68,15 @@ def delete(
     server = _find(cluster, ref)
     if lost:
         _refuse_living(cluster, server)
-    if not dry_run and server.operation_id:
-        _end_stuck(cluster, server, lost)
-        server = _find_past(cluster, server)
-        if server.deleted_at is not None:
-            return server
-    record = deletion.DeleteServer(
-        server=server.id, node=server.node_id, epoch=server.epoch, grace_s=cluster.config["server.delete_grace_s"],
-        lost=lost)
-    return _change(cluster, server, deletion.DELETE, Event.BEGIN_DELETE, record, watch, (dry_run, wait, timeout_s))
+    if not dry_run and server.operation_id and not lost:
+        server = _end_stuck(cluster, server)
+
+    def begun(tx: Tx, fresh: Server) -> Operation | None:
+        fresh = _without_stuck(cluster, tx, fresh, lost)
+        return None if fresh.deleted_at is not None else deletion.begin_one(
+            cluster, tx, fresh, grace_s=cluster.config["server.delete_grace_s"], lost=lost, detached=not wait)
+
+    return server if server.deleted_at is not None else _run(cluster, server, deletion.DELETE, begun, watch, (dry_run, wait, timeout_s))
 
 
 def _refuse_living(cluster: Cluster, server: Server) -> None:
@@ -82,18 +92,27 @@ def _refuse_living(cluster: Cluster, server: Server) -> None:
     raise Conflict(f"node {node.name} answers: server {server.name} is not lost", command=f"novactl server delete {server.name}")
 
 
-def _end_stuck(cluster: Cluster, server: Server, lost: bool) -> None:
-    """What is stuck on the server must not keep it from being deleted: a creation is undone (then nothing is left to
-    delete), a deletion is gone on with, and a change of power, or anything on a lost node, is given up."""
+_ENDED_FIRST = (CREATE.kind, deletion.DELETE.kind)
+
+
+def _end_stuck(cluster: Cluster, server: Server) -> Server:
+    """The server once a stuck creation of it was undone (then nothing is left to delete), or a stuck deletion gone on with."""
     from novactl.conductor import recover
 
     operation = recover.find(cluster, server.operation_id)
-    if operation.state is not OperationState.STUCK:
-        return
-    if operation.kind in (CREATE.kind, deletion.DELETE.kind) and not lost:
+    if operation.state is OperationState.STUCK and operation.kind in _ENDED_FIRST:
         recover.resume(cluster, recover.take_over(cluster, operation, forward=None), forward=False)
-    else:
-        recover.give_up(cluster, operation, Conflict(f"server {server.name} is being deleted"))
+    return _find_past(cluster, server)
+
+
+def _without_stuck(cluster: Cluster, tx: Tx, server: Server, lost: bool) -> Server:
+    """The server, a stuck change of power given up, or, on a lost node, anything."""
+    from novactl.conductor import recover
+
+    for other in operations.open_of(tx, server.id):
+        if other.state is OperationState.STUCK and (lost or other.kind not in _ENDED_FIRST):
+            recover.give_up(cluster, tx, other, Conflict(f"server {server.name} is being deleted"))
+    return servers.by_id(tx, server.id) or server
 
 
 def _find(cluster: Cluster, ref: str) -> Server:
@@ -125,22 +144,34 @@ def _power(server: Server) -> power.Power:
 
 
 def _change(
-    cluster: Cluster, server: Server, saga: Saga, event: Event, record: object, watch: Watch | None,
-    how: tuple[bool, bool, float | None],
+    cluster: Cluster, server: Server, saga: Saga, event: Event, record: Callable[[Server], object], watch: Watch | None, how: How,
 ) -> Server | str:
-    """Begin the saga, with the server's state moved in the same transaction, and run it. Returns the server, or the
-    operation's id when nobody waits. Raises Conflict, Busy, and what the saga raises."""
+    """As `_run`, with the server's state moved by `event`."""
+    def begun(tx: Tx, fresh: Server) -> Operation:
+        refuse_busy(cluster, tx, fresh.id)
+        state = advance(fresh.state, event, fresh.name)
+        operation = begin(cluster, tx, saga, record(fresh), ("server", fresh.id, fresh.name), detached=not how[1])
+        servers.move_state(tx, fresh, state, operation_id=operation.id, at=cluster.clock.now())
+        return operation
+
+    return _run(cluster, server, saga, begun, watch, how)
+
+
+def _run(
+    cluster: Cluster, server: Server, saga: Saga, begun: Callable[[Tx, Server], Operation | None], watch: Watch | None, how: How,
+) -> Server | str:
+    """Begin the saga on the server as its row is now, in one transaction, and run it; None: there is nothing left to do. Returns
+    the server, or the operation's id when nobody waits. Raises Conflict, Busy, and what the saga raises."""
     dry_run, wait, timeout_s = how
-    with cluster.db.write() as tx:
+    with changing(cluster, dry_run=dry_run) as tx:
         fresh = servers.by_id(tx, server.id)
         if fresh is None or fresh.deleted_at is not None:
             raise Conflict(f"server {server.name} has just been deleted")
-        refuse_busy(cluster, tx, fresh.id)
-        state = advance(fresh.state, event, fresh.name)
-        if dry_run:
-            return fresh
-        operation = begin(cluster, tx, saga, record, ("server", fresh.id, fresh.name), detached=not wait)
-        servers.move_state(tx, fresh, state, operation_id=operation.id, at=cluster.clock.now())
+        operation = begun(tx, fresh)
+    if dry_run or operation is None:
+        if operation is not None:
+            cluster.driving.pop(operation.id, None)
+        return fresh if dry_run else _find_past(cluster, fresh)
     try:
         run_all(cluster, [Begun(saga, operation)], watch, wait=wait, timeout_s=timeout_s)
     except NovaError as error:

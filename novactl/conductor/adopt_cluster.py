@@ -95,12 +95,13 @@ def _raised(cluster: Cluster, tx: Tx, told: Mapping[str, Told]) -> list[str]:
     for node_id, one in told.items():
         powers = {domain.server: domain.power_state for domain in one.report.domains}
         for spec in one.specs:
-            copies.setdefault(spec.server, []).append(Copy(node_id, spec, powers.get(spec.server, "")))
+            copies.setdefault(spec.server, []).append(Copy(node_id, spec, powers.get(spec.server, ""), one.ahead.get(spec.server, 0)))
     raised = []
     for row in servers.powers(tx):
         copy = newest(copies[row.id]) if row.id in copies else None
         if copy is not None and not row.operation_id and (
-                copy.spec.epoch > row.epoch or (copy.spec.epoch == row.epoch and copy.node_id != row.node_id)):
+                copy.spec.epoch > row.epoch or (copy.spec.epoch == row.epoch and copy.node_id != row.node_id)
+                or (copy.epoch > row.epoch and copy.node_id == row.node_id)):
             _move(cluster, tx, row, copy)
             raised.append(row.name)
     return raised
@@ -115,5 +116,5 @@ def _move(cluster: Cluster, tx: Tx, row: PowerRow, copy: Copy) -> None:
         placement.acknowledge(tx, placement.Claim(
             row.id, copy.node_id, {VCPU: server.vcpus, MEMORY_MB: server.memory_mb, DISK_GB: server.disk_gb},
             project_id=server.project_id, name=row.name))
-    servers.place(tx, row.id, copy.node_id, copy.spec.epoch, cluster.clock.now())
+    servers.place(tx, row.id, copy.node_id, copy.epoch, cluster.clock.now())
 

@@ -314,13 +314,13 @@ def _direction(
     return OperationState.RUNNING, operation.attempt + turned
 
 
-def give_up(cluster: Cluster, operation: Operation, because: NovaError) -> None:
-    """End a stuck operation as failed without undoing it, because what follows makes its effects not matter."""
+def give_up(cluster: Cluster, tx: Tx, operation: Operation, because: NovaError) -> None:
+    """End a stuck operation as failed without undoing it, because what begins in the same transaction makes its effects not
+    matter, and has the node refuse what it may still send. Raises Busy where it is not stuck."""
     saga = SAGAS[operation.kind]
-    with cluster.db.write() as tx:
-        fresh = operations.locked(tx, operation.id) or operation
-        if fresh.state is not OperationState.STUCK:
-            raise busy(cluster, fresh)
-        took = taken(cluster, tx, fresh, OperationState.FAILED)
-        saga.fail(Run(cluster, took), tx, wire.from_plain(saga.record, dict(took.record)), because)
-        operations.write(tx, dataclasses.replace(took, error=because.as_dict(), ended_at=cluster.clock.now()))
+    fresh = operations.locked(tx, operation.id) or operation
+    if fresh.state is not OperationState.STUCK:
+        raise busy(cluster, fresh)
+    took = taken(cluster, tx, fresh, OperationState.FAILED)
+    saga.fail(Run(cluster, took), tx, wire.from_plain(saga.record, dict(took.record)), because)
+    operations.write(tx, dataclasses.replace(took, error=because.as_dict(), ended_at=cluster.clock.now()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from novactl.agents import wire
@@ -26,10 +27,11 @@ DEADLINE_S = 5.0
 
 
 class Told(NamedTuple):
-    """All that one agent has of its servers."""
+    """All that one agent has of its servers. `ahead`: of some, by id, a newer epoch than their domain's, below which it obeys nothing."""
 
     report: wire.Report
     specs: tuple[wire.DomainSpec, ...]
+    ahead: Mapping[str, int] = MappingProxyType({})
 
 
 def hear(cluster: Cluster, peers: Sequence[Peer]) -> dict[str, Told | NovaError]:
@@ -39,19 +41,20 @@ def hear(cluster: Cluster, peers: Sequence[Peer]) -> dict[str, Told | NovaError]
     for peer in peers:
         report = heard[peer.id]
         try:
-            found[peer.id] = report if isinstance(report, NovaError) else Told(report, _specs(cluster, peer))
+            found[peer.id] = report if isinstance(report, NovaError) else Told(report, *_specs(cluster, peer))
         except NovaError as error:
             found[peer.id] = error
     return found
 
 
-def _specs(cluster: Cluster, peer: Peer) -> tuple[wire.DomainSpec, ...]:
-    specs, after = tuple[wire.DomainSpec, ...](), ""
+def _specs(cluster: Cluster, peer: Peer) -> tuple[tuple[wire.DomainSpec, ...], Mapping[str, int]]:
+    specs, ahead, after = tuple[wire.DomainSpec, ...](), dict[str, int](), ""
     for _ in range(fleet.PAGES):
         page: wire.DomainSpecs = cluster.agents.call(peer, "domain.specs", wire.Page(after)).body
         specs, after = specs + page.specs, page.next
+        ahead |= {one.server: one.epoch for one in page.ahead}
         if not after:
-            return specs
+            return specs, ahead
     raise Unreachable(f"node {peer.name} does not come to an end of its servers")
 
 
@@ -72,6 +75,12 @@ class Copy(NamedTuple):
     node_id: str
     spec: wire.DomainSpec
     power: str
+    ahead: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """What a row must have for the node to obey. Which copy is the server is told by `spec.epoch` alone."""
+        return max(self.spec.epoch, self.ahead)
 
 
 def take_in(cluster: Cluster, tx: Tx, told: Mapping[str, Told]) -> TakenIn:
@@ -82,7 +91,8 @@ def take_in(cluster: Cluster, tx: Tx, told: Mapping[str, Told]) -> TakenIn:
     for node_id, one in told.items():
         powers = {domain.server: domain.power_state for domain in one.report.domains}
         for spec in one.specs:
-            copies.setdefault(spec.server, []).append(Copy(node_id, spec, powers.get(spec.server, "NOSTATE")))
+            power, ahead = powers.get(spec.server, "NOSTATE"), one.ahead.get(spec.server, 0)
+            copies.setdefault(spec.server, []).append(Copy(node_id, spec, power, ahead))
     for id_ in sorted(copies):
         intake.server(copies[id_])
     return intake.result()
@@ -125,7 +135,7 @@ class _Intake:
         vm_state, power = _STATES.get(copy.power, (VmState.ERROR, PowerState.NOSTATE))
         server = Server(
             id=spec.server, name=name, vm_state=vm_state, task_state=TaskState.NONE, power_state=power, node_id=node_id, node_name="",
-            epoch=spec.epoch, operation_id="", flavor_name=flavor, vcpus=spec.vcpus, memory_mb=spec.memory_mb, disk_gb=spec.disk_gb,
+            epoch=copy.epoch, operation_id="", flavor_name=flavor, vcpus=spec.vcpus, memory_mb=spec.memory_mb, disk_gb=spec.disk_gb,
             image_id=image, image_name=spec.image, image_sha256=spec.image_sha256, architecture=spec.architecture, keypair_name="",
             public_key="", user_data="", zone="", mac=spec.mac, addresses=(), fault="", created_at=now, updated_at=now, launched_at=now,
             deleted_at=None)

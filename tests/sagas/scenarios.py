@@ -37,7 +37,7 @@ def slate(world: World) -> Mapping[str, Any]:
     with world.cluster.db.read() as tx:
         living = {s.id: s.name for s in servers.all_(tx)}
         return {
-            "servers": sorted((s.name, s.vm_state, s.task_state, s.node_id != "", s.operation_id) for s in servers.all_(tx)),
+            "servers": sorted((s.name, s.vm_state, s.task_state, s.node_id != "", s.epoch, s.operation_id) for s in servers.all_(tx)),
             "claims": sorted((living.get(c.consumer_id, "?"), c.resource_class, c.amount) for c in placement.all_(tx)),
             "nodes": sorted((node.state, node.reason) for node in nodes.all_(tx)),
             "keys": sorted(
@@ -147,8 +147,10 @@ def _begin_adoption(world: World, _: Server | None) -> Operation:
         return operation
 
 
-def _deletion(server: Server) -> delete_server.DeleteServer:
-    return delete_server.DeleteServer(server=server.id, node=server.node_id, epoch=server.epoch)
+def _begin_deletion(world: World, server: Server | None) -> Operation:
+    assert server is not None
+    with world.cluster.db.write() as tx:
+        return delete_server.begin_one(world.cluster, tx, server, grace_s=0.0, lost=False, detached=False)
 
 
 def _hard(server: Server) -> power_sagas.Power:
@@ -199,7 +201,7 @@ def _begin_rotation(world: World, _: Server | None) -> Operation:
 
 SCENARIOS: Mapping[str, Scenario] = {
     "server.create": Scenario(create_server.CREATE, _nobody, _begin_create),
-    "server.delete": Scenario(delete_server.DELETE, _running, _begin(delete_server.DELETE, Event.BEGIN_DELETE, _deletion)),
+    "server.delete": Scenario(delete_server.DELETE, _running, _begin_deletion),
     "server.stop": Scenario(power_sagas.STOP, _running, _begin(power_sagas.STOP, Event.BEGIN_STOP, power._power)),
     "server.start": Scenario(power_sagas.START, _stopped, _begin(power_sagas.START, Event.BEGIN_START, power._power)),
     "server.evacuate": Scenario(evacuate_server.EVACUATE, _lost, _begin_evacuation),
