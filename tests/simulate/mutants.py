@@ -15,7 +15,7 @@ from nodeagent.ledger import Ledger
 from nodeagent.refusal import Refused
 from nodeagent.workers import Pool
 from novactl.conductor import driver, saga
-from novactl.db import operations, placement
+from novactl.db import leases, operations, placement
 from novactl.model.operation import OperationState, StepState
 from tests.simulate import world
 
@@ -137,6 +137,11 @@ def _no_order() -> tuple[Any, str, Any]:
     return Pool, "submit", lambda self, key, *rest: submit(self, "", *rest)
 
 
+def _no_leader_fence() -> tuple[Any, str, Any]:
+    """A conductor that was overtaken goes on writing as the leader."""
+    return leases, "fence", lambda tx, lease: None
+
+
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("intent", "the journal says what is about to be done", _effect_first),
     Mutant("dedupe", "a request id is answered from the ledger", _no_dedupe),
@@ -146,4 +151,5 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("agent-fence", "the agent refuses older epochs", _no_agent_fence),
     Mutant("unwind-epoch", "turning back raises the epoch", _same_epoch_back),
     Mutant("server-lock", "the agent does one thing at a time with a server", _no_order),
+    Mutant("leader-fence", "each write of the leader asks for its lease", _no_leader_fence),
 )
