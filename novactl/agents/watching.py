@@ -2,7 +2,8 @@
 
 A connection that breaks is made again by libzmq, ever more slowly; a socket that can be written to again is a new connection,
 and the stream is asked for anew. An agent that is connected and late is asked for a report, so that one that reports more
-rarely than we think, or takes no more streams, is heard all the same.
+rarely than we think, or takes no more streams, is heard all the same. One that answers while its stream says nothing has lost
+the stream, with a connection that broke and was made again before anybody looked: it is connected anew.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LATE, SILENT = 1.5, 2.5
 """Intervals without a word after which an agent is asked, and after which it counts as silent."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+ANEW_S, ANEW_MAX_S = 60.0, 3600.0
+"""Between two new connections to an agent whose stream says nothing: longer each time, for it may report as rarely as that."""
 RECONNECT_MS, RECONNECT_MAX_MS, CONNECT_MS = 100, 10_000, 5_000
 LOOK_S = 1.0
 AT_ONCE = 64
@@ -39,14 +42,18 @@ class Heard(NamedTuple):
 
 
 class _Line:
-    """What is known of one agent. `watch` and `question` are the ids of requests that are open, "" for none."""
+    """What is known of one agent. `watch` and `question` are the ids of requests that are open, "" for none. The stream last spoke,
+    or was asked for, at `watch_s`; a question was last answered with a report at `answered_s`."""
 
-    __slots__ = ("peer", "socket", "fd", "is_up", "watch", "question", "spoke_s", "asked_s", "pause_s", "again_s", "is_told")
+    __slots__ = (
+        "peer", "socket", "fd", "is_up", "watch", "question", "spoke_s", "asked_s", "pause_s", "again_s", "is_told", "watch_s", "answered_s",
+        "anew_s")
 
-    def __init__(self, peer: Peer, socket: zmq.Socket, now_s: float) -> None:
+    def __init__(self, peer: Peer, socket: zmq.Socket, now_s: float, anew_s: float) -> None:
         self.peer, self.socket, self.fd = peer, socket, socket.getsockopt(zmq.FD)
         self.is_up, self.is_told, self.watch, self.question = False, False, "", ""
-        self.spoke_s = self.asked_s = now_s
+        self.spoke_s = self.asked_s = self.watch_s = self.answered_s = now_s
+        self.anew_s = anew_s
         self.pause_s, self.again_s = 0.0, 0.0
 
 
@@ -93,7 +100,7 @@ class Watching:
                     self._serve(self._by_fd[fd], now_s, heard)
             if now_s >= self._look_s:
                 self._look_s = now_s + LOOK_S
-                for line in self._lines.values():
+                for line in list(self._lines.values()):
                     self._look(line, now_s)
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -123,14 +130,14 @@ class Watching:
 
     # ---- connections
 
-    def _open(self, peer: Peer) -> None:
+    def _open(self, peer: Peer, anew_s: float = 0.0) -> None:
         jitter = zlib.crc32(peer.id.encode()) % 1000
         socket = dealer(self._agents.context(), self._agents.keys(), peer.public_key)
         socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS + jitter // 4)
         socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS + jitter)
         socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
         socket.connect(peer.address)
-        line = self._lines[peer.id] = _Line(peer, socket, time.monotonic())
+        line = self._lines[peer.id] = _Line(peer, socket, time.monotonic(), anew_s)
         self._by_fd[line.fd] = line
         self._epoll.register(line.fd, select.EPOLLIN)
         self._ready.add(line.fd)                              # the descriptor tells of changes; how it stands must be asked
@@ -163,7 +170,7 @@ class Watching:
             line.is_up = True
             if line.watch or now_s < line.again_s:
                 return
-            line.watch = self._send(line, "inventory.watch", {})
+            line.watch, line.watch_s = self._send(line, "inventory.watch", {}), now_s
         self._ready.add(line.fd)
 
     def _take(self, line: _Line, frames: list[bytes], now_s: float, heard: list[Heard]) -> None:
@@ -174,7 +181,10 @@ class Watching:
             line.spoke_s, line.is_told = now_s, False
             if reply.id == line.question:
                 line.question = ""
-            elif reply.kind != wire.PROGRESS:
+                line.answered_s = now_s if reply.kind == wire.RESULT else line.answered_s
+            else:
+                line.watch_s = now_s
+            if reply.id == line.watch and reply.kind != wire.PROGRESS:
                 self._ended(line, reply, now_s)
             if reply.kind == wire.PROGRESS or (reply.kind == wire.RESULT and reply.body):
                 heard.append(Heard(line.peer.id, wire.from_plain(wire.Report, reply.body), now_s))
@@ -197,6 +207,10 @@ class Watching:
         if not line.watch and now_s >= line.again_s:
             self._ready.add(line.fd)
         late_s = LATE * self._interval_s
+        if line.watch and line.answered_s - line.watch_s > max(late_s, line.anew_s):
+            self._drop(line)
+            self._open(line.peer, min(ANEW_MAX_S, 2 * line.anew_s or ANEW_S))
+            return
         if now_s - max(line.spoke_s, line.asked_s) > late_s:
             line.asked_s = now_s
             line.question = self._send(line, "inventory.read", wire.to_plain(wire.InventoryRead(self._interval_s)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from nodeagent import wire
-from novactl.agents.watching import Heard
+from nodeagent.agent import Agent
+from nodeagent.loop import Loop, new_keypair, public_of
+from nodeagent.nodekeys import NodeKeys
+from novactl.agents.watching import Heard, Watching
 from novactl.api import servers as api
 from novactl.api.servers import CreateServer
 from novactl.conductor.journal import Journal
@@ -279,3 +283,42 @@ def test_a_silence_that_could_not_be_written_waits(world: World) -> None:
         watcher.leadership.write = write  # type: ignore[method-assign]
         watcher.take([], {})
         assert not watcher.waits and rows(world)["n1"].silent_since is not None
+
+
+def test_a_connection_that_was_remade_unseen_gets_its_stream(world: World) -> None:
+    """The agents restart while nobody looks, and when somebody does, all are connected: they are asked for reports, as they are late,
+    and then for streams, too."""
+    listening = Watching(world.cluster.agents, INTERVAL_S)
+    try:
+        listening.follow(rows(world).values())
+        heard: set[str] = set()
+        until(lambda: len(heard.update(one.peer for one in listening.read(0.2)) or heard) == 2)
+        restart_agents(world)
+        time.sleep(2.5)
+        until(lambda: listening.read(0.2) is not None and all(len(e.dispatcher._streams) == 1 for e in world.endpoints.values()), 30.0)
+        streams = [list(endpoint.dispatcher._streams) for endpoint in world.endpoints.values()]
+        until(lambda: len(listening.read(5.0)) >= 8)          # streams that speak stay
+        assert streams == [list(endpoint.dispatcher._streams) for endpoint in world.endpoints.values()]
+    finally:
+        listening.close()
+
+
+def restart_agents(world: World) -> None:
+    """Other sockets at the same addresses."""
+    world.loop.stop()
+    world._thread.join()
+    world.loop.close()
+    world.loop = Loop()
+    for name, agent in world.agents.items():
+        own = NodeKeys(agent.config.keys_dir, public_of, new_keypair)
+        public, secret = own.ensure()
+        until(functools.partial(_is_added, world, agent, name, secret, public, own))
+    world.start()
+
+
+def _is_added(world: World, agent: Agent, name: str, secret: str, public: str, own: NodeKeys) -> bool:
+    try:
+        world.endpoints[name] = world.loop.add(agent, world.endpoints[name].address, secret, public, own)
+        return True
+    except OSError:
+        return False
