@@ -377,3 +377,46 @@ def test_a_command_whose_transaction_the_database_ends_is_begun_anew(tmp_path: P
             assert meta.get(tx, "ballast-199") == "x"
         assert len(done) == 1 + (command == "quota set")
         other.close()
+
+
+@pytest.mark.parametrize("kind", databases.SHARED)
+def test_admins_who_change_everything_at_once_are_not_told_to_try_again(tmp_path: Path, kind: str) -> None:
+    """Quotas in opposite orders, aggregates, a node that moves between disk pools, servers made and deleted: nobody sees a deadlock."""
+    limits = [("cores", "90"), ("ram", "90G"), ("servers", "50"), ("disk", "900G")]
+    wrong: list[NovaError] = []
+    with databases.cluster(kind) as url, small_world(tmp_path, url=url) as world:
+        aggregates.create(world.cluster, name="rack")
+        quotas.set_(world.cluster, "default", dict(limits))   # of two who set the first limit the second is told so: that is no deadlock
+
+        def quota(cluster: Cluster, turn: int) -> None:
+            quotas.set_(cluster, "default", dict(limits))
+
+        def atouq(cluster: Cluster, turn: int) -> None:
+            quotas.set_(cluster, "default", dict(reversed(limits)))
+
+        def rack(cluster: Cluster, turn: int) -> None:
+            (aggregates.remove_nodes if turn % 2 else aggregates.add_nodes)(cluster, "rack", ["n2", "n1"])
+
+        def pool(cluster: Cluster, turn: int) -> None:
+            nodes.set_(cluster, f"n{turn % 2 + 1}", nodes.SetNode(shared_disk=f"pool{turn % 3}"))
+
+        def guest(cluster: Cluster, turn: int) -> None:
+            api.create(cluster, CreateServer(name=f"web{turn}", flavor="small", image="guest"))
+            api.delete(cluster, f"web{turn}")
+
+        def admin(act: Callable[[Cluster, int], None]) -> None:
+            own = Cluster(world.config, actor=act.__name__)
+            try:
+                for turn in range(6):
+                    act(own, turn)
+            except NovaError as error:
+                wrong.append(error)
+            own.close()
+
+        crew = [threading.Thread(target=admin, args=(act,)) for act in (quota, atouq, rack, pool, guest)]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+        assert not wrong, wrong
+        assert world.leftovers() == []
