@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from novactl.db.statements import Row, Tx, like_prefix, statement, updates
 from novactl.errors import Superseded
 
-
 LATER_S = 0.001
 """What is renewed ends later by more than this; a number that went to a database and back differs by less."""
 
@@ -107,13 +106,15 @@ def beginning(tx: Tx, prefix: str) -> list[Lease]:
 def take(tx: Tx, name: str, owner: str, until: float, seen: Lease | None) -> Lease | None:
     """Become its holder in the place of `seen`, with a new epoch; whether that one may lose it is the caller's to know.
 
-    None: somebody was faster, or its holder has renewed it. Where there was none yet, two at once are told apart by the table's key: Conflict.
+    None: somebody was faster, or its holder has renewed it. Where there was none yet, two at once are told apart by the table's key:
+    Conflict.
     """
     if seen is None:
         tx.run(q_insert, name=name, owner=owner, until=until, epoch=1)
         return Lease(name, owner, until, 1)
     taken = Lease(name, owner, until, seen.epoch + 1)
-    done = tx.run(q_take, by_name=name, by_epoch=seen.epoch, by_until=seen.until + LATER_S, new_owner=owner, new_until=until, new_epoch=taken.epoch)
+    done = tx.run(
+        q_take, by_name=name, by_epoch=seen.epoch, by_until=seen.until + LATER_S, new_owner=owner, new_until=until, new_epoch=taken.epoch)
     return taken if done == 1 else None
 
 
