@@ -255,23 +255,23 @@ def test_a_host_fences_itself(fleet: Fleet, switch: str) -> None:
 def test_the_conductor_by_itself(fleet: Fleet, switch: str) -> None:
     """A host loses power, and no command is given: the conductor has it fenced once it was silent for long enough, and only then starts
     its --ha server elsewhere, with the next epoch. Back, the host starts nothing and gives up its copy."""
-    fence_after_s = 5.0
-    server = fleet.create("web", "--node", "h1")
-    fleet.novactl("node", "set", "h1", "--fence", "command", "--fence-option", f"command={switch}")
+    fence_after_s = 5.0                                       # h2: what was fenced lately, as h1 by other tests, is not fenced again
+    server = fleet.create("web", "--node", "h2")
+    fleet.novactl("node", "set", "h2", "--fence", "command", "--fence-option", f"command={switch}")
     fleet.novactl("server", "set", "web", "--ha")
-    host, domain = fleet.lab.host("h1"), f"novactl-{server['id']}"
+    host, domain = fleet.lab.host("h2"), f"novactl-{server['id']}"
     settings = {"HA_FENCE_AFTER_S": str(fence_after_s), "AGENT_REPORT_INTERVAL_S": "1", "CONDUCTOR_LEASE_S": "2"}
     began = time.time()
     with conductor(fleet, **settings):
-        until(lambda: fleet.rows("SELECT 1 FROM node WHERE name = 'h1' AND reported_at > ?", began), "it leads")
+        until(lambda: fleet.rows("SELECT 1 FROM node WHERE name = 'h2' AND reported_at > ?", began), "it leads")
         time.sleep(fence_after_s)
         assert not fleet.rows(HA_OPERATIONS, began) and host.domains()[domain] == "running", "none is fenced that answers"
         host.power_off()
         [(silent_since,)] = until(
-            lambda: fleet.rows("SELECT silent_since FROM node WHERE name = 'h1' AND silent_since IS NOT NULL"), "it is seen to be silent")
+            lambda: fleet.rows("SELECT silent_since FROM node WHERE name = 'h2' AND silent_since IS NOT NULL"), "it is seen to be silent")
         until(lambda: [row[2] for row in fleet.rows(HA_OPERATIONS, began)] == ["ok", "ok"], "it runs elsewhere")
     fencing, moving = fleet.rows(HA_OPERATIONS, began)
-    assert fencing[:2] == ("node.fence", "h1") and moving[:2] == ("server.evacuate", "web")
+    assert fencing[:2] == ("node.fence", "h2") and moving[:2] == ("server.evacuate", "web")
     assert silent_since + fence_after_s <= fencing[3] < fencing[4] <= moving[3]
     elsewhere = runs_elsewhere(fleet, server)
 
@@ -279,8 +279,9 @@ def test_the_conductor_by_itself(fleet: Fleet, switch: str) -> None:
         host.power_on()
         until(lambda: host.run("pgrep", "-f", "nodeagent", check=False).stdout, "its agent runs")
         time.sleep(fence_after_s)
-        assert host.domains() == {domain: "shut off"} and status_of(fleet, "h1") == "fenced"
-        fleet.novactl("node", "enable", "h1")
+        assert host.domains() == {domain: "shut off"} and status_of(fleet, "h2") == "fenced"
+        fleet.novactl("node", "enable", "h2")
+        fleet.novactl("node", "unset", "h2", "--fence")
         assert host.domains() == {} and not any(server["id"] in name for name in host.pool_files())
     assert elsewhere.domains() == {domain: "running"} and fleet.novactl("cluster", "verify", "-o", "json").items == []
 
