@@ -21,6 +21,7 @@ IDLE_S = 1.0
 """A connection unused for so long may have been closed by the other side."""
 CONNECT_S = 10
 IDLE_AT_LEAST_S = 10
+ONE_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
 
 CROSSED = frozenset({"40001", "40P01", 1213})
@@ -80,15 +81,16 @@ class CoreDatabase(Database):
         self.busy_timeout_s = busy_timeout_s
         self.engine, self.where = connecting(url, busy_timeout_s)
         _ask_the_idle(self.engine)
-        self._of_one_moment = self.engine.execution_options(isolation_level="REPEATABLE READ")
         self._built: dict[str, Any] = {}
 
     @contextlib.contextmanager
     def _transaction(self, *, writes: bool) -> Iterator[CoreTx]:
         connected = committing = False
         try:
-            with (self.engine if writes else self._of_one_moment).connect() as connection, connection.begin():
+            with self.engine.connect() as connection, connection.begin():
                 connected = True
+                if not writes:
+                    connection.exec_driver_sql(ONE_MOMENT)
                 yield CoreTx(connection, self._built)
                 committing = writes
             if writes:
