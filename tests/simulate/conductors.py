@@ -29,7 +29,7 @@ from tests.simulate.transport import Network
 IDLE_S = 1.0
 """How often a conductor with nothing to do looks up, instead of several times a second: each look is a turn."""
 SWITCH_S = 20.0
-FENCE_AFTER_S, HEARD_WITHIN_S = 40.0, 30.0
+FENCE_AFTER_S, HEARD_WITHIN_S = 40.0, 38.0
 """An agent speaks every ten seconds, is asked after fifteen, and messages are lost: one that can be heard for so long has been."""
 LOOK_S = 2.0
 SETTINGS = {
@@ -39,7 +39,7 @@ SETTINGS = {
 CLOCKS_WRONG = {"retention__operations_days": 1.0, "retention__events_days": 1.0}
 FORGET_S = 30.0
 SWITCH = {"method": "command", "command": "/switch"}
-SELF = {"method": "self", "self_fence_s": "10"}
+SELF = {"method": "self", "self_fence_s": "60"}
 
 
 class _Journal(Journal):
