@@ -15,7 +15,7 @@ from novactl.cluster import Cluster
 from novactl.conductor.holding import refuse_busy
 from novactl.db import derived, nodes, placement
 from novactl.db.statements import Tx
-from novactl.errors import Conflict, InUse, UsageError
+from novactl.errors import Conflict, InUse, NovaError, UsageError
 from novactl.model.amounts import check_custom_class, checked, ratio_text
 from novactl.model.extra_specs import BadSpec, check_trait, is_custom
 from novactl.model.ids import check_name
@@ -77,7 +77,6 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Chang
             shared_disk=node.shared_disk if change.shared_disk is None else change.shared_disk,
             dedicated_cpus=node.dedicated_cpus if change.dedicated_cpus is None else cpu_text(change.dedicated_cpus),
             fencing=node.fencing if change.fencing is None else change.fencing)
-        _disarm(cluster, node, changed, dry_run)
         if len(changed.traits) > MAX_TRAITS or len(changed.labels) > MAX_LABELS:
             raise UsageError(
                 f"node {node.name} would have more than {MAX_LABELS} labels or {MAX_TRAITS} traits",
@@ -85,7 +84,8 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Chang
         said = _rewrite(tx, node, changed)
         return said + [sentence for one in _wanted(tx, node, change) if (sentence := _put(tx, node, one))]
 
-    return _changing(cluster, ref, ("node.set", change), act, dry_run, pool=change.shared_disk or "")
+    done = _changing(cluster, ref, ("node.set", change), act, dry_run, pool=change.shared_disk or "")
+    return done if change.fencing is None or dry_run else _disarmed(cluster, done)
 
 
 def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Changed:
@@ -102,7 +102,6 @@ def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Ch
             zone="" if change.zone else node.zone, shared_disk="" if change.shared_disk else node.shared_disk,
             dedicated_cpus="" if change.dedicated_cpus else node.dedicated_cpus,
             fencing={} if change.fencing else node.fencing)
-        _disarm(cluster, node, changed, dry_run)
         said = _rewrite(tx, node, changed)
         there = nodes.inventories_of(tx, node.id)
         for name in dict.fromkeys(change.inventories):
@@ -111,7 +110,8 @@ def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Ch
                 said.append(f"no {name}")
         return said
 
-    return _changing(cluster, ref, ("node.unset", change), act, dry_run)
+    done = _changing(cluster, ref, ("node.unset", change), act, dry_run)
+    return done if not change.fencing or dry_run else _disarmed(cluster, done)
 
 
 def _changing(
@@ -173,6 +173,8 @@ def _rewrite(tx: Tx, node: Node, changed: Node) -> list[str]:
         if old != new:
             said.append(f"{name.replace('_', ' ')} {old or 'none'} -> {new or 'none'}")
     if changed.fencing != node.fencing:
+        if changed.fencing.get("method") != node.fencing.get("method"):
+            nodes.end_lease(tx, node.id)
         said.append(f"fencing {_fencing(node)} -> {_fencing(changed)}")
     said += [f"trait {trait}" for trait in changed.traits if trait not in node.traits]
     said += [f"no trait {trait}" for trait in node.traits if trait not in changed.traits]
@@ -185,12 +187,23 @@ def _fencing(node: Node) -> str:
     return f"{node.fencing.get('method', 'none')} {options}".rstrip()
 
 
-def _disarm(cluster: Cluster, node: Node, changed: Node, dry_run: bool) -> None:
+def _disarmed(cluster: Cluster, done: Changed) -> Changed:
     """A node that fences itself goes on doing so until it is told otherwise: it must hear of it, or its servers would be stopped."""
-    if node.fencing.get("method") == "self" != changed.fencing.get("method") and node.lease_until is not None and not dry_run:
-        from novactl.conductor.ha import disarm
+    from novactl.conductor import fences, ha
 
-        disarm(cluster, node)
+    with cluster.db.read() as tx:
+        node = nodes.by_id(tx, done.node.id)
+    if node is None or node.armed_s is None or node.fencing.get("method") == "self":
+        return done
+    try:
+        ha.disarm(cluster, node)
+    except NovaError as error:
+        within_s = fences.NODE_LEASE_S + node.armed_s
+        warning = (
+            f"node {node.name} could not be told that it fences itself no more: it stops its servers within {within_s:g} s of its last"
+            f" lease, unless a conductor tells it before: {error.message}")
+        return dataclasses.replace(done, warnings=(*done.warnings, warning))
+    return done
 
 
 def _check_cpus(tx: Tx, node: Node, wanted: Sequence[int]) -> None:

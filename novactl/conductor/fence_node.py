@@ -32,12 +32,14 @@ class FenceNode:
     state_by: str
     fencing: Mapping[str, str] = field(default_factory=dict)
     evidence: str = ""
+    grace_s: float = 0.0
+    """What its agent is waited for, beside the time that every operation has."""
 
 
 def of_node(node: Node, fencing: Mapping[str, str]) -> FenceNode:
     return FenceNode(
         node=node.id, name=node.name, state=node.state.value, reason=node.reason, state_since=node.state_since or 0.0,
-        state_by=node.state_by, fencing=fencing)
+        state_by=node.state_by, fencing=fencing, grace_s=fences.waits_s(node, fencing))
 
 
 def hold(run: Run, record: FenceNode) -> FenceNode:

@@ -22,7 +22,8 @@ from novactl.model.node import Node
 TOOL_S = 120.0
 """How long a power switch may take."""
 POLL_S = 2.0
-SELF_FENCE_S, NODE_LEASE_S, MARGIN_S = 60.0, 30.0, 10.0
+SELF_FENCE_S, NODE_LEASE_S, MARGIN_S = 60.0, 30.0, 30.0
+"""The margin is for an agent that looks once a second, and libvirt, which gives a guest that hangs a quarter of a minute."""
 _OFF = 2
 
 _AGENT = re.compile(r"fence_[a-z0-9_]+\Z")
@@ -228,6 +229,16 @@ def self_fence_s(options: Mapping[str, str]) -> float:
     return float(options.get("self_fence_s", SELF_FENCE_S))
 
 
+def _delay_s(node: Node, options: Mapping[str, str]) -> float:
+    """A shorter delay that its agent may not have heard of does not count yet."""
+    return max(self_fence_s(options), node.armed_s or 0.0)
+
+
+def waits_s(node: Node, fencing: Mapping[str, str]) -> float:
+    """What fencing it so takes beside what its program, or nothing, takes: an agent that fences itself is given its time."""
+    return NODE_LEASE_S + _delay_s(node, fencing) + MARGIN_S if fencing.get("method") == "self" else 0.0
+
+
 def _self(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
     """Its lease is not renewed any more (its state sees to that), so that by now its agent has stopped all servers.
 
@@ -235,11 +246,11 @@ def _self(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
     """
     if node.lease_until is None:
         raise _failed(
-            node, "its agent has never been given a lease, and so fences nothing", hint="leases come from the conductor service",
+            node, "its agent has never answered that it has a lease, and so fences nothing", hint="leases come from the conductor service",
             command="novactl conductor run")
-    wait_s = NODE_LEASE_S + self_fence_s(options) + MARGIN_S
+    after_s, wait_s = _delay_s(node, options), waits_s(node, {"method": "self", **options})
     cluster.clock.sleep(wait_s)
-    return f"its agent has had no lease for {wait_s:g} s, and stops all servers after {self_fence_s(options):g} s without one"
+    return f"its agent has had no lease for {wait_s - NODE_LEASE_S:g} s, and stops all servers after {after_s:g} s without one"
 
 
 def by_hand(actor: str) -> str:

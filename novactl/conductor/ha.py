@@ -69,38 +69,85 @@ def begin_evacuation(cluster: Cluster, tx: Tx, server: Server, *, detached: bool
 # ---------------------------------------------------------------- by itself
 
 def look_after(cluster: Cluster, write: Write | None = None) -> tuple[list[str], list[str]]:
-    """(ids of operations begun, which nobody drives yet; what is to be said to an admin). `write` is the leader's transaction: one
+    """(ids of operations begun, which nobody drives yet; what an admin is to be told). `write` is the leader's transaction: one
     who was overtaken begins nothing. Raises Superseded."""
-    renew_leases(cluster)
-    fencing, said = fence_the_silent(cluster, write or cluster.db.write)
+    said = renew_leases(cluster, write)
+    fencing, refrained = fence_the_silent(cluster, write or cluster.db.write)
     moving, refused = evacuate_the_fenced(cluster, write=write)
-    return [*fencing, *(operation.id for operation in moving)], [*said, *refused.values()]
+    return [*fencing, *(operation.id for operation in moving)], [*said, *refrained, *refused.values()]
 
 
-def renew_leases(cluster: Cluster) -> None:
-    """Nodes that fence themselves may run their servers for another while. A node that is being fenced gets none."""
+def renew_leases(cluster: Cluster, write: Write | None = None) -> list[str]:
+    """Nodes that fence themselves may run their servers for another while; those that are to do so no more hear of that. Returns what
+    is to be said.
+
+    A node that is being fenced gets nothing: its row is read after the greeting that bounds the lease, however late that is sent. What an
+    agent may have heard is written before, that it does fence itself only after it has said so.
+    """
     with cluster.db.read() as tx:
-        peers = [node for node in nodes.all_(tx) if node.fencing.get("method") == "self" and node.address
-                 and node.state in (NodeState.ENABLED, NodeState.DISABLED)]
-    if not peers:
-        return
-    hellos = cluster.agents.fan_out(peers, "agent.hello", timeout_s=2.0)
+        peers = [node for node in nodes.all_(tx) if _concerned(node)]
+    hellos = cluster.agents.fan_out(peers, "agent.hello", timeout_s=ASKED_S) if peers else {}
+    greeted = [node for node in peers if not isinstance(hellos[node.id], NovaError)]
+    if not greeted:
+        return []
     now = cluster.clock.now()
-    with cluster.db.write() as tx:                            # after the hello: what it said bounds the lease, however late it is sent
-        granted = [node for node in peers if nodes.grant_lease(tx, node.id, now + fences.NODE_LEASE_S)]
-    for node in granted:
-        hello = hellos[node.id]
-        if isinstance(hello, NovaError):
-            continue
-        until_s = hello.body.boottime_s + fences.NODE_LEASE_S
-        renewal = wire.Renewal(hello.body.boot_id, until_s, fences.self_fence_s(node.fencing))
-        cluster.agents.fan_out([node], "lease.renew", renewal, timeout_s=2.0)
+    with cluster.db.read() as tx:
+        told = {node.id: node for one in greeted if (node := nodes.by_id(tx, one.id)) and _concerned(node)}
+    unheard = [node for node in told.values() if _delay_s(node) > (node.armed_s or 0.0)]
+    if unheard:
+        with (write or cluster.db.write)() as tx:
+            for node in unheard:
+                if not nodes.arm(tx, node.id, _delay_s(node)):
+                    del told[node.id]
+    answers = {id_: _renewed(cluster, node, hellos[id_].body) for id_, node in told.items()}
+    if not answers:
+        return []
+    with (write or cluster.db.write)() as tx:
+        for id_, error in answers.items():
+            if error is None:
+                _heard(tx, told[id_], now)
+            elif _knows_no_leases(error):
+                nodes.end_lease(tx, id_)
+    return [f"node {told[id_].name} does not fence itself, as it is to: {error.message}" for id_, error in answers.items()
+            if error is not None and not isinstance(error, Unreachable) and error.details.get("code") != wire.Code.STALE]
+
+
+def _concerned(node: Node) -> bool:
+    return bool(node.address) and node.state in (NodeState.ENABLED, NodeState.DISABLED) and (
+        node.fencing.get("method") == "self" or node.armed_s is not None)
+
+
+def _delay_s(node: Node) -> float:
+    """After how long without a lease its agent is to stop its servers; 0.0: never."""
+    return fences.self_fence_s(node.fencing) if node.fencing.get("method") == "self" else 0.0
+
+
+def _renewed(cluster: Cluster, node: Node, hello: wire.Hello) -> NovaError | None:
+    """Tell it until when it may go on. None: it has heard. Of two it obeys the one with the later greeting."""
+    renewal = wire.Renewal(hello.boot_id, hello.boottime_s + fences.NODE_LEASE_S, _delay_s(node))
+    answer = cluster.agents.fan_out([node], "lease.renew", renewal, timeout_s=ASKED_S)[node.id]
+    return answer if isinstance(answer, NovaError) else None
+
+
+def _heard(tx: Tx, node: Node, now: float) -> None:
+    if _delay_s(node):
+        nodes.grant_lease(tx, node.id, now + fences.NODE_LEASE_S, _delay_s(node))
+    else:
+        nodes.disarm(tx, node.id)
+
+
+def _knows_no_leases(error: NovaError) -> bool:
+    return error.details.get("code") == wire.Code.UNKNOWN_METHOD
 
 
 def disarm(cluster: Cluster, node: Node) -> None:
-    """Its agent stops no servers by itself any more. Raises Unreachable, AgentRefused."""
+    """Its agent stops no servers by itself any more, as its row says already. Raises Unreachable, AgentRefused."""
     hello = cluster.agents.call(node, "agent.hello").body
-    cluster.agents.call(node, "lease.renew", wire.Renewal(hello.boot_id, hello.boottime_s + fences.NODE_LEASE_S, 0.0))
+    error = _renewed(cluster, node, hello)
+    if error is not None and not _knows_no_leases(error):
+        raise error
+    with cluster.db.write() as tx:
+        nodes.disarm(tx, node.id)
 
 
 def fence_the_silent(cluster: Cluster, write: Write) -> tuple[list[str], list[str]]:

@@ -271,29 +271,30 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'nodes.all': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
               'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, node.created_at, '
               'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.state_since, node.state_by, node.boot_id, '
-              'node.admins_version, node.next_public_key, node.lease_until, node.fenced_at, node.labels, node.traits, '
-              'node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo, '
-              'node_file.fencing FROM node LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE node.name IS NOT '
-              'NULL ORDER BY node.name',
+              'node.admins_version, node.next_public_key, node.lease_until, node.armed_s, node.fenced_at, node.labels, '
+              'node.traits, node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, node_file.report, '
+              'node_file.undo, node_file.fencing FROM node LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE '
+              'node.name IS NOT NULL ORDER BY node.name',
  'nodes.by_id': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
                 'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, node.created_at, '
                 'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.state_since, node.state_by, node.boot_id, '
-                'node.admins_version, node.next_public_key, node.lease_until, node.fenced_at, node.labels, node.traits, '
-                'node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo, '
-                'node_file.fencing FROM node LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE node.id = :by_id',
+                'node.admins_version, node.next_public_key, node.lease_until, node.armed_s, node.fenced_at, node.labels, '
+                'node.traits, node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, node_file.report, '
+                'node_file.undo, node_file.fencing FROM node LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE '
+                'node.id = :by_id',
  'nodes.by_id_prefix': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, '
                        'node.zone, node.architecture, node.agent_version, node.generation, node.reported_at, '
                        'node.silent_since, node.created_at, node.dedicated_cpus, node.shared_disk, node.failed_builds, '
                        'node.state_since, node.state_by, node.boot_id, node.admins_version, node.next_public_key, '
-                       'node.lease_until, node.fenced_at, node.labels, node.traits, node.state, node.load_1m, '
+                       'node.lease_until, node.armed_s, node.fenced_at, node.labels, node.traits, node.state, node.load_1m, '
                        'node.memory_used_mb, node.disk_used_gb, node_file.report, node_file.undo, node_file.fencing FROM node '
                        'LEFT OUTER JOIN node_file ON node.id = node_file.node_id WHERE substr(node.id, 1, length(:by_prefix)) '
                        '= :by_prefix AND node.name IS NOT NULL ORDER BY node.name',
  'nodes.by_name': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
                   'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, '
                   'node.created_at, node.dedicated_cpus, node.shared_disk, node.failed_builds, node.state_since, '
-                  'node.state_by, node.boot_id, node.admins_version, node.next_public_key, node.lease_until, node.fenced_at, '
-                  'node.labels, node.traits, node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, '
+                  'node.state_by, node.boot_id, node.admins_version, node.next_public_key, node.lease_until, node.armed_s, '
+                  'node.fenced_at, node.labels, node.traits, node.state, node.load_1m, node.memory_used_mb, node.disk_used_gb, '
                   'node_file.report, node_file.undo, node_file.fencing FROM node LEFT OUTER JOIN node_file ON node.id = '
                   'node_file.node_id WHERE node.name = :by_name',
  'nodes.delete': 'DELETE FROM node WHERE node.id = :by_id',
@@ -302,22 +303,26 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                  'disk_gb_capacity, disk_gb_used, disk_gb_max_unit, odd, shared_disk, name, reason, address, public_key, ssh, '
                  'host_key, zone, architecture, agent_version, labels, traits, dedicated_cpus, load_1m, memory_used_mb, '
                  'disk_used_gb, report_key, created_at, state_since, state_by, boot_id, admins_version, next_public_key, '
-                 'lease_until, fenced_at) VALUES (:id, :state, :shape, :generation, :reported_at, :silent_since, :servers, '
-                 ':failed_builds, :vcpu_capacity, :vcpu_used, :vcpu_max_unit, :memory_mb_capacity, :memory_mb_used, '
+                 'lease_until, armed_s, fenced_at) VALUES (:id, :state, :shape, :generation, :reported_at, :silent_since, '
+                 ':servers, :failed_builds, :vcpu_capacity, :vcpu_used, :vcpu_max_unit, :memory_mb_capacity, :memory_mb_used, '
                  ':memory_mb_max_unit, :disk_gb_capacity, :disk_gb_used, :disk_gb_max_unit, :odd, :shared_disk, :name, '
                  ':reason, :address, :public_key, :ssh, :host_key, :zone, :architecture, :agent_version, :labels, :traits, '
                  ':dedicated_cpus, :load_1m, :memory_used_mb, :disk_used_gb, :report_key, :created_at, :state_since, '
-                 ':state_by, :boot_id, :admins_version, :next_public_key, :lease_until, :fenced_at)',
+                 ':state_by, :boot_id, :admins_version, :next_public_key, :lease_until, :armed_s, :fenced_at)',
  'nodes.names': 'SELECT node.name FROM node WHERE substr(node.name, 1, length(:by_prefix)) = :by_prefix ORDER BY node.name '
                 'LIMIT 200 OFFSET 0',
+ 'nodes.q_arm': 'UPDATE node SET armed_s=CASE WHEN (node.armed_s IS NOT NULL AND node.armed_s > :new_armed_s) THEN '
+                "node.armed_s ELSE :new_armed_s END WHERE node.id = :by_id AND node.state IN ('enabled', 'disabled')",
  'nodes.q_booted': 'UPDATE node SET boot_id=:new_boot_id WHERE node.id = :by_id AND node.boot_id = :by_boot_id',
  'nodes.q_build_failed': 'UPDATE node SET failed_builds=(node.failed_builds + 1) WHERE node.id = :by_id',
  'nodes.q_built': 'UPDATE node SET failed_builds=0 WHERE node.id = :by_id AND node.failed_builds != 0',
+ 'nodes.q_disarm': 'UPDATE node SET lease_until=NULL, armed_s=NULL WHERE node.id = :by_id',
+ 'nodes.q_end_lease': 'UPDATE node SET lease_until=NULL WHERE node.id = :by_id',
  'nodes.q_file_insert': 'INSERT INTO node_file (node_id, report, undo, hardware, fencing) VALUES (:node_id, :report, :undo, '
                         ':hardware, :fencing)',
  'nodes.q_file_report': 'UPDATE node_file SET report=:new_report WHERE node_file.node_id = :by_id',
- 'nodes.q_grant': "UPDATE node SET lease_until=:new_lease_until WHERE node.id = :by_id AND node.state IN ('enabled', "
-                  "'disabled')",
+ 'nodes.q_grant': 'UPDATE node SET lease_until=:new_lease_until, armed_s=:new_armed_s WHERE node.id = :by_id AND node.state IN '
+                  "('enabled', 'disabled')",
  'nodes.q_in_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
  'nodes.q_look_again': "UPDATE node SET report_key='' WHERE node.id = :by_id",
  'nodes.q_measured': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, load_1m=:new_load_1m, '

@@ -14,10 +14,10 @@ from novactl.db.statements import Row, Tx, from_json, statement, to_json, update
 from novactl.model.node import METRICS, Node, NodeState
 
 __all__ = [
-    "AgentRow", "NodeRow", "agent_rows", "all_", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete",
-    "ensure_inventory", "facts_of", "grant_lease", "hardware", "hardware_of", "insert", "inventories", "inventories_of", "lean_rows",
-    "lock", "name_of", "names", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes", "silent",
-    "booted", "look_again", "take_report", "update",
+    "AgentRow", "NodeRow", "agent_rows", "all_", "arm", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete", "disarm",
+    "end_lease", "ensure_inventory", "facts_of", "grant_lease", "hardware", "hardware_of", "insert", "inventories", "inventories_of",
+    "lean_rows", "lock", "name_of", "names", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes",
+    "silent", "booted", "look_again", "take_report", "update",
 ]
 
 _FLEETING = frozenset({"taken_s", "age_s", "admins_version", "domains", "domains_left", "seq", "seq_operation"})
@@ -26,7 +26,7 @@ _OF_DOMAIN = ("server", "epoch", "power_state", "addresses")
 _PLAIN = (
     "id", "name", "reason", "address", "public_key", "ssh", "host_key", "zone", "architecture", "agent_version", "generation",
     "reported_at", "silent_since", "created_at", "dedicated_cpus", "shared_disk", "failed_builds", "state_since", "state_by", "boot_id",
-    "admins_version", "next_public_key", "lease_until", "fenced_at")
+    "admins_version", "next_public_key", "lease_until", "armed_s", "fenced_at")
 _JSON = ("labels", "traits")
 
 
@@ -97,7 +97,7 @@ def update(tx: Tx, node: Node) -> None:
         return
     row = _row(node)
     kept = ("generation", "name", "reported_at", "silent_since", "created_at", "failed_builds", "shape", "servers", "odd", "report_key",
-            "boot_id", "admins_version", "lease_until", *SUMS, *METRICS)
+            "boot_id", "admins_version", "lease_until", "armed_s", *SUMS, *METRICS)
     tx.run(q_update, by_id=row.pop("id"), **{f"new_{name}": value for name, value in row.items() if name not in kept})
     tx.run(q_undo, by_id=node.id, new_undo=to_json(dict(node.undo)), new_fencing=to_json(dict(node.fencing)))
     reshape(tx, [node.id])
@@ -149,10 +149,31 @@ def q_silent(sa: Any, t: Any) -> Any:
     return updates(sa, t.node, "silent_since").where(t.node.c.id == sa.bindparam("by_id"), t.node.c.silent_since.is_(None))
 
 
+def _may_run(sa: Any, t: Any) -> Any:
+    return sa.and_(t.node.c.id == sa.bindparam("by_id"), t.node.c.state.in_(
+        [sa.literal_column("'enabled'"), sa.literal_column("'disabled'")]))
+
+
+@statement
+def q_arm(sa: Any, t: Any) -> Any:
+    n, told = t.node.c, sa.bindparam("new_armed_s", type_=sa.Double)
+    longest = sa.case((sa.and_(n.armed_s.is_not(None), n.armed_s > told), n.armed_s), else_=told)
+    return sa.update(t.node).values(armed_s=longest).where(_may_run(sa, t))
+
+
 @statement
 def q_grant(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node, "lease_until").where(t.node.c.id == sa.bindparam("by_id"), t.node.c.state.in_(
-        [sa.literal_column("'enabled'"), sa.literal_column("'disabled'")]))
+    return updates(sa, t.node, "lease_until", "armed_s").where(_may_run(sa, t))
+
+
+@statement
+def q_end_lease(sa: Any, t: Any) -> Any:
+    return sa.update(t.node).values(lease_until=sa.null()).where(t.node.c.id == sa.bindparam("by_id"))
+
+
+@statement
+def q_disarm(sa: Any, t: Any) -> Any:
+    return sa.update(t.node).values(lease_until=sa.null(), armed_s=sa.null()).where(t.node.c.id == sa.bindparam("by_id"))
 
 
 @statement
@@ -202,9 +223,26 @@ def silent(tx: Tx, node_id: str, at: float) -> bool:
     return tx.run(q_silent, by_id=node_id, new_silent_since=at) == 1
 
 
-def grant_lease(tx: Tx, node_id: str, until: float) -> bool:
-    """Note that its agent may hear of a lease that ends at `until` at the latest. False where it is to get none any more."""
-    return tx.run(q_grant, by_id=node_id, new_lease_until=until) == 1
+def arm(tx: Tx, node_id: str, self_fence_s: float) -> bool:
+    """Before its agent is told to stop its guests `self_fence_s` after a lease: it may have heard of it, whatever it answers. False
+    where it is to get no lease any more."""
+    return tx.run(q_arm, by_id=node_id, new_armed_s=self_fence_s) == 1
+
+
+def grant_lease(tx: Tx, node_id: str, until: float, self_fence_s: float) -> bool:
+    """Its agent has answered that it has a lease, which ends at `until` at the latest, and fences itself `self_fence_s` after that. False
+    where it is being fenced by now: then nothing is noted."""
+    return tx.run(q_grant, by_id=node_id, new_lease_until=until, new_armed_s=self_fence_s) == 1
+
+
+def end_lease(tx: Tx, node_id: str) -> None:
+    """That its agent fences itself has yet to be heard from it (again)."""
+    tx.run(q_end_lease, by_id=node_id)
+
+
+def disarm(tx: Tx, node_id: str) -> None:
+    """Its agent has answered that it does not fence itself any more."""
+    tx.run(q_disarm, by_id=node_id)
 
 
 def built(tx: Tx, node_id: str) -> None:

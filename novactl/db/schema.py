@@ -77,6 +77,7 @@ node = Table(
     _count("admins_version"),
     Column("next_public_key", String(40), nullable=False, server_default=""),
     Column("lease_until", Double),
+    Column("armed_s", Double),
     Column("fenced_at", Double),
 )
 node_file = Table(

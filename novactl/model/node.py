@@ -69,7 +69,10 @@ class Node:
     next_public_key: str = ""
     """The key its agent is about to change to, "" for none."""
     lease_until: float | None = None
-    """Until then at most its agent may run guests without hearing from us; None where it does not fence itself."""
+    """Until then at most its agent, which has answered that it fences itself, may run guests without hearing from us; None where it has
+    not answered so since that was last asked of it."""
+    armed_s: float | None = None
+    """The longest delay after a lease that its agent may still have been told to stop its guests after; None: it has none."""
     fenced_at: float | None = None
     """When it was made sure that nothing of it runs any more; None: it was not, or it has come back since."""
     fencing: Mapping[str, Any] = field(default_factory=dict)

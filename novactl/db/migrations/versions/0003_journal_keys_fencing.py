@@ -43,6 +43,7 @@ def upgrade() -> None:
             sa.Column('admins_version', sa.BigInteger(), server_default='0', nullable=False),
             sa.Column('next_public_key', sa.String(length=40), server_default='', nullable=False),
             sa.Column('lease_until', sa.Double(), nullable=True),
+            sa.Column('armed_s', sa.Double(), nullable=True),
             sa.Column('fenced_at', sa.Double(), nullable=True),
         ),
         'node_file': (sa.Column('fencing', sa.Text(), server_default='{}', nullable=False),),
