@@ -26,13 +26,15 @@ class Setting(NamedTuple):
     default: Any
     help: str
     minimum: float | None = None
+    maximum: float = 1e9
+    """Of numbers: further than any deadline needs to be, and near enough to be a date."""
 
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("database.url", "", "SQLAlchemy URL; empty: SQLite in the data directory"),
-    Setting("database.busy_timeout_s", 60.0, "how long a writer waits for another one's transaction", 1),
-    Setting("agent.port", 7766, "TCP port of the agents enrolled from now on", 1),
-    Setting("agent.connect_s", 3.0, "how long a node may take to answer at all before it counts as silent", 0.05),
+    Setting("database.busy_timeout_s", 60.0, "how long a writer waits for another one's transaction", 1, 1e6),
+    Setting("agent.port", 7766, "TCP port of the agents enrolled from now on", 1, 65535),
+    Setting("agent.connect_s", 3.0, "how long a node may take to answer at all before it counts as silent", 0.05, 1e6),
     Setting("agent.report_interval_s", 10.0, "how often an agent takes a report", 0.5),
     Setting("placement.fresh_s", 60.0, "a report older than this does not place servers", 1),
     Setting("placement.refresh_s", 10.0, "a report older than this is asked for anew before placing", 0),
@@ -160,7 +162,7 @@ def _parsed(setting: Setting, text: str, where: str) -> Any:
     try:
         return type(setting.default)(text)
     except ValueError:
-        raise BadConfig(f"{where}: {text!r} is not a {type(setting.default).__name__}") from None
+        raise BadConfig(f"{where}: {text[:40]!r} is not a {type(setting.default).__name__}") from None
 
 
 def _checked(name: str, value: Any, where: str) -> Any:
@@ -174,10 +176,15 @@ def _checked(name: str, value: Any, where: str) -> Any:
             hint=f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(s.name for s in SETTINGS),
         )
     wanted = type(setting.default)
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if type(value) is not wanted:
+    if type(value) is not wanted and not (wanted is float and type(value) is int):
         raise BadConfig(f"{where}: {name} must be a {wanted.__name__}, not {value!r}")
+    if wanted in (int, float) and not abs(value) <= setting.maximum:      # nan is neither more nor less
+        shown = f"{value:g}" if type(value) is float else f"a number of {value.bit_length()} bits" if value.bit_length() > 64 else value
+        raise BadConfig(
+            f"{where}: {name} must be a number up to {setting.maximum:.10g}, not {shown}",
+            hint="0 is never" if name.startswith("timeout.") else "")
+    if wanted is float:
+        value = float(value)
     if setting.minimum is not None and value < setting.minimum:
         raise BadConfig(f"{where}: {name} must be at least {setting.minimum:g}, not {value!r}")
     return value

@@ -41,6 +41,12 @@ def test_environment_beats_file_beats_default(tmp_path: Path) -> None:
     ("[placement]\nfresh_s = 0\n", "at least 1"),
     ("[agent]\nport = true\n", "must be a int"),
     ("[placement\n", "cannot read"),
+    ("[timeout]\nbuild_s = inf\n", "timeout.build_s must be a number up to 1000000000, not inf"),
+    ("[timeout]\nbuild_s = -inf\n", "not -inf"),
+    ("[operation]\nlease_s = nan\n", "operation.lease_s must be a number up to 1000000000, not nan"),
+    ("[timeout]\nstart_s = 1e15\n", "0 is never"),
+    ("[agent]\nport = 65536\n", "up to 65535, not 65536"),
+    (f"[operation]\nlease_s = 1{'0' * 400}\n", "not a number of 1329 bits"),
 ])
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
     """An unknown key, a wrong type, a wrong value, a broken file: the error names file and key (exit 2)."""
@@ -49,6 +55,16 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
     assert says in refused.value.message + refused.value.hint
     assert str(tmp_path / "config.toml") in refused.value.message
     assert refused.value.exit_status == 2
+
+
+@pytest.mark.parametrize("name", [s.name for s in SETTINGS if type(s.default) in (int, float)])
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "1e15", "9" * 20, "9" * 5000])
+def test_numbers_that_no_deadline_could_be(tmp_path: Path, name: str, text: str) -> None:
+    """No setting takes what is not finite, or far beyond any calendar, from the environment."""
+    variable = "NOVACTL_" + name.upper().replace(".", "_")
+    with pytest.raises(BadConfig) as refused:
+        load_config(env={"HOME": str(tmp_path), variable: text})
+    assert refused.value.message.startswith(f"{variable}: ") and len(refused.value.message) < 200
 
 
 def test_a_file_asked_for_must_be_there(tmp_path: Path) -> None:
