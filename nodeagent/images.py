@@ -4,6 +4,7 @@
 was restarted. The final name appears by rename, after size and hash were found right and the bytes are on disk.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -12,6 +13,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from nodeagent.refusal import Refused, no_pool
+from nodeagent.secretfile import sync_directory
 from nodeagent.wire import DISK_FORMATS, MAX_INT, CachedImage, Code, ImageOffer, ImageProgress
 
 ARRIVING_AT_ONCE = 4
@@ -30,9 +32,13 @@ def base_name(sha256: str, disk_format: str) -> str:
 
 
 class _Arrival:
-    """One image on its way: the open file, and the hash of what it holds."""
+    """One image on its way: the open file, and the hash of what it holds.
+
+    It is closed by other images' threads, but not while it is written to: the descriptor's number is soon another file's.
+    """
 
     def __init__(self, path: str, offer: ImageOffer) -> None:
+        self._in_use = threading.Lock()
         self.offer, self.path, self.offset, self.touched_s = offer, path, 0, time.monotonic()
         self.hash: Any = hashlib.sha256()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -45,23 +51,50 @@ class _Arrival:
 
     def append(self, data: bytes) -> None:
         rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[os.pwrite(self._fd, rest, self.offset + len(data) - len(rest)):]
-        except OSError as full:
-            os.ftruncate(self._fd, self.offset)
-            raise Refused(Code.NO_SPACE, f"{self.path}: {full.strerror}", elsewhere=True) from None
-        self.hash.update(data)
-        self.offset += len(data)
-        self.touched_s = time.monotonic()
+        with self._in_use:
+            fd = self._open()
+            try:
+                while rest:
+                    rest = rest[os.pwrite(fd, rest, self.offset + len(data) - len(rest)):]
+            except OSError as full:
+                os.ftruncate(fd, self.offset)
+                raise Refused(Code.NO_SPACE, f"{self.path}: {full.strerror}", elsewhere=True) from None
+            self.hash.update(data)
+            self.offset += len(data)
+            self.touched_s = time.monotonic()
 
     def sync(self) -> None:
-        os.fsync(self._fd)
+        with self._in_use:
+            os.fsync(self._open())
+            self.touched_s = time.monotonic()
 
     def close(self) -> None:
+        """Waits for what is being written."""
+        with self._in_use:
+            self._close()
+
+    def close_if_idle(self) -> bool:
+        if not self._in_use.acquire(blocking=False):
+            return False
+        try:
+            self._close()
+            return True
+        finally:
+            self._in_use.release()
+
+    def _open(self) -> int:
+        if self._fd < 0:
+            raise not_arriving(self.offer.sha256)
+        return self._fd
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def not_arriving(sha256: str) -> Refused:
+    return Refused(Code.NOT_FOUND, f"image {sha256[:12]} is not arriving", hint="image.begin first", retryable=True)
 
 
 class ImageStore:
@@ -84,7 +117,8 @@ class ImageStore:
         for name in _names(self._directory):
             base = _BASE.match(name)
             if base:
-                found.append(_cached(os.path.join(self._directory, name), base.group(1), base.group(2)))
+                with contextlib.suppress(FileNotFoundError):  # another thread deleted it
+                    found.append(_cached(os.path.join(self._directory, name), base.group(1), base.group(2)))
         return sorted(found, key=lambda image: image.sha256)
 
     def begin(self, offer: ImageOffer) -> ImageProgress:
@@ -147,16 +181,17 @@ class ImageStore:
         return arrival.offer
 
     def publish(self, offer: ImageOffer) -> None:
-        """Give the checked image its final name."""
+        """Give the checked image its final name. Raises Refused(NOT_FOUND) where all images have been cleared meanwhile."""
         with self._lock:
-            arrival = self._arriving.pop(offer.sha256)
+            arrival = self._arriving.pop(offer.sha256, None)
+        if arrival is None:
+            raise not_arriving(offer.sha256)
         arrival.close()
-        os.rename(arrival.path, os.path.join(self._directory, base_name(offer.sha256, offer.disk_format)))
-        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            os.rename(arrival.path, os.path.join(self._directory, base_name(offer.sha256, offer.disk_format)))
+        except FileNotFoundError:
+            raise not_arriving(offer.sha256) from None
+        sync_directory(self._directory)
 
     def abandon(self, sha256: str) -> None:
         """Drop what has arrived of an image. Nothing there is success."""
@@ -182,7 +217,7 @@ class ImageStore:
         with self._lock:
             arrival = self._arriving.get(sha256)
         if arrival is None:
-            raise Refused(Code.NOT_FOUND, f"image {sha256[:12]} is not arriving", hint="image.begin first", retryable=True)
+            raise not_arriving(sha256)
         return arrival
 
     def _make_place(self) -> None:
@@ -190,14 +225,15 @@ class ImageStore:
         now = time.monotonic()
         kept_s = IDLE_S if len(self._arriving) >= ARRIVING_AT_ONCE else PART_KEPT_S
         for sha256, arrival in list(self._arriving.items()):
-            if now - arrival.touched_s > kept_s:
-                arrival.close()
+            if now - arrival.touched_s > kept_s and arrival.close_if_idle():
                 del self._arriving[sha256]
         for name in _names(self._directory):
             part = _PART.match(name)
             path = os.path.join(self._directory, name)
-            if part and part.group(1) not in self._arriving and time.time() - os.path.getmtime(path) > PART_KEPT_S:
-                _unlink(path)
+            if part and part.group(1) not in self._arriving:
+                with contextlib.suppress(FileNotFoundError):  # it was dropped, or has its final name by now
+                    if time.time() - os.path.getmtime(path) > PART_KEPT_S:
+                        os.unlink(path)
         if len(self._arriving) >= ARRIVING_AT_ONCE:
             raise Refused(Code.BUSY, f"{len(self._arriving)} images are arriving already")
 

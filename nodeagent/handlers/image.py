@@ -1,5 +1,6 @@
 """image.*: base images, cached by SHA-256."""
 
+import contextlib
 import os
 
 from nodeagent.images import base_name
@@ -62,5 +63,5 @@ def _adopt(agent, offer) -> None:
 def _gone(agent, sha256: str, disk_format: str) -> None:
     """The driver may have deleted the file with its own record of it."""
     path = os.path.join(agent.config.pool_dir, base_name(sha256, disk_format))
-    if os.path.exists(path):
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)

@@ -46,8 +46,8 @@ class _Line:
     or was asked for, at `watch_s`; a question was last answered with a report at `answered_s`."""
 
     __slots__ = (
-        "peer", "socket", "fd", "is_up", "watch", "question", "spoke_s", "asked_s", "pause_s", "again_s", "is_told", "watch_s", "answered_s",
-        "anew_s")
+        "peer", "socket", "fd", "is_up", "is_told", "watch", "question",
+        "spoke_s", "asked_s", "watch_s", "answered_s", "pause_s", "again_s", "anew_s")
 
     def __init__(self, peer: Peer, socket: zmq.Socket, now_s: float, anew_s: float) -> None:
         self.peer, self.socket, self.fd = peer, socket, socket.getsockopt(zmq.FD)

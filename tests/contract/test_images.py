@@ -3,10 +3,15 @@
 import hashlib
 import os
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nodeagent import images, wire
+from nodeagent.refusal import Refused
 from nodeagent.wire import CHUNK_BYTES, Code, ImageChunk, ImageOffer, ImageRef
 from tests.contract.kit import Node
 
@@ -142,3 +147,83 @@ def test_without_a_pool_nothing_is_written(fake: Node) -> None:
     for method, args in (("image.begin", OFFER), ("seed.write", wire.DomainRef(fake.spec(SHA256).server, 1))):
         failure = fake.refusal(method, args, bytes(32769) + b"CD001")
         assert (failure.code, failure.hint) == (Code.CONFLICT, "node.prepare first")
+
+
+def offer(letter: str) -> ImageOffer:
+    return ImageOffer(letter * 64, 1 << 20, 1 << 20, "raw")
+
+
+def other_thread_removes(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    """Whatever is listed is gone when it is looked at."""
+    look = getattr(os.path, function)
+
+    def gone(path: str) -> float:
+        os.unlink(path)
+        return look(path)
+
+    monkeypatch.setattr(images.os.path, function, gone)
+
+
+def test_an_image_that_goes_while_it_is_listed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread deletes it, or gives it its final name: the list, and so the report, and others' arrivals go on."""
+    store = images.ImageStore(str(tmp_path))
+    (tmp_path / f"base-{'a' * 64}.raw").write_bytes(b"x")
+    other_thread_removes(monkeypatch, "getsize")
+    assert store.list() == []
+    (tmp_path / f"base-{'b' * 64}.part").write_bytes(b"x")
+    other_thread_removes(monkeypatch, "getmtime")
+    assert store.begin(offer("c")) == wire.ImageProgress(False, 0)
+
+
+def held_up(monkeypatch: pytest.MonkeyPatch, function: str) -> tuple[threading.Event, threading.Event]:
+    """(it was called, it may go on): the first call waits."""
+    act, called, on = getattr(os, function), threading.Event(), threading.Event()
+
+    def waiting(*args: Any) -> Any:
+        if not called.is_set():
+            called.set()
+            assert on.wait(20)
+        return act(*args)
+
+    monkeypatch.setattr(images.os, function, waiting)
+    return called, on
+
+
+def test_an_image_that_is_slow_to_reach_the_disk_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its bytes are written out, for longer than a transfer may idle, others that want its place are refused; then it is there."""
+    monkeypatch.setattr(images, "IDLE_S", 0.0)
+    monkeypatch.setattr(images, "ARRIVING_AT_ONCE", 1)
+    store = images.ImageStore(str(tmp_path))
+    store.begin(OFFER)
+    store.append(SHA256, 0, CONTENT)
+    called, on = held_up(monkeypatch, "fsync")
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(store.check, SHA256)
+        assert called.wait(20)
+        with pytest.raises(Refused, match="arriving already"):
+            store.begin(offer("c"))
+        on.set()
+        assert checked.result(20) == OFFER
+    store.publish(OFFER)
+    assert (tmp_path / f"base-{SHA256}.raw").read_bytes() == CONTENT
+
+
+def test_images_are_cleared_behind_what_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is closed when the bytes under way are in it, and not before: its descriptor's number may be another file's then.
+    What comes after that is told to begin again, and so is what was checked."""
+    store = images.ImageStore(str(tmp_path))
+    store.begin(OFFER)
+    called, on = held_up(monkeypatch, "pwrite")
+    with ThreadPoolExecutor(2) as pool:
+        written = pool.submit(store.append, SHA256, 0, CONTENT)
+        assert called.wait(20)
+        cleared = pool.submit(store.clear)
+        with pytest.raises(TimeoutError):
+            cleared.result(0.3)
+        on.set()
+        assert written.result(20).offset == len(CONTENT) and cleared.result(20) is None
+    assert list(tmp_path.iterdir()) == []
+    for late in (lambda: store.append(SHA256, len(CONTENT), b"x"), lambda: store.publish(OFFER)):
+        with pytest.raises(Refused) as refused:
+            late()
+        assert refused.value.failure.code == Code.NOT_FOUND and refused.value.failure.retryable
