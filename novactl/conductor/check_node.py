@@ -8,7 +8,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import keyring
 from novactl.conductor.enrolment import check_hello, others
-from novactl.db import keys, nodes
+from novactl.db import keys, meta, nodes
 from novactl.enroll.access import Access, Trust, open_shell
 from novactl.enroll.checks import FAIL, OK, WARN
 from novactl.enroll.facts import gather
@@ -29,10 +29,10 @@ def _agent(cluster: Cluster, node: Node) -> tuple[Finding, ...]:
     if not node.address:
         return (Finding("agent", FAIL, "the enrolment has not ended", f"novactl node enroll … --name {node.name}"),)
     with cluster.db.read() as tx:
-        version = keys.version(tx)
+        version, cluster_id = keys.version(tx), meta.cluster_id(tx)
     try:
         hello = cluster.agents.call(node, "agent.hello").body
-        check_hello(hello, node.name, node.id, node.undo["goal"]["cluster_id"])
+        check_hello(hello, node.name, node.id, cluster_id)
         report = cluster.agents.call(node, "inventory.read", wire.InventoryRead(0.0), timeout_s=15).body
     except NovaError as error:
         fix = error.hint or f"on the machine: the agent's log; from here: {node.enroll_again}"
@@ -57,6 +57,9 @@ def _table(there: int, current: int) -> Finding:
 
 
 def _machine(cluster: Cluster, node: Node, sudo_password: SudoPassword | None) -> tuple[Finding, ...]:
+    if "access" not in node.undo or "goal" not in node.undo:
+        return (Finding("ssh", WARN, "how to reach the machine by SSH is not known: its enrolment is not in this database",
+                        node.enroll_again),)
     access = wire.from_plain(Access, node.undo["access"])
     with cluster.db.read() as tx:
         goal = dataclasses.replace(

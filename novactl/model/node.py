@@ -87,7 +87,7 @@ class Node:
     @property
     def enroll_again(self) -> str:
         """The command that brings its machine to what enrolment makes of it."""
-        return f"novactl node enroll {'--local' if self.ssh == 'local' else self.ssh} --name {self.name}"
+        return f"novactl node enroll {'--local' if self.ssh == 'local' else self.ssh or '[user@]HOST'} --name {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from novactl.api import servers as api
 from novactl.api import verify as verifying
 from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
-from novactl.conductor import background, node_file
+from novactl.conductor import background, check_node, node_file
 from novactl.config import load_config
 from novactl.db import flavors, images, meta, nodes, operations, placement, servers
 from novactl.errors import AgentRefused, Conflict, Diverged, Stuck, UsageError
@@ -102,6 +102,21 @@ def test_the_nodes_may_be_given_by_hand(world: World) -> None:
     done = rebuild.rebuild(cluster, extra=given)
     assert done.servers == ("web",) and api.show(cluster, "web").node_name == home
     assert (world.config.data_dir / node_file.NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_node_whose_enrolment_was_lost_is_checked_all_the_same(world: World) -> None:
+    """Its agent is asked whether it is of this cluster; that SSH is not known is a finding, with the command that mends it."""
+    node_file.remember(world.cluster)
+    cluster = lose(world)
+    rebuild.rebuild(cluster)
+    with cluster.db.read() as tx:
+        node = nodes.by_name(tx, "n1")
+    found = {finding.check: finding for finding in check_node.check(cluster, node)}
+    assert found["agent"].detail == "the agent on n1 drives fake, not libvirt"
+    assert found["ssh"].verdict == "warn" and found["ssh"].fix == "novactl node enroll [user@]HOST --name n1"
+    with cluster.db.write() as tx:
+        meta.put(tx, "cluster_id", cluster.ids.uuid())
+    assert "is another agent" in check_node.check(cluster, node)[0].detail
 
 
 def test_images_whose_file_is_gone_are_told(world: World) -> None:
