@@ -9,7 +9,6 @@ import threading
 from typing import Dict, List, Set
 
 from nodeagent.journal import log
-from nodeagent.refusal import Refused
 
 LOCAL = "local"
 TRIES, EVERY_S = 30, 2.0
@@ -32,6 +31,7 @@ class Autostart:
         self._under_way: Set[str] = set()
         self._next_s = 0.0
         self._has_begun = False
+        self._is_noted = False
 
     def begin(self) -> None:
         """Look whether this is another boot than the last time."""
@@ -41,7 +41,7 @@ class Autostart:
         if alone and before not in ("", boot_id):             # one that fences itself waits: its servers may be elsewhere by now
             self._left = {server: TRIES for server, wanted in ledger.wanted().items() if wanted.runs}
             log(f"the host has started anew: {len(self._left)} servers ran before")
-        self._has_begun = True
+        self._has_begun, self._is_noted = True, False
         self._end()
 
     def due(self, now_s: float) -> List[str]:
@@ -56,16 +56,16 @@ class Autostart:
 
     def start(self, server: str) -> None:
         """Start it, unless it is gone, or newer than what is here: then it is another node's by now."""
-        agent, done = self._agent, True
+        agent, done = self._agent, False
         try:
             spec, epoch = agent.driver.spec(server), agent.ledger.epochs("", server)[1] or 0
             if spec is not None and spec.epoch >= epoch:
                 agent.driver.start_domain(server)
                 agent.has_started(server)
                 log(f"server {server} ({spec.name}) was started: it ran before the host went down")
-        except Refused as refused:
-            log(f"server {server} ran before the host went down: {refused.failure.message}")
-            done = False
+            done = True
+        except Exception as fault:  # noqa: BLE001 - a full ledger, too: what is not tried again here keeps `follow` waiting
+            log(f"server {server} ran before the host went down: {fault}")
         with self._lock:
             self._under_way.discard(server)
             tries = 0 if done else self._left.get(server, 0) - 1
@@ -75,13 +75,15 @@ class Autostart:
         self._end()
 
     def _end(self) -> None:
-        if not self._left:
+        if not self._left and not self._is_noted:
             self._agent.ledger.set_boot(self._agent.clock.boot_id)
+            self._is_noted = True
 
     def follow(self) -> None:
         """Remember what runs now. A guest that went down with its host, or died, is one that should run."""
         if not self._has_begun or self._left or going_down():
             return
+        self._end()
         ledger = self._agent.ledger
         known, seen = ledger.wanted(), self._agent.driver.states().domains
         for state in seen:

@@ -321,9 +321,9 @@ class Dispatcher:
     def _follow(self) -> None:
         try:
             self.agent.autostart.follow()
-        except Refused as refused:
+        except Exception as fault:  # noqa: BLE001 - whatever it met, it is tried again
             self._changed = True
-            log(f"what runs is not known: {refused.failure.message}")
+            log(f"what runs is not known: {fault}")
 
     def _report_soon(self) -> None:
         """Send a fresh report to all who watch; one at a time."""

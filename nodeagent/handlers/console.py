@@ -34,6 +34,8 @@ def open_stream(call, args, payload):
         if session.console is None:
             agent.consoles.forget(session)
     call.emit({}, b"")
+    if not call.is_open:                                      # it ended while there was nothing to close yet
+        agent.consoles.close(session, "the caller went away")
     return None, None
 
 

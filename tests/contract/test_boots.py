@@ -1,13 +1,17 @@
 """After a boot of the host: who starts what ran, and who remembers it."""
 
 import json
+import sqlite3
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nodeagent import autostart, wire
 from nodeagent.config import BadConfig, parse
+from nodeagent.ledger import Ledger
 from nodeagent.wire import DomainRef, Stop
 from tests.contract.kit import Node, until
 
@@ -90,6 +94,36 @@ def test_what_does_not_start_is_tried_again(fake: Node) -> None:
     away.rename(disk)
     until(lambda: tick(fake) or powers(fake)["up"] == "RUNNING")
     until(lambda: fake.agent.ledger.boot() == fake.clock.boot_id)
+
+
+def test_a_start_that_cannot_be_noted_is_tried_again(fake: Node) -> None:
+    """A ledger that takes nothing for a while costs a try, and what runs is followed afterwards; the boot is seen to in the end."""
+    specs = four(fake)
+    failing = {"should_run", "set_boot"}
+
+    def full(name: str) -> Callable[..., Any]:
+        act = getattr(Ledger, name)
+
+        def called(*args: Any) -> Any:
+            if name in failing:
+                raise sqlite3.OperationalError("database or disk is full")
+            return act(fake.agent.ledger, *args)
+
+        return called
+
+    fake.reboot(autostart="local")
+    fake.agent.ledger.should_run, fake.agent.ledger.set_boot = full("should_run"), full("set_boot")
+    until(lambda: tick(fake) or (powers(fake)["up"] == powers(fake)["dead"] == "RUNNING"))
+    tick(fake)
+    failing.discard("should_run")
+    until(lambda: tick(fake) or not fake.agent.autostart._left)
+    assert fake.agent.ledger.boot() != fake.clock.boot_id
+    fake.agent.driver.shut_down(specs["up"].server)
+    for _ in range(3):
+        tick(fake)
+    failing.clear()
+    settled(fake, {"up": False, "down": False, "quit": False, "dead": True})
+    until(lambda: tick(fake) or fake.agent.ledger.boot() == fake.clock.boot_id)
 
 
 def test_a_host_that_goes_down_takes_nothing_back(fake: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
 """Consoles and watches: what flows, how much of it, and when it ends."""
 
+import functools
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +141,41 @@ def test_a_gone_caller_costs_nothing(running: tuple[Node, str]) -> None:
     until(lambda: session.room() == 0)
     assert node.refusal("console.input", ConsoleRef(console), b"x").code == Code.NOT_FOUND
     opened(node, server, peer=b"new")
+
+
+def spied(owner: Any, name: str) -> threading.Event:
+    """Set when it has returned."""
+    act, done = getattr(owner, name), threading.Event()
+
+    def called(*args: Any) -> Any:
+        try:
+            return act(*args)
+        finally:
+            done.set()
+
+    setattr(owner, name, called)
+    return done
+
+
+@pytest.mark.parametrize("where", ["agent.consoles.add", "agent.driver.open_console"])
+def test_a_caller_that_leaves_early_leaves_no_console(running: tuple[Node, str], where: str) -> None:
+    """It goes while its console is being opened, before or after that is known to be its own: agent and driver have none then."""
+    node, server = running
+    consoles, guest = node.agent.consoles, node.agent.driver._guests[server]
+    holder = functools.reduce(getattr, where.split(".")[:-1], node)
+    name = where.rpartition(".")[2]
+    act = getattr(holder, name)
+
+    def left(*args: Any) -> Any:
+        node.dispatcher.peer_gone(b"gone")
+        time.sleep(0.2)                                       # what is dropped now finds it half open
+        return act(*args)
+
+    setattr(holder, name, left)
+    done = spied(node.agent.driver, "open_console")
+    node.send(node.request("console.open", DomainRef(server)), peer=b"gone")
+    assert done.wait(20)
+    until(lambda: not consoles._sessions and not any(console._open for console in guest.consoles))
 
 
 def test_streams_are_bounded(fake: Node) -> None:
