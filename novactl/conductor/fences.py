@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from novactl.cluster import Cluster
+from novactl.conductor import tool
 from novactl.errors import AgentRefused, FencingFailed, NovaError, Unreachable, UsageError
 from novactl.model.node import Node
 
@@ -27,6 +28,8 @@ SELF_FENCE_S, NODE_LEASE_S, MARGIN_S = 60.0, 30.0, 30.0
 _OFF = 2
 
 _AGENT = re.compile(r"fence_[a-z0-9_]+\Z")
+_SECRET = re.compile(r"passw|passphrase|secret|token|community|credential|api[-_]?key|private[-_]?key")
+"""Options of fence agents that are secrets themselves; with _file after its name any of them is the path of one."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,16 @@ def checked(method: str, options: Mapping[str, str]) -> dict[str, str]:
         if unknown:
             raise UsageError(
                 f"fencing by {method} knows no option {unknown[0]!r}", hint=f"it knows {', '.join((*known.needs, *known.takes)) or 'none'}")
-    for name in options:
-        if name in ("password", "passwd"):
-            raise UsageError("a password is not stored in the database", hint="put it into a file of mode 0600: password_file=PATH")
+    for name, value in options.items():
+        if not value.isprintable():
+            raise UsageError(f"{name} is not printable text of one line: {value!r}")
+        if _SECRET.search(name.lower()) and not name.endswith(("_file", "_script")):
+            raise UsageError(f"{name} is a secret, which is not stored in the database",
+                             hint=f"put it into a file of mode 0600: {_file_of(name)}=PATH")
     if "program" in options and not _AGENT.match(options["program"]):
         raise UsageError(f"{options['program']!r} is not the name of a fence agent", hint="one of fence-agents' programs: fence_apc, …")
-    for name in ("command", "password_file"):
-        if name in options and not options[name].startswith("/"):
+    for name in options:
+        if (name == "command" or _is_file(name)) and not options[name].startswith("/"):
             raise UsageError(f"{name} must be an absolute path, not {options[name]!r}")
     if "self_fence_s" in options:
         try:
@@ -106,10 +112,13 @@ def _by_agent(cluster: Cluster, node: Node, program: str, options: Mapping[str, 
     path = shutil.which(program)
     if path is None:
         raise _failed(node, f"{program} is not installed on this machine", hint="Debian and Ubuntu: apt install fence-agents")
-    named = {name: value for name, value in options.items() if name not in ("program", "password_file")}
-    if "password_file" in options:
-        named["passwd"] = _secret(node, options["password_file"])
+    named = {name: value for name, value in options.items() if name != "program" and not _is_file(name)}
+    for name in filter(_is_file, options):
+        named["passwd" if name == "password_file" else name.removesuffix("_file")] = _secret(node, options[name])
     named.setdefault("plug", node.name)
+    for name, value in named.items():
+        if not value.isprintable():                           # a line more would be another option
+            raise _failed(node, f"its option {name} is more than a line of printable text", hint="see to the node's --fence-option")
     done = _run(node, [path], _lines({**named, "action": "off"}))
     if done.returncode:                                       # 2 is wrong arguments here, and off only for `status`
         raise _failed(node, f"{program} could not switch it off (status {done.returncode}): {_last(done)}")
@@ -124,7 +133,16 @@ def _by_agent(cluster: Cluster, node: Node, program: str, options: Mapping[str, 
 
 
 def _lines(options: Mapping[str, str]) -> str:
-    return "".join(f"{name}={value}\n" for name, value in sorted(options.items()) if "\n" not in value)
+    return "".join(f"{name}={value}\n" for name, value in sorted(options.items()))
+
+
+def _is_file(name: str) -> bool:
+    """Whether the option is the path of a secret."""
+    return name.endswith("_file") and _SECRET.search(name.lower()) is not None
+
+
+def _file_of(name: str) -> str:
+    return "password_file" if name in ("passwd", "password") else f"{name}_file"
 
 
 def _secret(node: Node, path: str) -> str:
@@ -132,9 +150,9 @@ def _secret(node: Node, path: str) -> str:
     try:
         mode, text = file.stat().st_mode, file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as bad:
-        raise _failed(node, f"its password cannot be read: {bad}") from None
+        raise _failed(node, f"its secret cannot be read: {bad}") from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise _failed(node, f"its password in {path} can be read by others", command=f"chmod 600 {path}")
+        raise _failed(node, f"its secret in {path} can be read by others", command=f"chmod 600 {path}")
     return text
 
 
@@ -150,8 +168,7 @@ def _command(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
 
 def _run(node: Node, argv: list[str], lines: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(
-            argv, input=lines, capture_output=True, text=True, errors="replace", timeout=TOOL_S, check=False, start_new_session=True)
+        return tool.run(argv, lines, timeout_s=TOOL_S)
     except subprocess.TimeoutExpired:
         raise _failed(node, f"{argv[0]} did not end within {TOOL_S:g} s") from None
     except OSError as bad:

@@ -19,7 +19,7 @@ from novactl.db import claims, images, nodes, operations, servers
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, Unreachable
 from novactl.model.node import Node, NodeState
-from novactl.model.operation import Operation
+from novactl.model.operation import Operation, OperationState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
@@ -208,4 +208,5 @@ def evacuate_the_fenced(
 def _lately(tx: Tx, object_id: str, kind: str, now: float) -> bool:
     """Whether such an operation failed a short while ago."""
     last = operations.last_of(tx, object_id, kind)
-    return last is not None and last.ended_at is not None and now - last.ended_at < RETRY_S
+    return (last is not None and last.ended_at is not None and last.state is not OperationState.OK
+            and now - last.ended_at < RETRY_S)

@@ -100,6 +100,44 @@ def test_a_power_switch_says_that_the_node_is_off(world: World, tmp_path: Path, 
         assert "hunter2" not in str(operations.recent(tx, ended=True))
 
 
+def test_any_secret_of_a_fence_agent_comes_from_a_file(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, secret = switch(tmp_path, monkeypatch, name="fence_aws"), tmp_path / "aws.key"
+    secret.write_text("S3CRET\n")
+    secret.chmod(0o600)
+    fencing = {"method": "agent", "program": "fence_aws", "plug": "i-1", "secret_key_file": str(secret)}
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing=fencing))
+    power_cut(world, "n1")
+    assert not isinstance(api.fence(world.cluster, "n1"), str)
+    assert "said: secret_key=S3CRET" in log.read_text() and "secret_key_file" not in log.read_text()
+    with world.cluster.db.read() as tx:
+        assert "S3CRET" not in str(operations.recent(tx, ended=True))
+    state = nodes_api.show(world.cluster, "n1")
+    assert "S3CRET" not in str(state)
+
+
+def test_a_secret_of_two_lines_is_no_second_option(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, secret = switch(tmp_path, monkeypatch), tmp_path / "secret"
+    secret.write_text("x\naction=on\n")
+    secret.chmod(0o600)
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "ipmi", "ip": "10.0.9.1", "password_file": str(secret)}))
+    with pytest.raises(FencingFailed, match="its option passwd is more than a line"):
+        api.fence(world.cluster, "n1")
+    assert not log.exists()
+
+
+def test_a_switch_that_takes_too_long_switches_nothing_off_later(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has begun itself is killed with it: the node may be in service again by then."""
+    late, program = tmp_path / "late", tmp_path / "switch"
+    program.write_text(f"#!/bin/sh\n(sleep 2; touch {late}) &\nwait\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(fences, "TOOL_S", 0.5)
+    nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(fencing={"method": "command", "command": str(program)}))
+    with pytest.raises(FencingFailed, match="did not end within 0.5 s"):
+        api.fence(world.cluster, "n1")
+    time.sleep(2.5)
+    assert not late.exists()
+
+
 @pytest.mark.parametrize(("how", "says"), [
     ({"off": "echo no such user >&2; exit 1"}, "no such user"), ({"status": 0}, "does not say that it is off"),
     ({"off": "echo unknown option >&2; exit 2"}, "unknown option"),
@@ -175,6 +213,28 @@ def test_the_conductor_fences_and_restarts(world: World) -> None:
     assert ha.look_after(world.cluster) == ([], [])
 
 
+def test_a_server_whose_second_node_dies_soon_after_is_not_kept_waiting(world: World) -> None:
+    """Only what has failed is tried again later."""
+    for name in ("n1", "n2", "n3"):
+        nodes_api.set_(world.cluster, name, nodes_api.SetNode(fencing={"method": "command", "command": "/bin/true"}))
+    server_on(world, "n1")
+    lost = []
+    for _ in range(2):
+        lost.append(servers_api.show(world.cluster, "web").node_name)
+        power_cut(world, lost[-1])
+        with world.cluster.db.write() as tx:                  # where more than half are silent, none would be fenced
+            for name in lost[:-1]:
+                node = nodes.by_name(tx, name)
+                assert node is not None
+                nodes.update(tx, dataclasses.replace(node, address=""))
+        for _ in range(2):
+            begun, said = ha.look_after(world.cluster)
+            assert len(begun) == 1, said
+            for id_ in begun:
+                drive(world, id_)
+    assert servers_api.show(world.cluster, "web").node_name not in lost
+
+
 def test_a_node_that_refuses_to_answer_is_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(HANDLERS, "agent.ping")
     server_on(world, "n1")
@@ -239,7 +299,12 @@ def test_a_fencing_whose_process_died_is_taken_back(world: World) -> None:
     ({"method": "ipmi", "ip": "x", "colour": "red"}, "knows no option 'colour'"),
     ({"method": "agent", "program": "rm -rf"}, "not the name of a fence agent"),
     ({"method": "command", "command": "relative"}, "must be an absolute path"),
-    ({"method": "agent", "program": "fence_apc", "passwd": "x"}, "a password is not stored"),
+    ({"method": "agent", "program": "fence_apc", "passwd": "x"}, "passwd is a secret, which is not stored"),
+    ({"method": "agent", "program": "fence_aws", "secret_key": "x"}, "secret_key is a secret, which is not stored"),
+    ({"method": "agent", "program": "fence_apc_snmp", "community": "x"}, "community is a secret, which is not stored"),
+    ({"method": "agent", "program": "fence_apc_snmp", "snmp_priv_passwd": "x"}, "snmp_priv_passwd is a secret, which is not stored"),
+    ({"method": "agent", "program": "fence_aws", "secret_key_file": "k"}, "secret_key_file must be an absolute path"),
+    ({"method": "agent", "program": "fence_apc", "plug": "3\naction=on"}, "plug is not printable text of one line"),
     ({"method": "self", "self_fence_s": "soon"}, "must be 5 to 3600"),
 ])
 def test_what_cannot_fence_is_refused(world: World, fencing: dict, says: str) -> None:

@@ -123,7 +123,7 @@ def changes(world: Any) -> list[tuple[Any, str, Any]]:
         (leader.Leadership, "take", _taken(world, leader.Leadership.take)),
         (watching, "select", SimpleNamespace(epoll=lambda: Listener(world.network), EPOLLIN=zmq.POLLIN)),
         (watching, "dealer", lambda *keys: link.dealer(*keys)),
-        (fences, "subprocess", Switch(world)),
+        (fences, "tool", Switch(world)),
         (selffence, "log", lambda text: None),
         (SelfFence, "fire", _by_itself(world, SelfFence.fire)),
     ]
@@ -179,14 +179,12 @@ def _by_itself(world: Any, fire: Callable[..., None]) -> Callable[..., None]:
 
 
 class Switch:
-    """A power switch, worked by a program that takes its time: in the place of `subprocess`, for fences.py."""
-
-    TimeoutExpired = TimeoutError
+    """A power switch, worked by a program that takes its time: in the place of tool.py, for fences.py."""
 
     def __init__(self, world: Any) -> None:
         self._world = world
 
-    def run(self, argv: list[str], **_: Any) -> Any:
+    def run(self, argv: list[str], given: str, **_: Any) -> Any:
         _path, action, name = argv
         world, node = self._world, self._world.nodes[argv[2]]
         world.scheduler.step(f"switch: {action} {name}", SWITCH_S)
