@@ -59,7 +59,7 @@ class Publisher:
     def admit(self, keys: frozenset[str]) -> None:
         """From now on these. libzmq does not cut off one who is in: when a key is gone, all must come in again."""
         gone, self._admitted = self._admitted - keys, keys
-        if gone:
+        if gone or self._socket.closed:                       # closed: it could not be bound again the last time
             self._socket.close(linger=0)
             self._socket = self._bound(REBIND_S)
 

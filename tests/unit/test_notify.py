@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,19 +16,23 @@ import pytest
 import zmq
 
 from novactl.agents import keys
+from novactl.agents.publishing import Publisher
 from novactl.api import cluster as api_cluster
 from novactl.api import keys as api_keys
 from novactl.cluster import Cluster
 from novactl.conductor import notify
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership
-from novactl.conductor.notify import TOLD, Events, Hooks, Telling
+from novactl.conductor.notify import TOLD, Events, Hook, Hooks, Telling
 from novactl.config import load_config
 from novactl.db import events, meta, notices
 from novactl.errors import UsageError
 from novactl.model.key import Role
 from novactl.model.operation import EventRecord
 from tests import databases
+
+AN_EVENT = EventRecord(
+    at=0.0, object_kind="server", object_id="", object_name="web", operation_id="", event="started", actor="", detail="", reason="")
 
 
 @pytest.fixture
@@ -135,6 +141,56 @@ def test_a_hook_that_hangs_or_fails_stops_nothing(cluster: Cluster, tmp_path: Pa
     assert (tmp_path / "told").read_text() == "done\n"
     until(lambda: _is_gone((tmp_path / "pid").read_text().strip()))
     assert any("exit status 3: oh no" in line for line in lines) or any("killed after 1 s" in line for line in lines)
+
+
+def scripted(folder: Path, text: str) -> str:
+    script = folder / "hook"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_a_hook_ends_with_its_conductor(cluster: Cluster, tmp_path: Path) -> None:
+    """It is killed with what it started, long before its own timeout; the next leader's hook is given the event again."""
+    hooked(cluster, scripted(tmp_path, f"sleep 300 & echo $! >{tmp_path}/pid; wait"), timeout_s=600.0)
+    lines: list[str] = []
+    with leading(cluster) as leadership, running(Hooks(leadership, Journal(lines.append, cluster.clock))):
+        until(lambda: begun(cluster))
+        happen(cluster, "started")
+        until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    until(lambda: _is_gone((tmp_path / "pid").read_text().strip()))
+    assert not through(cluster)
+    until(lambda: any("was killed, as the conductor leads no more" in line for line in lines))
+
+
+def test_a_hook_begun_too_late_is_killed_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    """One that had not started when the others were killed does not outlive them."""
+    lines: list[str] = []
+    hook = Hook(scripted(tmp_path, "exec sleep 300"), 600.0, Journal(lines.append, cluster.clock), cluster.clock)
+    hook.end()
+    began = time.monotonic()
+    hook(1, AN_EVENT)
+    assert time.monotonic() - began < 60 and "was killed" in lines[0]
+
+
+def test_a_hook_that_floods_is_killed(cluster: Cluster, tmp_path: Path) -> None:
+    """No disk is filled with what it says: it goes through a pipe, is counted, and a little is kept."""
+    flood = f"head -c 8000000 /dev/zero; echo done >{tmp_path}/told"
+    lines: list[str] = []
+    Hook(scripted(tmp_path, flood), 60.0, Journal(lines.append, cluster.clock), cluster.clock)(1, AN_EVENT)
+    assert "as it said more than 1 MiB" in lines[0] and not (tmp_path / "told").exists()
+
+
+def test_what_a_hook_leaves_behind_is_not_waited_for(cluster: Cluster, tmp_path: Path) -> None:
+    """Though it holds the pipe; the beginning of what a failing hook said is told."""
+    script = scripted(tmp_path, f"sleep 60 & echo $! >{tmp_path}/pid; head -c 200000 /dev/zero; echo oh no >&2; exit 3")
+    lines: list[str] = []
+    began = time.monotonic()
+    try:
+        Hook(script, 50.0, Journal(lines.append, cluster.clock), cluster.clock)(1, AN_EVENT)
+        assert time.monotonic() - began < 40 and "exit status 3" in lines[0]
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
 def _is_gone(pid: str) -> bool:
@@ -319,3 +375,16 @@ def test_a_slow_subscriber_sees_that_it_lost_some(cluster: Cluster) -> None:
             assert 0 < len(numbers) < count and numbers == sorted(numbers)
             telling._tell(publisher, "server.last", "server", {"event": "last"})
             assert slow.until("last")["seq"] == count + 1 > numbers[-1] + 1
+
+
+def test_an_address_that_cannot_be_had_again_is_tried_again() -> None:
+    """When a key is revoked all must come in anew; where that fails once, it is made up for with the next beat."""
+    pair, mine, gone = keys.new(), stranger(), stranger()
+    publisher = Publisher(pair, "tcp://127.0.0.1:*", frozenset({mine[0], gone[0]}))
+    with contextlib.closing(publisher), Subscriber(publisher.endpoint, pair.public, mine) as admin:
+        publisher._wanted = "tcp://192.0.2.1:7767"
+        with pytest.raises(UsageError, match="cannot publish"):
+            publisher.admit(frozenset({mine[0]}))
+        publisher._wanted = publisher.endpoint
+        publisher.admit(frozenset({mine[0]}))
+        until(lambda: publisher.send("hello", b"{}") or admin.next(0.1) is not None)
