@@ -98,7 +98,7 @@ class Cluster:
     def db(self) -> Database:
         """The database, its schema checked, and that this admin's key may read it.
 
-        Raises NotInitialised, SchemaOlder, SchemaNewer, DatabaseFailed, Denied.
+        Raises NotInitialised, SchemaOlder, SchemaNewer, DatabaseFailed, Denied, BadConfig for a key that cannot be used.
         """
         with self._opening:
             if self._db is None:
@@ -143,13 +143,13 @@ class Cluster:
 
     @functools.cached_property
     def key(self) -> str:
-        """Z85; "" where there is none yet."""
+        """Z85; "" where there is none yet. Raises BadConfig for one that is damaged, or that others can read."""
         from novactl.agents import keys
-        from novactl.errors import NovaError
+        from novactl.errors import NotInitialised
 
         try:
             return keys.load(self.config.data_dir / "keys").public
-        except NovaError:
+        except NotInitialised:
             return ""
 
     def forget_key(self) -> None:

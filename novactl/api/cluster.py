@@ -13,7 +13,7 @@ from novactl.cluster import Cluster
 from novactl.conductor.history import note_cluster
 from novactl.db import keys, meta, nodes, operations
 from novactl.db.statements import Tx
-from novactl.errors import Conflict, NovaError, SchemaNewer, SchemaOlder, UsageError
+from novactl.errors import BadConfig, Conflict, NovaError, SchemaNewer, SchemaOlder, UsageError
 from novactl.model.finding import Finding
 from novactl.model.node import Node
 from novactl.model.operation import Operation
@@ -163,7 +163,8 @@ def doctor(cluster: Cluster) -> tuple[Finding, ...]:
         with cluster.db.read() as tx:
             everyone, open_operations = nodes.all_(tx), operations.recent(tx, ended=False)
     except NovaError as error:
-        return (Finding("database", "fail", error.message, error.command or error.hint),)
+        about = "admin key" if isinstance(error, BadConfig) else "database"
+        return (Finding(about, "fail", error.message, error.command or error.hint),)
     findings.append(Finding("database", "ok", cluster.db.where))
     findings.append(_keys(cluster))
     findings.extend(_operations(cluster, open_operations))

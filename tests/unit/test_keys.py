@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -507,6 +507,31 @@ def test_doctor_tells_who_has_an_older_table(world: World) -> None:
         keys.raise_version(tx)
     behind = {finding.check: finding for finding in api_cluster.doctor(world.cluster)}["node n2"]
     assert behind.verdict == "warn" and "table of admins' keys is version" in behind.detail and behind.fix == "novactl node list"
+
+
+def _open_to_all(file: Path) -> None:
+    file.chmod(0o644)
+
+
+def _damaged(file: Path) -> None:
+    file.write_text("x" * 81)
+
+
+@pytest.mark.parametrize(("spoil", "says", "mend"), [
+    (_open_to_all, "can be read by others (mode 0644)", "chmod 600"),
+    (_damaged, "is damaged", "restore it from a backup"),
+    (lambda file: file.write_bytes(b""), "is damaged", "restore it from a backup"),
+    (lambda file: file.write_bytes(b"\xff" * 82), "it is not text", ""),
+])
+def test_a_key_that_cannot_be_used_is_not_told_as_none(world: World, spoil: Callable[[Path], object], says: str, mend: str) -> None:
+    """What is wrong with its file is said, and how to mend it, by every command and by `doctor`: `init` would not."""
+    spoil(world.config.data_dir / "keys" / "admin.secret")
+    prompt = Prompt(world.env)
+    for line in ("node list", "server list", "db backup b.nova"):
+        ran = prompt.run(*line.split())
+        assert ran.status == 2 and says in ran.err and mend in ran.err and "try: novactl init" not in ran.err
+    (found,) = prompt.run("doctor", "-o", "json").json["items"]
+    assert (found["check"], found["verdict"]) == ("admin key", "fail") and says in found["detail"] and mend in found["fix"]
 
 
 # ---- what is left by a stronger role
