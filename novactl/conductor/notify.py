@@ -12,15 +12,16 @@ import contextlib
 import dataclasses
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
 import tempfile
 import threading
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from novactl.cluster import Cluster
+from novactl.cluster import Clock, Cluster
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership
 from novactl.db import keys, meta, notices
@@ -41,6 +42,12 @@ LAST_WORDS_S = 1.0
 LATECOMER_S = 5.0
 """A number that is missing is waited for so long: its transaction may not have committed yet, or never will."""
 BEAT_S = 5.0
+ROUND_S = 0.02
+"""How often it is looked whether a hook that says nothing has ended."""
+SAID_BYTES, KEPT_BYTES = 1 << 20, 1024
+"""What a hook may say before it is killed, and what is kept of it for the log."""
+PIPE_BYTES = 1 << 16
+"""All that a pipe holds (pipe(7))."""
 
 
 def as_plain(id_: int, event: EventRecord) -> dict[str, Any]:
@@ -53,34 +60,42 @@ class Events:
 
     def __init__(self, cluster: Cluster, at: int) -> None:
         self._cluster, self.at = cluster, at
-        self._gap: tuple[int, float] = (-1, 0.0)
+        self._seen: deque[tuple[int, float]] = deque()        # the newest number, and when that was first so by the stop watch
+        self._settled = at
 
     def more(self) -> list[tuple[int, EventRecord]]:
         """Those that came since it was asked last, a batch at most, but for what comes after a number that may yet appear."""
         with self._cluster.db.read() as tx:
             rows = notices.after(tx, self.at, BATCH)
-        for count, (id_, event) in enumerate(rows):
-            if id_ != self.at + 1 and not self._is_over(event):
+            newest = notices.newest(tx) if rows else self.at
+        self._settle(newest)
+        for count, (id_, _) in enumerate(rows):
+            if id_ != self.at + 1 and id_ > self._settled:
                 return rows[:count]
             self.at = id_
         return rows
 
-    def _is_over(self, following: EventRecord) -> bool:
+    def _settle(self, newest: int) -> None:
+        """Numbers are drawn in their order: when one is seen, the transactions that drew the smaller ones are under way or over."""
         now_s = self._cluster.clock.monotonic()
-        if self._gap[0] != self.at:
-            self._gap = self.at, now_s
-        return now_s - self._gap[1] >= LATECOMER_S or self._cluster.clock.now() - following.at >= LATECOMER_S
+        if newest > (self._seen[-1][0] if self._seen else self._settled):
+            self._seen.append((newest, now_s))
+        while self._seen and now_s - self._seen[0][1] >= LATECOMER_S:
+            self._settled = self._seen.popleft()[0]
 
 
 class Hook:
     """A command run for one event at a time, without a shell. Raises UsageError where it cannot be read."""
 
-    def __init__(self, command: str, timeout_s: float, journal: Journal) -> None:
+    def __init__(self, command: str, timeout_s: float, journal: Journal, clock: Clock) -> None:
         try:
             self.argv = shlex.split(command)
         except ValueError as bad:
             raise UsageError(f"conductor.hook: {command!r}: {bad}", hint="a command and its arguments, as a shell quotes them") from None
-        self._timeout_s, self._journal = timeout_s, journal
+        self._timeout_s, self._journal, self._clock = timeout_s, journal, clock
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._is_over = False
 
     def __call__(self, id_: int, event: EventRecord) -> None:
         """Whatever becomes of it, it does not raise: an event that a hook cannot take must not stop the ones behind it."""
@@ -89,21 +104,69 @@ class Hook:
         except Exception as error:  # noqa: BLE001 - the command is anybody's
             self._journal.failed("hook", error, event=id_, command=self.argv[0])
 
+    def end(self) -> None:
+        """Kill those under way; none is begun any more."""
+        with self._lock:
+            self._is_over = True
+            for process in self._running:
+                _kill(process)
+
     def _run(self, text: str) -> None:
-        """By files, not pipes: what the command leaves behind may hold those open. Raises NovaError, OSError."""
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
+        """Raises NovaError, OSError."""
+        with tempfile.TemporaryFile() as given:
             given.write(text.encode())
             given.seek(0)
-            with subprocess.Popen(self.argv, stdin=given, stdout=said, stderr=said, start_new_session=True) as process:
-                try:
-                    status = process.wait(self._timeout_s)
-                except subprocess.TimeoutExpired:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                    raise NovaError(f"it was killed after {self._timeout_s:g} s") from None
-            if status:
-                said.seek(0)
-                raise NovaError(f"exit status {status}: {said.read(200).decode(errors='replace').strip()}")
+            with subprocess.Popen(
+                    self.argv, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:
+                with self._lock:
+                    self._running.add(process)
+                    if self._is_over:
+                        _kill(process)
+                said, why = self._attend(process)
+        if self._is_over and process.returncode == -signal.SIGKILL:
+            raise NovaError("it was killed, as the conductor leads no more; the next one runs it again")
+        if why:
+            raise NovaError(f"it was killed {why}")
+        if process.returncode:
+            raise NovaError(f"exit status {process.returncode}: {said[:200].decode(errors='replace').strip()}")
+
+    def _attend(self, process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
+        """Until it has ended: (the beginning of what it said, why it was killed). What it leaves behind may hold its pipe open, and
+        is not waited for."""
+        assert process.stdout is not None
+        pipe, said, count, why = process.stdout.fileno(), b"", 0, ""
+        os.set_blocking(pipe, False)
+        poller = select.poll()
+        poller.register(pipe, select.POLLIN)
+        until_s = self._clock.monotonic() + self._timeout_s
+        while True:
+            has_ended = self._has_ended(process)
+            with contextlib.suppress(BlockingIOError):
+                chunk = os.read(pipe, PIPE_BYTES)
+                count += len(chunk)
+                said += chunk[:KEPT_BYTES - len(said)]
+                if not chunk and not has_ended:
+                    poller = select.poll()                    # it has closed the pipe, which would be ready for ever
+            if has_ended:
+                return said, why
+            if not why and (self._clock.monotonic() >= until_s or count > SAID_BYTES):
+                why = f"after {self._timeout_s:g} s" if count <= SAID_BYTES else f"as it said more than {SAID_BYTES >> 20} MiB"
+                _kill(process)
+            poller.poll(int(ROUND_S * 1000))
+
+    def _has_ended(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whoever kills it knows by the lock that its number is still its own."""
+        with self._lock:
+            if process.poll() is None:
+                return False
+            self._running.discard(process)
+            return True
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started, but for what has left its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 class Hooks:
@@ -112,7 +175,7 @@ class Hooks:
     def __init__(self, leadership: Leadership, journal: Journal) -> None:
         config = leadership.cluster.config
         self._leadership, self._cluster, self._journal = leadership, leadership.cluster, journal
-        self.hook = Hook(config["conductor.hook"], config["conductor.hook_timeout_s"], journal)
+        self.hook = Hook(config["conductor.hook"], config["conductor.hook_timeout_s"], journal, self._cluster.clock)
         self._pool = concurrent.futures.ThreadPoolExecutor(PARALLEL, "hook")
         self._under_way: dict[int, concurrent.futures.Future[None]] = {}
 
@@ -135,6 +198,7 @@ class Hooks:
             if events is not None:
                 with contextlib.suppress(NovaError):
                     self._settle(events)
+            self.hook.end()                                   # after it: the next leader's hook is given their events again
             self._cluster.db.close()
 
     def _begin(self) -> int:
