@@ -18,6 +18,7 @@ from nodeagent.drivers.base import Driver
 from nodeagent.images import ImageStore
 from nodeagent.ledger import Ledger
 from nodeagent.patience import Patience
+from nodeagent.secretfile import write_private
 from nodeagent.selffence import SelfFence
 from nodeagent.strays import strays
 
@@ -94,12 +95,8 @@ class Agent:
 
     def set_prepared(self, prepared: Prepared) -> None:
         """Remembered across restarts, before this returns."""
-        part = self._prepared_path + ".part"
-        with open(part, "w", encoding="utf-8", opener=_private) as file:
-            json.dump({"network": prepared.network, "limits": dict(prepared.limits), "made": dict(prepared.made)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(part, self._prepared_path)
+        plain = {"network": prepared.network, "limits": dict(prepared.limits), "made": dict(prepared.made)}
+        write_private(self._prepared_path, json.dumps(plain))
         self.prepared = prepared
 
     def hello(self, role: str) -> wire.Hello:
@@ -198,10 +195,6 @@ class Agent:
         return tuple(
             dataclasses.replace(state, started_by_us=True) if state.run and ours.get(state.server) == self._run_of(state) else state
             for state in states)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _read_prepared(path: str) -> Prepared:

@@ -4,6 +4,7 @@ import os
 
 from nodeagent.domainxml import seed_name
 from nodeagent.refusal import Refused, no_pool
+from nodeagent.secretfile import write_private
 from nodeagent.wire import Code, Nothing
 
 _ISO9660_AT, _ISO9660 = 32769, b"CD001"
@@ -14,19 +15,12 @@ def write(call, args, payload):
     if not payload or payload[_ISO9660_AT : _ISO9660_AT + 5] != _ISO9660:
         raise Refused(Code.BAD_REQUEST, "a seed is an ISO 9660 image in the payload")
     path = _path(call, args)
-    part = path + ".part"
     if not os.path.isdir(os.path.dirname(path)):
         raise no_pool(os.path.dirname(path))
-    fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        try:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError as full:
-            os.unlink(part)
-            raise Refused(Code.NO_SPACE, f"{part}: {full.strerror}", elsewhere=True) from None
-    os.rename(part, path)
+    try:
+        write_private(path, payload)
+    except OSError as full:
+        raise Refused(Code.NO_SPACE, f"{path}: {full.strerror}", elsewhere=True) from None
     return Nothing(), None
 
 

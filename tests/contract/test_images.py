@@ -140,6 +140,18 @@ def test_only_an_iso_is_a_seed(fake: Node) -> None:
     assert (fake.pool / f"seed-{spec.server}.iso").stat().st_mode & 0o777 == 0o600
 
 
+def test_what_was_renamed_stays_after_a_loss_of_power(fake: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeds, and what the node was prepared with: the directory is on disk before the ledger says that it was done."""
+    synced: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd)))
+    spec = fake.spec("0" * 64)
+    fake.ok("seed.write", wire.DomainRef(spec.server, 1), bytes(32769) + b"CD001")
+    assert synced[-1] == str(fake.pool) and files(fake) == [f"seed-{spec.server}.iso"]
+    fake.ok("node.prepare", wire.Prepare("default", {}))
+    assert synced[-1] == fake.config.state_dir
+
+
 def test_without_a_pool_nothing_is_written(fake: Node) -> None:
     """Before node.prepare, images and seeds are refused with what to do first."""
     fake.ok("node.unprepare")
