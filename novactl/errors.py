@@ -196,7 +196,8 @@ class SchemaNewer(Conflict):
     def __init__(self, where: str, found: int, known: int) -> None:
         super().__init__(
             f"the database {where} has schema {found}; this novactl knows {known}",
-            hint="a newer novactl has upgraded it: use that version, or restore a backup taken before",
+            hint="a newer novactl has upgraded it: use that version; or restore a backup taken before in another place: move the file away,"
+            " or name another database.url",
         )
 
 

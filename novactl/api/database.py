@@ -98,13 +98,16 @@ def restore(cluster: Cluster, file: Path, *, force: bool = False, dry_run: bool 
     """Replace all that is in the database by the backup in `file`, whichever kind of database it came from.
 
     Everything is checked before anything is written, and it is one transaction; who did it stands in the history that comes with it.
-    Raises BadBackup for a file that is not whole; Conflict where the database has nodes or servers, unless `force`.
+    Raises BadBackup for a file that is not whole; Conflict where the database has nodes or servers, unless `force`; SchemaNewer always.
     """
     from novactl.db import dump
     from novactl.db.engine import SCHEMA
 
     database, url = cluster.unchecked_db(), cluster.config.database_url
-    if database.schema() == SCHEMA:
+    found = database.schema()
+    if found > SCHEMA:                                        # nobody here knows what else is in it
+        raise SchemaNewer(database.where, found, SCHEMA)
+    if found == SCHEMA:
         allow(cluster, Role.ADMIN, "database.restore")
     with dump.staged(file) as source:
         if dry_run:

@@ -198,4 +198,5 @@ def sqlite_explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -
         return DatabaseFailed(f"cannot write the database {where}: {text}", hint="check its owner, mode and file system")
     if "full" in text or ("disk I/O" in text and _is_full(where)):
         return DatabaseUnavailable(f"no space left for the database {where}: {text}", hint="free some space; nothing was changed")
-    return DatabaseFailed(f"database {where}: {text}")
+    damaged = "not a database" in text or "malformed" in text
+    return DatabaseFailed(f"database {where}: {text}", hint=meta.DAMAGED if damaged else "")

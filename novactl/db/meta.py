@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from novactl.db.statements import Tx, statement
+from novactl.errors import DatabaseFailed
+
+DAMAGED = "it is damaged: move it away, then novactl db restore FILE, from the last backup; without one: novactl init, novactl db rebuild"
 
 N_PLUS_1 = "n_plus_1"
 """The key under which "1" says that no placement may leave the loss of one node without room."""
@@ -45,7 +48,12 @@ def put(tx: Tx, key: str, text: str) -> None:
 
 
 def schema_number(tx: Tx) -> int:
-    return int(get(tx, "schema") or 0)
+    """0 where there is none. Raises DatabaseFailed where what is there is no number."""
+    text = get(tx, "schema") or "0"
+    try:
+        return int(text)
+    except ValueError:
+        raise DatabaseFailed(f"the number of the database's schema is {text[:40]!r}", hint=DAMAGED) from None
 
 
 def cluster_id(tx: Tx) -> str:

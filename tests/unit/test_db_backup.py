@@ -28,7 +28,7 @@ from novactl.cluster import Cluster
 from novactl.config import load_config
 from novactl.db import dump, engine, meta, migrate, operations, placement, schema, servers
 from novactl.db.events import Asked
-from novactl.errors import BadBackup, Conflict, Denied, NotInitialised, NovaError, SchemaOlder, UsageError
+from novactl.errors import BadBackup, Conflict, DatabaseFailed, Denied, NotInitialised, NovaError, SchemaNewer, SchemaOlder, UsageError
 from tests import databases
 from tests.unit import test_db_upgrade as older
 from tests.world import World, small_world
@@ -306,6 +306,46 @@ def test_a_database_in_use_is_replaced_only_when_forced(world: World, file: Path
     api_cluster.init(new)
     assert api.restore(new, file).missing_keys == ()
     assert set(servers_of(new)) == {"web"}
+
+
+@pytest.mark.parametrize("kind", databases.EACH)
+def test_a_newer_database_is_not_replaced(world: World, file: Path, tmp_path: Path, kind: str) -> None:
+    """What is in it is not known here: refused, --force and --dry-run or not, naming the way, and left as it is."""
+    with as_kind(kind, tmp_path, keys_of=world.cluster) as there:
+        api.restore(there, file)
+        with migrate.transaction(there.unchecked_db(), there.config.database_url) as connection:
+            connection.execute(sa.update(schema.meta).where(schema.meta.c.key == "schema").values(value="99"))
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = '0099'"))
+        before = content(there)
+        for force, dry_run in itertools.product((True, False), repeat=2):
+            with pytest.raises(SchemaNewer, match="has schema 99; this novactl knows") as refused:
+                api.restore(there, file, force=force, dry_run=dry_run)
+            assert "in another place" in refused.value.hint
+        assert content(there) == before
+
+
+def test_a_damaged_database_says_what_brings_it_back(world: World, file: Path, tmp_path: Path) -> None:
+    """A schema that is no number, a file that is no database: restored once it is out of the way, as the hint says."""
+    there = cluster_in(tmp_path, keys_of=world.cluster)
+
+    def misnumber(path: Path) -> None:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as raw:
+            raw.execute("UPDATE meta SET value = 'abc' WHERE key = 'schema'")
+
+    for spoil in (misnumber, lambda path: path.write_bytes(b"no database" * 500)):
+        api.restore(there, file)
+        there.close()
+        spoil(there.config.sqlite_path)
+        for asked in (lambda: there.db, lambda: api.restore(there, file, force=True), lambda: api.backup(there, tmp_path / "x")):
+            with pytest.raises(DatabaseFailed) as refused:
+                asked()
+            assert "move it away, then novactl db restore" in refused.value.hint
+        (found,) = api_cluster.doctor(there)
+        assert found.verdict == "fail" and "move it away" in found.fix
+        for left in there.config.data_dir.glob("novactl.db*"):
+            left.unlink()
+    api.restore(there, file)
+    assert set(servers_of(there)) == {"web"}
 
 
 def _fail(*_given: Any) -> None:
