@@ -53,7 +53,7 @@ def run(cluster: Cluster, write: Callable[[str], object], *, publish: str = "", 
     supervisor = Supervisor(os.environ.pop("NOTIFY_SOCKET", ""))
     conductor = Conductor(cluster, Journal(write, cluster.clock, as_json=as_json), publish=publish, supervisor=supervisor)
     if not once:
-        with until_told(supervisor) as stop:
+        with until_told(supervisor, conductor.end_hooks) as stop:
             conductor.run(stop)
         return
     failed = conductor.once()

@@ -132,6 +132,7 @@ class Conductor:
         self.publish = publish or cluster.config["conductor.publish"]
         self.supervisor = supervisor or Supervisor("")
         self.leadership = Leadership(cluster, on_taken=self._taken)
+        self._hooks: Hooks | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`. Raises SchemaNewer when the database was upgraded: then another novactl is needed."""
@@ -170,6 +171,11 @@ class Conductor:
                     failed.append(error)
         return tuple(failed)
 
+    def end_hooks(self) -> None:
+        """Hooks under way are killed."""
+        if self._hooks is not None:
+            self._hooks.hook.end()
+
     # ---- leading
 
     def _taken(self, tx: Tx, lease: Lease) -> None:
@@ -200,7 +206,8 @@ class Conductor:
     def _duties(self, watcher: Watcher, aftermath: Aftermath) -> list[tuple[str, Callable[[threading.Event], None]]]:
         found = [("watch", watcher.run), ("follow", aftermath.run)]
         if self.cluster.config["conductor.hook"]:
-            found.append(("hooks", Hooks(self.leadership, self.journal).run))
+            self._hooks = Hooks(self.leadership, self.journal)
+            found.append(("hooks", self._hooks.run))
         if self.publish:
             found.append(("publish", Telling(self.leadership, self.journal, self.publish).run))
         return [*found, *((job.name, lambda ending, job=job: self._work(job, ending)) for job in JOBS)]

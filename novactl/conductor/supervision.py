@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 END_S = 4.5
@@ -41,14 +41,20 @@ class Supervisor:
 
 
 @contextmanager
-def until_told(supervisor: Supervisor) -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set. What is not over by then is ended by force, END_S later. For the main thread."""
+def until_told(supervisor: Supervisor, at_last: Callable[[], object]) -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set. What is not over END_S later is ended by force, after `at_last`. For the main thread."""
     stop = threading.Event()
+
+    def end() -> None:
+        try:
+            at_last()
+        finally:
+            os._exit(0)
 
     def told(number: int, frame: object) -> None:
         if not stop.is_set():
             supervisor.stopping()
-            timer = threading.Timer(END_S, os._exit, [0])
+            timer = threading.Timer(END_S, end)
             timer.daemon = True
             timer.start()
         stop.set()

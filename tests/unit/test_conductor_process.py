@@ -138,6 +138,37 @@ def test_sigterm_lets_go_at_once(world: World) -> None:
         assert service.show(world.cluster).waiting == ()
 
 
+def test_no_hook_outlives_its_conductor(world: World, tmp_path: Path) -> None:
+    """One that hangs is killed when the conductor ends, and does not keep it."""
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\necho $$ >>{tmp_path}/pids\nexec sleep 300\n")
+    hook.chmod(0o755)
+    with conductors(world, NOVACTL_CONDUCTOR_HOOK=str(hook), NOVACTL_CONDUCTOR_HOOK_TIMEOUT_S="600") as (one,):
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "pids").exists() and time.monotonic() < deadline:
+            with world.cluster.db.write() as tx:
+                events.record(tx, EventRecord(
+                    at=world.cluster.clock.now(), object_kind="node", object_id="", object_name="", operation_id="", event="e", actor="",
+                    detail=""))
+            time.sleep(0.2)
+        began = time.monotonic()
+        assert one.end() == 0 and time.monotonic() - began < 5
+        pids = (tmp_path / "pids").read_text().split()
+        assert pids and [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_what_hangs_is_ended_by_force(tmp_path: Path) -> None:
+    """A process that was asked to end, and does not, is gone after a while: not before its last act, which may fail."""
+    text = (
+        "import time; from novactl.conductor import supervision as s; s.END_S = 0.1\n"
+        "with s.until_told(s.Supervisor(''), lambda: [print('last', flush=True), 1 / 0]): print('runs', flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                          cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout and process.stdout.readline() == "runs\n"
+        process.terminate()
+        assert process.communicate(timeout=20)[0] == "last\n" and process.returncode == 0
+
+
 def test_a_supervisor_is_told(world: World, tmp_path: Path) -> None:
     """READY when it runs, WATCHDOG while it lives, STOPPING when it ends, by sd_notify's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
