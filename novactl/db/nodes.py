@@ -163,7 +163,7 @@ def q_arm(sa: Any, t: Any) -> Any:
 
 @statement
 def q_grant(sa: Any, t: Any) -> Any:
-    return updates(sa, t.node, "lease_until", "armed_s").where(_may_run(sa, t))
+    return updates(sa, t.node, "lease_until", "armed_s").where(_may_run(sa, t), t.node.c.armed_s.is_not(None))
 
 
 @statement
@@ -231,7 +231,7 @@ def arm(tx: Tx, node_id: str, self_fence_s: float) -> bool:
 
 def grant_lease(tx: Tx, node_id: str, until: float, self_fence_s: float) -> bool:
     """Its agent has answered that it has a lease, which ends at `until` at the latest, and fences itself `self_fence_s` after that. False
-    where it is being fenced by now: then nothing is noted."""
+    where it is being fenced, or was told to do so no more, by now: then nothing is noted."""
     return tx.run(q_grant, by_id=node_id, new_lease_until=until, new_armed_s=self_fence_s) == 1
 
 

@@ -146,6 +146,27 @@ def test_a_node_that_is_being_fenced_hears_of_no_lease_that_was_begun_before(wor
     assert world.agents["n1"].self_fence.until_s == until_s
 
 
+def test_an_answer_from_before_it_was_disarmed_does_not_count(world: World, slept: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conductor was stopped between hearing of it and writing it down; meanwhile it was to fence itself no more, and then to again."""
+    is_to(world, SELF)
+    fan_out = world.cluster.agents.fan_out
+
+    def stopped(peers: list[Node], method: str, *rest: object, **terms: object) -> object:
+        answers = fan_out(peers, method, *rest, **terms)  # type: ignore[arg-type]
+        if method == "lease.renew":
+            monkeypatch.setattr(world.cluster.agents, "fan_out", fan_out)
+            nodes_api.unset(world.cluster, "n1", UnsetNode(fencing=True))
+            cut_off(world)
+            is_to(world, SELF)
+        return answers
+
+    monkeypatch.setattr(world.cluster.agents, "fan_out", stopped)
+    ha.renew_leases(world.cluster)
+    assert world.agents["n1"].self_fence.self_fence_s == 0
+    with pytest.raises(FencingFailed):
+        fence(world)
+
+
 def _hold(world: World, operation_id: str) -> None:
     from novactl.conductor.saga import Run
 
