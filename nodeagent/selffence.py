@@ -29,7 +29,7 @@ class SelfFence:
     """`count` is how often it has stopped its servers in this boot.
 
     `path` says whether it is armed, and is synced. Beside it, in `path`.end, is the lease's end, which is of this boot alone: it is written
-    by the way, a second late at most, which can only make a later agent's shorter.
+    by the way, and what is not yet there can only make a later agent's shorter.
     """
 
     def __init__(self, path: str, clock: Clock) -> None:
@@ -55,6 +55,7 @@ class SelfFence:
             self.self_fence_s = renewal.self_fence_s
             self._counted, self._none_ran_s = False, float("-inf")
         if self.self_fence_s != self._kept_s:                 # whoever is told that it is armed relies on that across restarts
+            self._write_end()
             self._keep()
 
     def tick(self, driver: Driver) -> None:
@@ -133,7 +134,7 @@ class SelfFence:
         """A disk that is full keeps an older end, which is sooner."""
         until_s = self.until_s
         try:
-            with contextlib.suppress(OSError):
+            with self._disk, contextlib.suppress(OSError):
                 _write(self._end_path, {"boot_id": self._clock.boot_id, "until_s": until_s}, sync=False)
         finally:
             self._ended_s, self._writing = until_s, False

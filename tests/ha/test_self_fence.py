@@ -48,15 +48,17 @@ def until(holds: object, what: str) -> None:
 def granted(folder: Path, clock: Boot, until_s: float = 1030.0, self_fence_s: float = 60.0) -> SelfFence:
     made = SelfFence(str(folder / "lease.json"), clock)
     made.renew(Renewal("b", until_s, self_fence_s))
-    made.tick(Idle())  # type: ignore[arg-type]
-    until(lambda: (folder / "lease.json.end").exists(), "the lease's end is on disk")
     return made
 
 
 def test_an_agent_that_is_started_anew_has_no_longer_than_the_one_before(tmp_path: Path) -> None:
     """Whoever fences it counts from the last lease, and knows nothing of its crashes."""
     clock = Boot()
-    granted(tmp_path, clock)
+    made = granted(tmp_path, clock, 1010.0)
+    assert SelfFence(str(tmp_path / "lease.json"), clock).until_s == 1010
+    made.renew(Renewal("b", 1030.0, 60.0))
+    made.tick(Idle())  # type: ignore[arg-type]
+    until(lambda: SelfFence(str(tmp_path / "lease.json"), clock).until_s == 1030, "a renewal's end is on disk")
     for clock.now in (1085.0, 1089.0):
         assert not SelfFence(str(tmp_path / "lease.json"), clock).is_due()
     clock.now = 1090.0
