@@ -15,10 +15,19 @@ def main() -> None:
             return
         except OSError:
             pass                                              # `run` says what is wrong
+    _end_at_ctrl_c()
     gc.set_threshold(100_000)                                 # importing makes much and drops nothing: 4 ms of a list's 70
     from novactl.cli.run import run
 
     sys.exit(run(sys.argv[1:]))
+
+
+def _end_at_ctrl_c() -> None:
+    """Until `run` can say something of it: before, there is nothing to leave, and a traceback tells nobody anything."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fill_missing() -> None:

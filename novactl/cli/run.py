@@ -41,12 +41,14 @@ def run(argv: list[str]) -> int:
 
 def _heed_signals() -> None:
     """Being asked to end, and a terminal that closes, are what Ctrl-C is: what is under way goes on in the background. A process
-    there leaves its operations to the next command."""
+    there leaves its operations to the next command. Ctrl-C itself had ended the process until here."""
     from novactl.cli.session import BACKGROUND
 
     def leave(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if BACKGROUND in os.environ:
         return
     for number in (signal.SIGTERM, signal.SIGHUP):

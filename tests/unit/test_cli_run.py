@@ -367,6 +367,17 @@ def test_a_table_in_a_pipe_is_never_cut(world: World) -> None:
     assert name in world.run("flavor", "list", "-o", "grid").out
 
 
+def test_ctrl_c_while_the_program_is_loaded(tmp_path: Path) -> None:
+    """It ends by the signal, and says nothing; where the caller has Ctrl-C ignored it goes on."""
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nos._exit(7)\n")
+    command = [sys.executable, "-m", "novactl", "server", "list"]
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}", "NOVACTL_DATA_DIR": str(tmp_path)}
+    ran = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGINT, "", "")
+    ran = subprocess.run(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command], env=env, capture_output=True, text=True)
+    assert ran.returncode == 7
+
+
 def test_the_program_can_be_asked_for_its_version(world: World) -> None:
     """--version and -V print the version, whichever way they are reached."""
     from novactl import __version__
