@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from novactl.api.patience import Patience
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.db import events, nodes
@@ -31,16 +32,16 @@ def list_events(cluster: Cluster, of: Asked, *, limit: int) -> tuple[EventRecord
 
 
 def follow(cluster: Cluster, of: Asked, *, limit: int) -> Iterator[EventRecord]:
-    """The newest, oldest first, and then, without end, what happens."""
+    """The newest, oldest first, and then, without end, what happens. Raises DatabaseLost where the database stays away."""
     from novactl.conductor.notify import Events
     from novactl.db import notices
 
     with cluster.db.read() as tx:
         at, found = notices.newest(tx), events.last(tx, of, limit)[1]
     yield from found
-    coming = Events(cluster, at)
+    coming, patience = Events(cluster, at), Patience(cluster)
     while True:
-        new = coming.more()
+        new = patience.look(coming.more, [])
         yield from (event for _, event in new if of.takes(event))
         if not new:
             cluster.clock.sleep(LOOK_S)

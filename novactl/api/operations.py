@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from novactl.api.authority import Role, needs
+from novactl.api.patience import Patience
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.conductor.progress import Progress, Watch, unwatched
@@ -124,14 +125,15 @@ def _took(began: float, ended: float | None, now: float) -> float:
 def watch(cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, timeout_s: float | None = None) -> tuple[Operation, ...]:
     """Follow operations until each has ended, and raise what they ended with: the error of one alone, Partial for some of many.
 
-    One whose owner died meanwhile is ended here. Raises Stuck for one that waits for somebody, WaitTimeout.
+    One whose owner died meanwhile is ended here. Raises Stuck for one that waits for somebody, WaitTimeout, DatabaseLost.
     """
     from novactl.conductor.crew import all_of
 
     until = None if timeout_s is None else cluster.clock.monotonic() + timeout_s
     with cluster.db.read() as tx:
         followed = [_Followed(cluster, resolve(tx, "operation", operations, ref), watch or unwatched) for ref in refs]
-    while under_way := [one for one in followed if not one.look()]:
+    patience = Patience(cluster)
+    while under_way := [one for one in followed if not patience.look(one.look, False)]:
         if until is not None and cluster.clock.monotonic() >= until:
             short = under_way[0].operation.id[:8]
             raise WaitTimeout(
@@ -169,7 +171,7 @@ class _Followed:
             told = Progress.from_text(op.id, op.object_name, op.progress)
             if told and told.state == "running":
                 self.watch(told)
-        if not holding.owned_by_the_living(op, self.cluster.clock.now()):
+        if not holding.owned_by_the_living(op, holding.moment(self.cluster)):
             try:
                 recover.end(self.cluster, op, self.watch)
             except Denied as error:                           # it waits for somebody who may

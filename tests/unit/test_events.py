@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +93,23 @@ def test_events_are_followed_as_they_happen(world: World) -> None:
     following.send_signal(signal.SIGINT)
     assert following.wait(20) == 130
     assert prompt.run("batch", stdin="events --follow\n").lines[0]["exit_status"] == 2
+
+
+@pytest.mark.parametrize("kind", databases.SHARED)
+def test_a_restart_of_the_database_ends_no_following(tmp_path: Path, kind: str) -> None:
+    """What happens after the server has come back is told, and nothing is told twice."""
+    with databases.server(kind) as server, small_world(tmp_path, count=1, url=server.create()) as world:
+        told = api.follow(world.cluster, Asked(event="flavor.create"), limit=10)
+        prompt = Prompt(world.env)
+        prompt.run("flavor", "create", "before", "--ram", "1G")
+        assert next(told).object_name == "before"
+        server.kill()
+
+        def come_back() -> None:
+            server.start()
+            prompt.run("flavor", "create", "after", "--ram", "1G")
+
+        coming = threading.Timer(2.0, come_back)
+        coming.start()
+        assert next(told).object_name == "after"
+        coming.join()

@@ -161,6 +161,38 @@ def test_watching_follows_to_the_end(world: World) -> None:
     held.end()
 
 
+@pytest.mark.parametrize("kind", databases.SHARED)
+def test_a_watch_outlives_a_restart_of_the_database(tmp_path: Path, kind: str) -> None:
+    """While the server is away a watch waits, and then ends as its operation does; --timeout holds meanwhile."""
+    with databases.server(kind) as server, small_world(tmp_path, count=1, url=server.create()) as world:
+        held, operation = creating(world)
+        watches = [_Watch(world, operation, timeout_s) for timeout_s in (None, 2.0)]
+        time.sleep(0.5)
+        server.kill()
+        watches[1].join(20)
+        server.start()
+        held.go.set()
+        watches[0].join(60)
+        assert watches[0].ended == OperationState.OK and isinstance(watches[1].ended, WaitTimeout)
+        assert held.end().servers[0].status == "ACTIVE"
+
+
+class _Watch(threading.Thread):
+    """What a watch ended with, in `ended`."""
+
+    def __init__(self, world: World, operation: Operation, timeout_s: float | None) -> None:
+        super().__init__(daemon=True)
+        self.world, self.operation, self.timeout_s = world, operation, timeout_s
+        self.ended: Any = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.ended = api.watch(self.world.cluster, [self.operation.id], timeout_s=self.timeout_s)[0].state
+        except NovaError as error:
+            self.ended = error
+
+
 def test_a_watch_exits_as_its_operation_does(world: World) -> None:
     """What failed fails the watch, with the operation's own error and status; of several some failing is partial."""
     world.agents["n1"].driver.start_domain = refuse(Refused(Code.NO_FIT, "no room here"))
