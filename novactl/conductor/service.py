@@ -25,16 +25,17 @@ from novactl.conductor.supervision import Supervisor
 from novactl.conductor.survey import survey
 from novactl.conductor.watcher import Watcher
 from novactl.config import Config
-from novactl.db import events, meta, operations, retention
+from novactl.db import admission, events, meta, operations, retention
 from novactl.db.leases import Lease
 from novactl.db.statements import Tx
-from novactl.errors import DatabaseFailed, NovaError, SchemaNewer, SchemaOlder, Superseded
+from novactl.errors import DatabaseFailed, Denied, NovaError, SchemaNewer, SchemaOlder, Superseded
+from novactl.model.key import Role
 from novactl.model.operation import EventRecord, OperationState
 
 STATUS = "conductor"
 """The key of `meta` under which the leader says about itself what its lease does not: JSON of `Status`."""
 LOOK_S = 0.2
-SCHEMA_S, RECOVERY_S = 30.0, 30.0
+KEY_S, SCHEMA_S, RECOVERY_S = 5.0, 30.0, 30.0
 LAST_WORDS_S = 3.0
 """What the leader's threads get to end."""
 DAY_S = 86400.0
@@ -135,7 +136,8 @@ class Conductor:
         self._hooks: Hooks | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`. Raises SchemaNewer when the database was upgraded: then another novactl is needed."""
+        """Until `stop`. Raises SchemaNewer when the database was upgraded: then another novactl is needed; Denied when this admin's
+        key may not lead any more."""
         self.cluster.db.check_schema()
         wait_s = min(1.0, self.leadership.lease_s / 5)
         with present(self.cluster):
@@ -148,6 +150,10 @@ class Conductor:
                         continue
                 except (SchemaNewer, SchemaOlder):
                     raise
+                except Denied:
+                    if not self._has_another_key():
+                        raise
+                    continue
                 except Exception as error:  # noqa: BLE001 - the database may be gone for a while
                     self.journal.failed("take the lease", error)
                 self.supervisor.alive()
@@ -180,6 +186,7 @@ class Conductor:
 
     def _taken(self, tx: Tx, lease: Lease) -> None:
         now = self.cluster.clock.now()
+        self._check_key(tx)
         meta.put(tx, STATUS, json.dumps(dataclasses.asdict(Status(now, self.cluster.actor, self.publish, self.cluster.key))))
         events.record(tx, EventRecord(
             at=now, object_kind="conductor", object_id="", object_name=owner.shown(lease.owner), operation_id="", event="leads",
@@ -194,9 +201,11 @@ class Conductor:
         threads = [self._thread(name, target, ending) for name, target in self._duties(watcher, aftermath)]
         try:
             with self.leadership.holding():
-                self._attend(stop, watcher)
-                ending.set()
-                self._end(threads)
+                try:
+                    self._attend(stop, watcher)
+                finally:
+                    ending.set()
+                    self._end(threads)
                 if stop.is_set():
                     self._let_go()
         finally:
@@ -227,8 +236,10 @@ class Conductor:
         return thread
 
     def _attend(self, stop: threading.Event, watcher: Watcher) -> None:
-        """Say that we live while reports are taken in; see whether the database is still of our schema."""
-        monotonic, schema_s = self.cluster.clock.monotonic, self.cluster.clock.monotonic()
+        """Say that we live while reports are taken in; see whether the database is still of our schema, and our key in its books.
+        With another key all is begun anew. Raises SchemaNewer, SchemaOlder, Denied."""
+        monotonic, key = self.cluster.clock.monotonic, self.cluster.key
+        key_s = schema_s = monotonic()
         while not stop.wait(LOOK_S) and self.leadership.held:
             if monotonic() - watcher.round_s < self.supervisor.patience_s:
                 self.supervisor.alive()
@@ -236,6 +247,22 @@ class Conductor:
                 schema_s = monotonic()
                 with contextlib.suppress(DatabaseFailed):
                     self.cluster.db.check_schema()
+            if monotonic() - key_s >= KEY_S:
+                key_s = monotonic()
+                with contextlib.suppress(DatabaseFailed), self.cluster.db.read() as tx:
+                    self._check_key(tx)
+                if self.cluster.key != key:
+                    return
+
+    def _check_key(self, tx: Tx) -> None:
+        admission.check(tx, self.cluster.key, Role.ADMIN, "leading the conductors")
+
+    def _has_another_key(self) -> bool:
+        """Whether this admin's key was rotated, by another process: then that one is used from now on."""
+        known = self.cluster.key
+        self.cluster.forget_key()
+        self.cluster.agents.rekey()
+        return self.cluster.key != known
 
     def _end(self, threads: list[threading.Thread]) -> None:
         until_s = self.cluster.clock.monotonic() + LAST_WORDS_S

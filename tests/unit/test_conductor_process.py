@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import queue
@@ -18,10 +19,15 @@ from typing import Any
 
 import pytest
 
+from novactl.agents import keys
+from novactl.api import keys as api_keys
 from novactl.api import nodes as api_nodes
 from novactl.api import service
 from novactl.conductor.service import JOBS
 from novactl.db import events, nodes, retention
+from novactl.db import keys as key_rows
+from novactl.errors import Denied
+from novactl.model.key import Role
 from novactl.model.operation import EventRecord
 from tests import databases
 from tests.sagas.scenarios import SCENARIOS
@@ -167,6 +173,30 @@ def test_what_hangs_is_ended_by_force(tmp_path: Path) -> None:
         assert process.stdout and process.stdout.readline() == "runs\n"
         process.terminate()
         assert process.communicate(timeout=20)[0] == "last\n" and process.returncode == 0
+
+
+def test_one_whose_key_was_revoked_leads_no_more(world: World) -> None:
+    """It ends, and says why; who waits leads. With its key rotated it leads on, and its socket has the new key."""
+    folder = world.cluster.config.data_dir / "keys"
+    with conductors(world, "--publish", "tcp://127.0.0.1:*") as (one,):
+        api_keys.rotate(world.cluster)
+        one.next("leads", 20.0)
+        assert one.next("publishes")["key"] == keys.load(folder).public
+        second, first = keys.new(), (folder / keys.SECRET).read_text()
+        api_keys.create(world.cluster, name="second", public_key=second.public, role=Role.ADMIN)
+        (folder / keys.SECRET).write_text(f"{second.secret}\n{second.public}\n")
+        waiting = Process(world)
+        waiting.next("runs")
+        (folder / keys.SECRET).write_text(first)
+        with world.cluster.db.write() as tx:
+            mine = key_rows.by_public(tx, world.cluster.key)
+            assert mine
+            key_rows.update(tx, dataclasses.replace(mine, revoked_at=world.cluster.clock.now()))
+        try:
+            waiting.next("leads", 20.0)
+            assert one.process.wait(10) == Denied.exit_status and "was revoked" in "".join(one.log[-3:])
+        finally:
+            waiting.kill()
 
 
 def test_a_supervisor_is_told(world: World, tmp_path: Path) -> None:
