@@ -197,9 +197,9 @@ def _keys(cluster: Cluster) -> Finding:
 
 
 def _operations(cluster: Cluster, found: tuple[Operation, ...]) -> list[Finding]:
-    from novactl.conductor.holding import owned_by_the_living
+    from novactl.conductor.holding import moment, owned_by_the_living
 
-    now = cluster.clock.now()
+    now = moment(cluster)
     left = [op for op in found if not owned_by_the_living(op, now)]
     if not left:
         return [Finding("operations", "ok", f"{len(found)} under way")]

@@ -38,7 +38,7 @@ def settle(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[str, ...]:
 
 
 def _named(op: Operation) -> str:
-    return f"operation {op.id[:8]} ({op.kind} {op.object_name}), left by a process that died,"
+    return f"operation {op.id[:8]} ({op.kind} {op.object_name}), {'stuck' if op.state.value == 'stuck' else 'left by a process that died'},"
 
 
 def _count(ended: Sequence[Operation]) -> str:

@@ -19,7 +19,7 @@ from novactl.cluster import Cluster
 from novactl.conductor import faults, owner
 from novactl.conductor.faults import Verdict
 from novactl.conductor.history import note_of
-from novactl.conductor.holding import deadline_of, late, overdue, taken
+from novactl.conductor.holding import deadline_of, late, moment, overdue, taken
 from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import KEEP_EVERY_S, R, Run, Saga
@@ -80,7 +80,7 @@ class Driver(Generic[R]):
                     self.cluster.driving.pop(self.run.operation.id, None)
                     raise
             except Exception as crash:
-                if not self._turn(_as_error(crash)):
+                if not self._turn(faults.as_error(crash)):
                     raise
 
     # ---- forward
@@ -90,7 +90,7 @@ class Driver(Generic[R]):
         for position, step in enumerate(self.saga.steps):
             if self._state(position) is StepState.DONE:
                 continue
-            if overdue(self.run.operation, self.cluster.clock.now()):
+            if overdue(self.run.operation, moment(self.cluster)):
                 raise late(self.cluster, self.saga, self.run.operation)
             self._again("journal", lambda done=finished, next_=position: self._begin_step(done, next_))
             self._enter(step.name, "do", "started")
@@ -148,7 +148,7 @@ class Driver(Generic[R]):
                 return uncrossed(act, anyway=True)
             except NovaError as error:
                 wait_s = next(outage if isinstance(error, DatabaseLost) else waits, None) if faults.verdict(error) is Verdict.HERE else None
-                if wait_s is None or overdue(op, self.cluster.clock.now() + wait_s):
+                if wait_s is None or overdue(op, moment(self.cluster) + wait_s):
                     raise
                 self.run.progress(detail=f"waiting {wait_s:.1f} s to try again: {error.message}")
                 self.cluster.clock.sleep(wait_s)
@@ -178,14 +178,14 @@ class Driver(Generic[R]):
                 continue
             step = self.saga.steps[position]
             self._enter(step.name, "undo", "running")
-            if overdue(self.run.operation, self.cluster.clock.now()):
+            if overdue(self.run.operation, moment(self.cluster)):
                 raise self._stuck(late(self.cluster, self.saga, self.run.operation), "was not undone in time")
             try:
                 self._again(step.name, lambda step=step: step.undo(self.run, self.record))
             except (Superseded, Stuck):
                 raise
             except Exception as failed:
-                raise self._stuck(_as_error(failed), "could not be undone") from failed
+                raise self._stuck(faults.as_error(failed), "could not be undone") from failed
             self._undone(position)
             self.run.progress(state="undone")
 
@@ -243,7 +243,7 @@ class Driver(Generic[R]):
     def _write(self, tx: Tx, **changes: Any) -> None:
         for position in self._unwritten:
             self._mark(tx, position, StepState.UNDONE)
-        lease_until = self.cluster.clock.now() + self.cluster.config["operation.lease_s"]
+        lease_until = moment(self.cluster) + self.cluster.config["operation.lease_s"]
         changed = dataclasses.replace(
             self.run.operation, record=wire.to_plain(self.record), lease_until=lease_until, **changes)
         operations.write(tx, changed)
@@ -302,7 +302,3 @@ class Driver(Generic[R]):
         return Superseded(
             f"operation {op.id[:8]} ({op.kind} {op.object_name}) was taken over from this process by {owner.shown(found.owner)}"
             + (f": {why['message']}" if why.get("message") else ""), command=command, operation=op.id)
-
-
-def _as_error(crash: Exception) -> NovaError:
-    return crash if isinstance(crash, NovaError) else NovaError(f"{type(crash).__name__}: {crash}")

@@ -56,6 +56,11 @@ def outage(cluster: Cluster) -> Iterator[float]:
         wait_s = min(2.0, wait_s * 2)
 
 
+def as_error(crash: Exception) -> NovaError:
+    """An error of ours for whatever was raised."""
+    return crash if isinstance(crash, NovaError) else NovaError(f"{type(crash).__name__}: {crash}")
+
+
 def trace_of(error: BaseException) -> str:
     """Where it came from, causes first; "" for an error that was not raised here. At most TRACE_CHARS, the end of it.
 

@@ -10,17 +10,17 @@ from typing import Any
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor import background
+from novactl.conductor import background, faults, owner
 from novactl.conductor.driver import Driver
 from novactl.conductor.history import note_taken
-from novactl.conductor.holding import busy, deadline_of, late, overdue, owned_by_the_living, taken
+from novactl.conductor.holding import busy, deadline_of, late, moment, overdue, owned_by_the_living, taken
 from novactl.conductor.node_file import remember
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Run, Saga
 from novactl.conductor.sagas import SAGAS
 from novactl.db import admission, nodes, operations
 from novactl.db.statements import Tx
-from novactl.errors import Conflict, Denied, ExitStatus, NotFound, NovaError, Superseded, WaitTimeout
+from novactl.errors import AgentRefused, Conflict, Denied, ExitStatus, NotFound, NovaError, Superseded, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
 ABANDONED = NovaError("the process that ran it died")
@@ -36,10 +36,10 @@ def recover(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[Ended, ...]:
     """End every operation that nobody drives any more, or whose time is over: each with the error that keeps it from ending.
 
     What is not done after `budget_s` goes on in a process of its own. A stuck operation is tried when the node it waits
-    for answers again, or, where it waits for something else, once a lease's length; otherwise its error stands. What this
-    admin's role is too weak for is left as it is, for somebody else's.
+    for answers again, or, where that refused it or it waits for something else, once a lease's length; otherwise its error
+    stands. What this admin's role is too weak for is left as it is, for somebody else's.
     """
-    now = cluster.clock.now()
+    now = moment(cluster)
     with cluster.db.read() as tx:
         left = [op for op in reversed(operations.recent(tx, ended=False, limit=MANY)) if not owned_by_the_living(op, now)]
         denied = _denied(tx, cluster.key, left)
@@ -135,10 +135,10 @@ class _Crew:
             with self._lock:
                 self._passed.add(operation.id)
             return
-        except NovaError as failed:
-            error = failed
-            if node and failed.exit_status is ExitStatus.UNREACHABLE:
-                self._silent[node] = failed
+        except Exception as failed:  # noqa: BLE001 - what one operation meets must not keep the others of its piece from ending
+            error = faults.as_error(failed)
+            if node and error.exit_status is ExitStatus.UNREACHABLE:
+                self._silent[node] = error
         with self._lock:
             self._passed.add(operation.id)
             self._done.append((operation, error))
@@ -148,7 +148,7 @@ def _park(cluster: Cluster, operation: Operation, because: NovaError) -> Operati
     """Stuck, without asking a node that has just been found silent. Raises Superseded."""
     with cluster.db.write() as tx:
         fresh = operations.locked(tx, operation.id) or operation
-        if fresh.state.ended or owned_by_the_living(fresh, cluster.clock.now()):
+        if fresh.state.ended or owned_by_the_living(fresh, moment(cluster)):
             raise operations.superseded(fresh)
         took = dataclasses.replace(taken(cluster, tx, fresh, OperationState.STUCK), error=because.as_dict())
         operations.write(tx, took)
@@ -158,12 +158,14 @@ def _park(cluster: Cluster, operation: Operation, because: NovaError) -> Operati
 
 def _hand_over(cluster: Cluster, late: Sequence[Operation]) -> None:
     """Give operations, which go the way their sagas say, to a process of their own; this one changes nothing more of them."""
-    left, now = [], cluster.clock.now()
+    left, now, me = [], moment(cluster), owner.this_process()
     with cluster.db.write() as tx:
         for operation in late:
             fresh = operations.locked(tx, operation.id)
             if fresh is None or fresh.state.ended or fresh.state is OperationState.STUCK:
                 continue
+            if fresh.owner != me and fresh.epoch != operation.epoch:
+                continue                                      # another has taken it meanwhile
             state, attempt = _direction(SAGAS[fresh.kind], fresh, operations.steps(tx, fresh.id), _goes_on(fresh, now) or None)
             until = now + cluster.config["operation.lease_s"]
             if operations.take(tx, fresh, state=state, owner="", lease_until=until):
@@ -178,7 +180,7 @@ def _hand_over(cluster: Cluster, late: Sequence[Operation]) -> None:
 def free(cluster: Cluster, object_id: str) -> None:
     """End what nobody drives any more on one object, however long that takes; what this process has just given to the
     background is taken back from there. Raises what keeps it from ending."""
-    now = cluster.clock.now()
+    now = moment(cluster)
     with cluster.db.read() as tx:
         left = [op for op in operations.open_of(tx, object_id) if op.state is not OperationState.STUCK]
     for operation in left:
@@ -203,7 +205,8 @@ def _hopeless(cluster: Cluster, stuck: list[Operation], now: float) -> set[str]:
         node = places[operation.id]
         if node is None or node.id not in answers:
             return operation.lease_until > now
-        return isinstance(answers[node.id], NovaError)
+        refused = isinstance(NovaError.from_dict(operation.error or {}), AgentRefused)
+        return isinstance(answers[node.id], NovaError) or (refused and operation.lease_until > now)
 
     return {operation.id for operation in stuck if in_vain(operation)}
 
@@ -215,7 +218,7 @@ def _goes_on(operation: Operation, now: float) -> bool:
 def end(cluster: Cluster, operation: Operation, watch: Watch = unwatched, *, because: NovaError | None = None) -> Operation:
     """Drive an abandoned operation the way its saga says, or back when its time is over. Raises when it cannot be ended now;
     being undone is an end."""
-    driver = take_over(cluster, operation, forward=_goes_on(operation, cluster.clock.now()) or None, watch=watch, because=because)
+    driver = take_over(cluster, operation, forward=_goes_on(operation, moment(cluster)) or None, watch=watch, because=because)
     try:
         driver.drive()
     except NovaError:
@@ -271,7 +274,7 @@ def take_over(
 
 def take(cluster: Cluster, tx: Tx, operation: Operation, *, forward: bool | None, because: NovaError | None = None) -> Operation:
     """The part of `take_over` that is written."""
-    now = cluster.clock.now()
+    now = moment(cluster)
     fresh = operations.locked(tx, operation.id) or operation
     short = fresh.id[:8]
     if fresh.state.ended:

@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 
-from novactl.db import crossing, mariadb, meta, schema
-from novactl.db.engine import Database, held, raced
+from novactl.db import crossing, leases, mariadb, meta, schema
+from novactl.db.engine import Clock, Database, held, raced
 from novactl.db.refusals import Crossed
 from novactl.db.statements import Row, Statement, Tx
 from novactl.errors import DatabaseFailed, DatabaseLost, DatabaseUnavailable, NovaError, Uncertain
@@ -20,6 +20,7 @@ from novactl.errors import DatabaseFailed, DatabaseLost, DatabaseUnavailable, No
 IDLE_S = 1.0
 """A connection unused for so long may have been closed by the other side."""
 CONNECT_S = 10
+ASK_TIME_S = 60.0
 IDLE_AT_LEAST_S = 10
 ONE_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 DRIVERS = {"postgresql": "psycopg", "mariadb": "pymysql"}
@@ -81,6 +82,7 @@ class CoreDatabase(Database):
         self.busy_timeout_s = busy_timeout_s
         self.engine, self.where = connecting(url, busy_timeout_s)
         _ask_the_idle(self.engine)
+        self._told: tuple[float, float] | None = None
         self._built: dict[str, Any] = {}
 
     @contextlib.contextmanager
@@ -103,6 +105,19 @@ class CoreDatabase(Database):
 
     def write(self) -> contextlib.AbstractContextManager[Tx]:
         return self._transaction(writes=True)
+
+    def now(self, clock: Clock) -> float:
+        """Asked once a minute, and gone on with by this machine's stop watch: its clock may be wrong, and be set."""
+        here_s = clock.monotonic()
+        if self._told is None or here_s - self._told[0] > ASK_TIME_S:
+            try:
+                with self.read() as tx:
+                    self._told = here_s, leases.now(tx, clock.now())
+            except DatabaseFailed:
+                if self._told is None:
+                    raise
+        then_s, time_s = self._told
+        return time_s + here_s - then_s
 
     def schema(self) -> int:
         with self._transaction(writes=False) as tx:

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from novactl.db import meta
 from novactl.db.statements import Row, Statement, Tx
@@ -23,6 +23,13 @@ from novactl.errors import Conflict, DatabaseFailed, DatabaseUnavailable, NotIni
 
 SCHEMA = 3
 """The newest migration (novactl/db/migrations/versions)."""
+
+
+class Clock(Protocol):
+    """As `novactl.cluster.Clock`."""
+
+    def now(self) -> float: ...
+    def monotonic(self) -> float: ...
 
 
 class Database(abc.ABC):
@@ -37,6 +44,10 @@ class Database(abc.ABC):
 
     @abc.abstractmethod
     def write(self) -> contextlib.AbstractContextManager[Tx]: ...
+
+    @abc.abstractmethod
+    def now(self, clock: Clock) -> float:
+        """The time (UTC, seconds since the epoch) that all who share the database reckon leases and deadlines in."""
 
     @abc.abstractmethod
     def schema(self) -> int:
@@ -143,6 +154,10 @@ class SqliteDatabase(Database):
                 raise
         except sqlite3.Error as failed:
             raise sqlite_explained(failed, self.where, self.busy_timeout_s) from failed
+
+    def now(self, clock: Clock) -> float:
+        """All who share a file are on one machine."""
+        return clock.now()
 
     def schema(self) -> int:
         if not self.path.exists():

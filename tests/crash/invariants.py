@@ -49,7 +49,9 @@ def look(world: World) -> Look:
         names = {server.id: server.name for server in servers.all_(tx)}
     runs = {names[id_]: guest["runs"] for name in NODES for id_, guest in world.guests(name).items() if id_ in names}
     ended = tuple(Ended(o.id, o.kind, o.state.value, o.attempt, o.epoch, not o.state.ended) for o in found)
-    return Look(slate(world), ended, tuple(wrong(world)), runs)
+    found = slate(world)
+    placed = [(*before, after) for *before, _epoch, after in found["servers"]]  # which is one more for each node that was tried
+    return Look({**found, "servers": placed}, ended, tuple(wrong(world)), runs)
 
 
 def wrong(world: World) -> Iterator[str]:

@@ -105,6 +105,7 @@ class Slot:
             os.environ.clear()
             os.environ.update(self.env)
             SystemClock.now = staticmethod(lambda: time.time() + self.ahead_s)  # type: ignore[method-assign]
+            CoreDatabase.now = lambda database, clock: clock.now()  # type: ignore[method-assign]
             link.ASK_AGAIN_S = ASK_AGAIN_S
             fleet.REFRESH_DEADLINE_S = recover.PROBE_S = LOADED_S
             if self.off:
