@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import select
 import shlex
 import signal
@@ -92,6 +93,8 @@ class Hook:
             self.argv = shlex.split(command)
         except ValueError as bad:
             raise UsageError(f"conductor.hook: {command!r}: {bad}", hint="a command and its arguments, as a shell quotes them") from None
+        if not self.argv:
+            raise UsageError(f"conductor.hook: {command!r} names no command", hint="empty, there is no hook")
         self._timeout_s, self._journal, self._clock = timeout_s, journal, clock
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -227,6 +230,19 @@ class Hooks:
     def _keep(self, told: int) -> None:
         with self._leadership.write() as tx:
             meta.put(tx, TOLD, str(told))
+
+
+_ENDPOINT = re.compile(r"tcp://(?:[^\[\]:/\s]+|\[[0-9A-Fa-f:.%\w]+\]):(?P<port>\d{1,5}|\*)")
+
+
+def check_endpoint(endpoint: str) -> str:
+    """As it is. Whether this machine has the address is known only when it is bound. Raises UsageError."""
+    found = _ENDPOINT.fullmatch(endpoint)
+    if not found or found["port"] != "*" and int(found["port"]) > 65535:
+        raise UsageError(
+            f"cannot publish at {endpoint!r}", hint="tcp://ADDRESS:PORT, an address of this machine (* for each) and a port up to 65535",
+            command="novactl conductor run --publish tcp://127.0.0.1:7767")
+    return endpoint
 
 
 class Telling:

@@ -20,7 +20,7 @@ from novactl.conductor.aftermath import Aftermath
 from novactl.conductor.drift import Drift
 from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership, present
-from novactl.conductor.notify import Hooks, Telling
+from novactl.conductor.notify import Hooks, Telling, check_endpoint
 from novactl.conductor.supervision import Supervisor
 from novactl.conductor.survey import survey
 from novactl.conductor.watcher import Watcher
@@ -126,14 +126,19 @@ JOBS: tuple[Job, ...] = (
 
 
 class Conductor:
-    """`run` is the process's life, `once` one round of it. `publish` overrides the setting."""
+    """`run` is the process's life, `once` one round of it. `publish` overrides the setting. Raises UsageError for a hook, or an endpoint,
+    that cannot be."""
 
     def __init__(self, cluster: Cluster, journal: Journal, *, publish: str = "", supervisor: Supervisor | None = None) -> None:
         self.cluster, self.journal = cluster, journal
         self.publish = publish or cluster.config["conductor.publish"]
+        if self.publish:
+            check_endpoint(self.publish)
         self.supervisor = supervisor or Supervisor("")
         self.leadership = Leadership(cluster, on_taken=self._taken)
         self._hooks: Hooks | None = None
+        if cluster.config["conductor.hook"]:
+            Hooks(self.leadership, journal)
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`. Raises SchemaNewer when the database was upgraded: then another novactl is needed; Denied when this admin's

@@ -23,10 +23,11 @@ from novactl.agents import keys
 from novactl.api import keys as api_keys
 from novactl.api import nodes as api_nodes
 from novactl.api import service
+from novactl.conductor import notify
 from novactl.conductor.service import JOBS
 from novactl.db import events, nodes, retention
 from novactl.db import keys as key_rows
-from novactl.errors import Denied
+from novactl.errors import Denied, UsageError
 from novactl.model.key import Role
 from novactl.model.operation import EventRecord
 from tests import databases
@@ -197,6 +198,32 @@ def test_one_whose_key_was_revoked_leads_no_more(world: World) -> None:
             assert one.process.wait(10) == Denied.exit_status and "was revoked" in "".join(one.log[-3:])
         finally:
             waiting.kill()
+
+
+@pytest.mark.parametrize("endpoint", [
+    "bogus", "ipc:///tmp/x", "inproc://x", "tcp://127.0.0.1", "tcp://127.0.0.1:", "tcp://127.0.0.1:99999", "tcp://:7767", "tcp://a:b:1"])
+def test_an_endpoint_that_cannot_be_is_refused(world: World, endpoint: str) -> None:
+    """Before anything is done; so is one in the settings."""
+    for given, config in ((endpoint, world.cluster.config), ("", world.cluster.config.replace(conductor__publish=endpoint))):
+        world.cluster.config = config
+        with pytest.raises(UsageError, match="cannot publish at"):
+            service.run(world.cluster, print, publish=given, once=True)
+    assert service.show(world.cluster).epoch == 0
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://*:0", "tcp://0.0.0.0:7767", "tcp://127.0.0.1:*", "tcp://[::1]:65535", "tcp://eth0:1"])
+def test_an_endpoint_that_may_be_is_not(world: World, endpoint: str) -> None:
+    """Addresses of either kind, names and interfaces; any port."""
+    assert notify.check_endpoint(endpoint) == endpoint
+
+
+@pytest.mark.parametrize("hook", ["tell 'unfinished", " "])
+def test_a_hook_that_cannot_be_is_refused(world: World, hook: str) -> None:
+    """Before the lease is taken."""
+    world.cluster.config = world.cluster.config.replace(conductor__hook=hook)
+    with pytest.raises(UsageError, match=r"conductor\.hook"):
+        service.run(world.cluster, print, once=True)
+    assert service.show(world.cluster).epoch == 0
 
 
 def test_a_supervisor_is_told(world: World, tmp_path: Path) -> None:
