@@ -9,13 +9,12 @@ from novactl.agents.link import Fence
 from novactl.cluster import Cluster
 from novactl.conductor.change import changing
 from novactl.conductor.crew import in_threads
-from novactl.conductor.take_in import Copy, TakenIn, Told, hear, newest, take_in, told_only
+from novactl.conductor.take_in import Copy, TakenIn, Told, claim_of, copies_of, hear, newest, take_in, told_only
 from novactl.db import keys, meta, nodes, operations, placement, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
 from novactl.errors import NovaError
 from novactl.model.node import Node, NodeState
-from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 
 MARGIN = 2_000_000
 """Numbers left out beyond the highest that any agent told. Agents refuse what is a million behind the highest they have seen:
@@ -91,14 +90,9 @@ def number_from(tx: Tx, highest: int) -> int:
 
 def _raised(cluster: Cluster, tx: Tx, told: Mapping[str, Told]) -> list[str]:
     """Servers that agents have in a newer epoch than their rows: the rows follow, claims too."""
-    copies: dict[str, list[Copy]] = {}
-    for node_id, one in told.items():
-        powers = {domain.server: domain.power_state for domain in one.report.domains}
-        for spec in one.specs:
-            copies.setdefault(spec.server, []).append(Copy(node_id, spec, powers.get(spec.server, ""), one.ahead.get(spec.server, 0)))
-    raised = []
+    copies, raised = copies_of(told), []
     for row in servers.powers(tx):
-        copy = newest(copies[row.id]) if row.id in copies else None
+        copy = newest(copies[row.id], row.node_id) if row.id in copies else None
         if copy is not None and not row.operation_id and (
                 copy.spec.epoch > row.epoch or (copy.spec.epoch == row.epoch and copy.node_id != row.node_id)
                 or (copy.epoch > row.epoch and copy.node_id == row.node_id)):
@@ -113,8 +107,6 @@ def _move(cluster: Cluster, tx: Tx, row: PowerRow, copy: Copy) -> None:
             placement.release(tx, row.id, row.node_id)
         server = servers.by_id(tx, row.id)
         assert server is not None, "it was read in this transaction"
-        placement.acknowledge(tx, placement.Claim(
-            row.id, copy.node_id, {VCPU: server.vcpus, MEMORY_MB: server.memory_mb, DISK_GB: server.disk_gb},
-            project_id=server.project_id, name=row.name))
+        placement.acknowledge(tx, claim_of(copy.spec, copy.node_id, row.name, server.project_id))
     servers.place(tx, row.id, copy.node_id, copy.epoch, cluster.clock.now())
 

@@ -18,6 +18,7 @@ from novactl.db.statements import Tx
 from novactl.errors import NovaError, Unreachable
 from novactl.model.flavor import Flavor
 from novactl.model.image import Image
+from novactl.model.project import DEFAULT_PROJECT
 from novactl.model.resources import DISK_GB, MEMORY_MB, PCPU, VCPU
 from novactl.model.server import Server
 from novactl.model.topology import FittedCell, Fitting
@@ -86,26 +87,39 @@ class Copy(NamedTuple):
 def take_in(cluster: Cluster, tx: Tx, told: Mapping[str, Told]) -> TakenIn:
     """Add the servers that agents have and the database does not, on the node that has each in its newest epoch, with their claims,
     flavors and images. Rows that are there are not changed; a server that the journal knows as deleted is not brought back."""
-    intake = _Intake(cluster, tx, told)
-    copies: dict[str, list[Copy]] = {}
-    for node_id, one in told.items():
-        powers = {domain.server: domain.power_state for domain in one.report.domains}
-        for spec in one.specs:
-            power, ahead = powers.get(spec.server, "NOSTATE"), one.ahead.get(spec.server, 0)
-            copies.setdefault(spec.server, []).append(Copy(node_id, spec, power, ahead))
+    intake, copies = _Intake(cluster, tx, told), copies_of(told)
     for id_ in sorted(copies):
         intake.server(copies[id_])
     return intake.result()
 
 
-def newest(copies: Sequence[Copy]) -> Copy | None:
-    """The one that is the server: of the highest epoch, and where that is two nodes', the one that runs. None: both do."""
+def copies_of(told: Mapping[str, Told]) -> dict[str, list[Copy]]:
+    """By server, what each node has of it."""
+    found: dict[str, list[Copy]] = {}
+    for node_id, one in told.items():
+        powers = {domain.server: domain.power_state for domain in one.report.domains}
+        for spec in one.specs:
+            power, ahead = powers.get(spec.server, "NOSTATE"), one.ahead.get(spec.server, 0)
+            found.setdefault(spec.server, []).append(Copy(node_id, spec, power, ahead))
+    return found
+
+
+def newest(copies: Sequence[Copy], at: str = "") -> Copy | None:
+    """The one that is the server: of the highest epoch, and where that is two nodes', the one that runs, or, where none does, the one
+    `at` that node. None: both run."""
     highest = max(copy.spec.epoch for copy in copies)
     best = [copy for copy in copies if copy.spec.epoch == highest]
     running = [copy for copy in best if copy.power in (PowerState.RUNNING, PowerState.PAUSED)]
     if len(running) > 1:
         return None
-    return running[0] if running else best[0]
+    return next((copy for copy in running or best if copy.node_id == at), (running or best)[0])
+
+
+def claim_of(spec: wire.DomainSpec, node_id: str, name: str, project_id: str = DEFAULT_PROJECT) -> placement.Claim:
+    """What a server that is there takes of its node."""
+    return placement.Claim(
+        spec.server, node_id, {PCPU if spec.pins else VCPU: spec.vcpus, MEMORY_MB: spec.memory_mb, DISK_GB: spec.disk_gb},
+        fitting=fitting_of(spec), project_id=project_id, name=name)
 
 
 class _Intake:
@@ -140,9 +154,7 @@ class _Intake:
             public_key="", user_data="", zone="", mac=spec.mac, addresses=(), fault="", created_at=now, updated_at=now, launched_at=now,
             deleted_at=None)
         servers.insert(tx, server)
-        fitting, size = fitting_of(spec), {MEMORY_MB: spec.memory_mb, DISK_GB: spec.disk_gb}
-        placement.acknowledge(tx, placement.Claim(
-            server.id, node_id, {PCPU if spec.pins else VCPU: spec.vcpus, **size}, fitting=fitting, name=name))
+        placement.acknowledge(tx, claim_of(spec, node_id, name))
         note_on(self.cluster, tx, server, "taken_in", f"as node {nodes.name_of(tx, node_id)} has it")
         self.added["servers"].append(name)
 

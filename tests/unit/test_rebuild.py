@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from nodeagent import wire
 from nodeagent.refusal import Refused
 from nodeagent.wire import Code
 from novactl.api import cluster as api_cluster
@@ -22,7 +23,7 @@ from novactl.api.servers import CreateServer
 from novactl.cluster import Cluster
 from novactl.conductor import background, check_node, node_file
 from novactl.config import load_config
-from novactl.db import flavors, images, meta, nodes, operations, placement, servers
+from novactl.db import claims, flavors, images, meta, nodes, operations, placement, servers
 from novactl.errors import AgentRefused, Conflict, Diverged, Stuck, UsageError
 from novactl.model.operation import OperationState
 from tests.world import World, small_world
@@ -249,3 +250,36 @@ def test_epochs_follow_the_agents(world: World) -> None:
         assert placement.consumers(tx) == {moved.node_id: 1}
         assert operations.recent(tx, ended=True, limit=1)[0].kind == "cluster.adopt"
     assert "superseded" in {drift.kind for drift in verifying.verify(world.cluster)}
+
+
+def test_a_pinned_server_takes_its_pieces_along(world: World) -> None:
+    """Where its newest epoch is, the CPUs that it is pinned to there are its own."""
+    create(world.cluster, "web", node="n1")
+    with world.cluster.db.read() as tx:
+        (server,) = servers.all_(tx)
+    home: Any = world.agents["n1"].driver
+    guest = home._guests[server.id]
+    pinned = dataclasses.replace(
+        guest.spec, epoch=server.epoch + 1, pins=tuple(range(server.vcpus)), cells=(wire.DomainCell(server.vcpus, server.memory_mb, 0),))
+    world.agents["n2"].driver.define(pinned, "raw", guest.mark)
+    assert rebuild.adopt(world.cluster).raised == ("web",)
+    with world.cluster.db.read() as tx:
+        (moved,) = servers.all_(tx)
+        held, fittings = claims.held(tx, moved.id, moved.node_id), claims.fittings_on(tx, moved.node_id)
+    assert moved.node_name == "n2" and held is not None
+    assert held.amounts == {"PCPU": server.vcpus, "MEMORY_MB": server.memory_mb, "DISK_GB": server.disk_gb}
+    assert fittings[0].cells[0].cpus == pinned.pins
+
+
+def test_of_two_copies_that_are_off_the_rows_is_the_server(world: World) -> None:
+    """Both of one epoch: nothing is moved."""
+    create(world.cluster, "web", node="n2")
+    power.stop(world.cluster, "web")
+    with world.cluster.db.read() as tx:
+        (server,) = servers.all_(tx)
+    home: Any = world.agents["n2"].driver
+    guest = home._guests[server.id]
+    world.agents["n1"].driver.define(guest.spec, "raw", guest.mark)
+    assert rebuild.adopt(world.cluster).raised == ()
+    with world.cluster.db.read() as tx:
+        assert servers.all_(tx)[0].node_name == "n2"
