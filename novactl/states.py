@@ -69,8 +69,9 @@ class Event(enum.StrEnum):
     FOUND_CRASHED = "found_crashed"
     FOUND_PAUSED = "found_paused"
     FOUND_DOWN = "found_down"
+    FOUND_FENCED = "found_fenced"
     """The node says otherwise than the record: the guest shut itself down, QEMU died or stopped for want of space,
-    the host lost power (`found_down`: it is to run again), somebody used virsh."""
+    the host lost power (`found_down`: it is to run again) or has no lease (`found_fenced`: not before it has), somebody used virsh."""
     BEGIN_REVIVE = "revive"
     REVIVED = "revived"
 
@@ -82,9 +83,15 @@ class ServerState:
     power_state: PowerState
 
     @property
+    def waits_for_its_node(self) -> bool:
+        """It is to run, and its node, which fences itself, runs nothing before it has a lease: it is started again there, or elsewhere."""
+        return self.vm_state is VmState.ACTIVE and self.power_state is PowerState.SHUTDOWN
+
+    @property
     def status(self) -> str:
         """The one word shown to users, as Nova derives it."""
-        return _BUSY_STATUS.get((self.vm_state, self.task_state)) or _STATUS[self.vm_state]
+        shown = VmState.ERROR if self.waits_for_its_node else self.vm_state
+        return _BUSY_STATUS.get((self.vm_state, self.task_state)) or _STATUS[shown]
 
 
 BUILDING = ServerState(VmState.BUILDING, TaskState.SCHEDULING, PowerState.NOSTATE)
@@ -161,6 +168,7 @@ TRANSITIONS: Mapping[Event, Transition] = {
     Event.FOUND_PAUSED: Transition(
         frozenset({VmState.ACTIVE, VmState.STOPPED}), _IDLE, VmState.ACTIVE, None, PowerState.PAUSED),
     Event.FOUND_DOWN: Transition(frozenset({VmState.ACTIVE}), _IDLE, VmState.ERROR, None, PowerState.SHUTDOWN),
+    Event.FOUND_FENCED: Transition(frozenset({VmState.ACTIVE}), _IDLE, None, None, PowerState.SHUTDOWN),
     Event.BEGIN_REVIVE: Transition(frozenset({VmState.ERROR}), _IDLE, None, TaskState.POWERING_ON),
     Event.REVIVED: Transition(
         frozenset({VmState.ERROR}), frozenset({TaskState.POWERING_ON}), VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),

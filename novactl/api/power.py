@@ -31,6 +31,8 @@ def start(
     cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True, timeout_s: float | None = None,
 ) -> Server | str:
     server = _seen(cluster, ref)
+    if server.state.waits_for_its_node and not server.operation_id:
+        raise Conflict(f"server {server.name} cannot be started now: {server.fault}", command="novactl conductor run")
     if server.vm_state is VmState.ACTIVE and not server.operation_id:
         return server
     return _change(cluster, server, power.START, Event.BEGIN_START, _power, watch, (dry_run, wait, timeout_s))

@@ -30,7 +30,7 @@ def look(cluster: Cluster, server: Server, *, must: bool = False) -> Server:
         return server
     if seen.power_state != ABSENT and seen.epoch != server.epoch:
         return server                                         # a copy that was left behind says nothing of it
-    if found(server.state, seen.power_state):
+    if found(server.state, seen.power_state) or server.state.waits_for_its_node:
         reconcile.settle(cluster, [node.id])
         with cluster.db.read() as tx:
             server = servers.by_id(tx, server.id) or server

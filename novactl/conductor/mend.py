@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from novactl.cluster import Cluster
 from novactl.conductor import clean_server, reconcile, recover
@@ -66,7 +66,19 @@ def _follow(cluster: Cluster, some: Sequence[Drift], watch: Watch) -> Said:
 
     errors = dict(side_by_side(cluster, begun, drive, "server")) if begun else {}
     worst = next((error for error in errors.values() if error), None)
-    return {drift: worst if drift.kind is Kind.BOOT else errors.get(drift.object_id) for drift in some}
+    waiting = _without_lease(cluster, {drift.node_id for drift in some if drift.kind is Kind.BOOT})
+    return {drift: waiting.get(drift.node_id, worst) if drift.kind is Kind.BOOT else errors.get(drift.object_id) for drift in some}
+
+
+def _without_lease(cluster: Cluster, node_ids: Collection[str]) -> dict[str, NovaError]:
+    now = cluster.clock.now()
+    with cluster.db.read() as tx:
+        known = [node for id_ in sorted(node_ids) if (node := nodes.by_id(tx, id_)) is not None]
+    return {
+        node.id: Conflict(
+            f"node {node.name} fences itself and has no lease: what ran there is started when it has one, novactl conductor run",
+            command="novactl conductor run")
+        for node in known if node.lacks_lease(now)}
 
 
 def _let_go(cluster: Cluster, some: Sequence[Drift], watch: Watch) -> Said:

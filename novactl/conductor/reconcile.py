@@ -13,7 +13,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.conductor.history import note_on
-from novactl.conductor.revive import revive, went_down_with_it
+from novactl.conductor.revive import hold_down, revive, went_down_with_it
 from novactl.db import nodes, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
@@ -57,11 +57,6 @@ def _is_given_up(node: Node) -> bool:
     return node.state in (NodeState.FENCING, NodeState.FENCED)
 
 
-def _waits_for_a_lease(node: Node, now: float) -> bool:
-    """It fences itself and would stop at once what is started: the conductor's next lease comes first."""
-    return node.fencing.get("method") == "self" and node.lease_until is not None and node.lease_until <= now
-
-
 def _believe(cluster: Cluster, node: Node, rows: Sequence[PowerRow], report: wire.Report) -> tuple[str, ...]:
     try:
         with cluster.db.write() as tx:
@@ -69,9 +64,10 @@ def _believe(cluster: Cluster, node: Node, rows: Sequence[PowerRow], report: wir
             begun: tuple[str, ...] = ()
             left = list(rows)
             if node.boot_id not in ("", fleet.life(report)):
-                if _waits_for_a_lease(node, cluster.clock.now()):
-                    return ()
-                begun = revive(cluster, tx, node, report, rows)
+                if node.lacks_lease(cluster.clock.now()):     # it would stop at once what is started
+                    hold_down(cluster, tx, node, report, rows)
+                else:
+                    begun = revive(cluster, tx, node, report, rows)
                 ran = {domain.server for domain in report.domains if not went_down_with_it(domain, report)}
                 left = [row for row in rows if row.id in ran]
             reasons = {domain.server: domain.reason for domain in report.domains}

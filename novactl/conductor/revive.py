@@ -76,6 +76,23 @@ def begin_one(cluster: Cluster, tx: Tx, server: Server, *, detached: bool) -> st
     return operation.id
 
 
+def hold_down(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequence[PowerRow]) -> None:
+    """Write that what ran is down until its node has a lease. It stays what is to run: whoever fences the node evacuates it, `revive`
+    starts it."""
+    for row in _down(report, rows):
+        why = f"node {node.name} fences itself and has no lease, so that nothing runs there; with the next it is started again:" \
+            " novactl conductor run"
+        if not row.state.waits_for_its_node and servers.found(
+                tx, row, advance(row.state, Event.FOUND_FENCED, row.name), cluster.clock.now(), why):
+            note_on(cluster, tx, server_in(tx, row.id), Event.FOUND_FENCED, f"on {node.name}")
+
+
+def _down(report: wire.Report, rows: Sequence[PowerRow]) -> list[PowerRow]:
+    """The idle servers that are to run and went down with their host."""
+    off = {domain.server: domain.epoch for domain in report.domains if went_down_with_it(domain, report)}
+    return [row for row in rows if row.vm_state is VmState.ACTIVE and not row.operation_id and off.get(row.id) == row.epoch]
+
+
 def revive(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequence[PowerRow]) -> tuple[str, ...]:
     """Begin to start what ran when the node's host went down; the ids of the operations, which nobody drives yet.
 
@@ -85,19 +102,15 @@ def revive(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequ
     here = fleet.life(report)
     if not nodes.booted(tx, node.id, node.boot_id, here):
         return ()
-    off = {domain.server: domain.epoch for domain in report.domains if went_down_with_it(domain, report)}
-    begun, busy = [], False
-    for row in rows:
-        if row.vm_state is not VmState.ACTIVE:
-            continue
-        busy = busy or bool(row.operation_id)
-        if row.operation_id or off.get(row.id) != row.epoch:
-            continue
+    begun, busy = [], any(row.operation_id for row in rows if row.vm_state is VmState.ACTIVE)
+    for row in _down(report, rows):
         down = f"node {node.name} started anew, or stopped it without a lease, and it does not run there yet"
         if servers.found(tx, row, advance(row.state, Event.FOUND_DOWN, row.name), cluster.clock.now(), down):
             server = server_in(tx, row.id)
             note_on(cluster, tx, server, Event.FOUND_DOWN, f"on {node.name}")
             begun.append(begin_one(cluster, tx, server, detached=True))
+        else:
+            busy = True                                       # somebody wrote of it meanwhile, perhaps only that it waits
     if busy:
         nodes.booted(tx, node.id, here, node.boot_id)
     elif begun:

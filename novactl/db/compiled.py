@@ -576,10 +576,10 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                    'server.id = :by_id',
  'servers.q_ha': 'UPDATE server SET ha=:new_ha WHERE server.id = :by_id',
  'servers.q_launched': 'UPDATE server SET launched_at=:new_launched_at WHERE server.id = :by_id AND server.launched_at IS NULL',
- 'servers.q_list': "SELECT server.id, server.name, server.vm_state, server.task_state, coalesce(node.name, '') AS coalesce_1, "
-                   'server.flavor_name, server.image_name, server.addresses, server.created_at FROM server LEFT OUTER JOIN '
-                   "node ON node.id = server.node_id WHERE server.deleted_at IS NULL AND (:by_node = '' OR node.name = "
-                   ':by_node) ORDER BY server.created_at DESC, server.id LIMIT :limit OFFSET 0',
+ 'servers.q_list': 'SELECT server.id, server.name, server.vm_state, server.task_state, server.power_state, coalesce(node.name, '
+                   "'') AS coalesce_1, server.flavor_name, server.image_name, server.addresses, server.created_at FROM server "
+                   "LEFT OUTER JOIN node ON node.id = server.node_id WHERE server.deleted_at IS NULL AND (:by_node = '' OR "
+                   'node.name = :by_node) ORDER BY server.created_at DESC, server.id LIMIT :limit OFFSET 0',
  'servers.q_on_node': 'SELECT server.id, server.name, server.live_name, server.vm_state, server.task_state, '
                       'server.power_state, server.node_id, server.epoch, server.operation_id, server.flavor_name, '
                       'server.vcpus, server.memory_mb, server.disk_gb, server.image_id, server.image_name, '

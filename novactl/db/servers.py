@@ -64,7 +64,7 @@ def q_list(sa: Any, t: Any) -> Any:
     s, wanted = t.server.c, sa.bindparam("by_node", type_=sa.String)
     return (
         sa.select(
-            s.id, s.name, s.vm_state, s.task_state, sa.func.coalesce(t.node.c.name, ""), s.flavor_name, s.image_name,
+            s.id, s.name, s.vm_state, s.task_state, s.power_state, sa.func.coalesce(t.node.c.name, ""), s.flavor_name, s.image_name,
             s.addresses, s.created_at)
         .select_from(t.server.outerjoin(t.node))
         .where(s.deleted_at.is_(None), sa.or_(wanted == "", t.node.c.name == wanted))
@@ -207,9 +207,9 @@ def list_rows(tx: Tx, *, limit: int | None = None, node: str = "") -> list[Serve
     """The living, newest first."""
     rows = tx.stream(q_list, by_node=node, limit=limit if limit is not None else 2**62)
     return [
-        ServerRow(id_, name, ServerState(VmState(vm), TaskState(task), PowerState.NOSTATE).status, node_name, flavor, image,
+        ServerRow(id_, name, ServerState(VmState(vm), TaskState(task), PowerState(power)).status, node_name, flavor, image,
                   () if addresses == "[]" else tuple(from_json(addresses)), created)
-        for id_, name, vm, task, node_name, flavor, image, addresses, created in rows
+        for id_, name, vm, task, power, node_name, flavor, image, addresses, created in rows
     ]
 
 

@@ -84,6 +84,10 @@ class Node:
             return self if self.reason == before.reason else dataclasses.replace(self, state_by=by)
         return dataclasses.replace(self, state_since=at, state_by=by)
 
+    def lacks_lease(self, now: float) -> bool:
+        """Its agent fences itself, nobody renews its lease, and it stops what runs there and refuses to start anything."""
+        return self.lease_until is not None and self.lease_until <= now
+
     @property
     def enroll_again(self) -> str:
         """The command that brings its machine to what enrolment makes of it."""
