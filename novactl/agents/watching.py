@@ -72,14 +72,12 @@ class Watching:
 
     def follow(self, peers: Iterable[Peer]) -> None:
         """Listen to these and to nobody else. One whose address or key changed is connected anew; all are, when our own did."""
-        if self._agents.rekey():
+        self._agents.rekey()
+        own, self._own = self._own, self._agents.keys().public
+        if own != self._own:                                  # this admin's key was changed: the old one is let in nowhere any more
             for line in list(self._lines.values()):
                 self._drop(line)
         wanted = {peer.id: peer for peer in peers if peer.address}
-        own, self._own = self._own, self._agents.keys().public
-        if own not in ("", self._own):                        # this admin's key was changed: the old one is let in nowhere any more
-            for line in list(self._lines.values()):
-                self._drop(line)
         for id_, line in list(self._lines.items()):
             peer = wanted.get(id_)
             if peer is None or (peer.address, peer.public_key) != (line.peer.address, line.peer.public_key):

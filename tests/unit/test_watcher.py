@@ -17,6 +17,7 @@ from nodeagent import wire
 from nodeagent.agent import Agent
 from nodeagent.loop import Loop, new_keypair, public_of
 from nodeagent.nodekeys import NodeKeys
+from novactl.agents import keys
 from novactl.agents.watching import Heard, Watching
 from novactl.api import servers as api
 from novactl.api.servers import CreateServer
@@ -322,3 +323,21 @@ def _is_added(world: World, agent: Agent, name: str, secret: str, public: str, o
         return True
     except OSError:
         return False
+
+
+def test_a_changed_key_of_ours_is_used_for_all(world: World) -> None:
+    """Connections stay as long as it is the same, and are all made anew when it is another: the old one is let in nowhere."""
+    agents = world.cluster.agents
+    listening = Watching(agents, INTERVAL_S)
+    try:
+        listening.follow(rows(world).values())
+        before = [line.socket for line in listening._lines.values()]
+        listening.follow(rows(world).values())
+        assert before == [line.socket for line in listening._lines.values()]
+        agents._load = keys.new
+        listening.follow(rows(world).values())
+        assert len(before) == len(listening._lines) == 2
+        assert not {id(socket) for socket in before} & {id(line.socket) for line in listening._lines.values()}
+        assert all(socket.closed for socket in before)
+    finally:
+        listening.close()
