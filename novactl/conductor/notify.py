@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from novactl.cluster import Clock, Cluster
@@ -246,10 +247,13 @@ def check_endpoint(endpoint: str) -> str:
 
 
 class Telling:
-    """`run` is a thread. The socket is bound by `open`, or by `run`; `endpoint` says where."""
+    """`run` is a thread. The socket is bound by `open`, or by `run`; `endpoint` says where. `on_bound` is told that, and "" when it is
+    bound no more."""
 
-    def __init__(self, leadership: Leadership, journal: Journal, endpoint: str) -> None:
+    def __init__(
+            self, leadership: Leadership, journal: Journal, endpoint: str, on_bound: Callable[[str], object] = lambda _: None) -> None:
         self._leadership, self._cluster, self._journal, self.endpoint = leadership, leadership.cluster, journal, endpoint
+        self._on_bound, self._shown = on_bound, ""
         self._publisher: Publisher | None = None
         self._seq: Counter[str] = Counter()
         self._beat_s = float("-inf")
@@ -269,6 +273,9 @@ class Telling:
                         self._tell(publisher, f"{event.object_kind}.{event.event}", event.object_kind, as_plain(id_, event))
                 except Exception as error:  # noqa: BLE001 - whatever one round meets, the next one is tried
                     self._journal.failed("publish", error)
+                    if isinstance(error, UsageError):
+                        with contextlib.suppress(NovaError):
+                            self._show("")
                 stop.wait(LOOK_S)
         finally:
             if self._publisher is not None:
@@ -297,6 +304,12 @@ class Telling:
             self._beat_s = now_s
             publisher.admit(self._admitted())
             self._tell(publisher, "conductor.beat", "beat", {"at": self._cluster.clock.now(), "last": dict(self._seq)})
+            self._show(self.endpoint)
+
+    def _show(self, endpoint: str) -> None:
+        if endpoint != self._shown:
+            self._on_bound(endpoint)
+            self._shown = endpoint
 
     def _admitted(self) -> frozenset[str]:
         """Whoever may read; before the first key is in the books, this admin alone."""

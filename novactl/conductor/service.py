@@ -43,7 +43,7 @@ DAY_S = 86400.0
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """`publish` is the endpoint subscribers connect to, "" for none, and `key` the one they must find there (Z85)."""
+    """`publish` is the endpoint subscribers connect to, "" while nothing is bound, and `key` the one they must find there (Z85)."""
 
     since: float
     actor: str
@@ -192,10 +192,16 @@ class Conductor:
     def _taken(self, tx: Tx, lease: Lease) -> None:
         now = self.cluster.clock.now()
         self._check_key(tx)
-        meta.put(tx, STATUS, json.dumps(dataclasses.asdict(Status(now, self.cluster.actor, self.publish, self.cluster.key))))
+        self._status = Status(now, self.cluster.actor, "", self.cluster.key)
+        meta.put(tx, STATUS, json.dumps(dataclasses.asdict(self._status)))
         events.record(tx, EventRecord(
             at=now, object_kind="conductor", object_id="", object_name=owner.shown(lease.owner), operation_id="", event="leads",
             actor=self.cluster.actor, detail=f"epoch {lease.epoch}", reason=""))
+
+    def _bound(self, endpoint: str) -> None:
+        """Said by the leader alone: it may be overtaken meanwhile."""
+        with self.leadership.write() as tx:
+            meta.put(tx, STATUS, json.dumps(dataclasses.asdict(dataclasses.replace(self._status, publish=endpoint))))
 
     def _lead(self, stop: threading.Event) -> None:
         """Until `stop`, or until the lease is lost."""
@@ -223,7 +229,7 @@ class Conductor:
             self._hooks = Hooks(self.leadership, self.journal)
             found.append(("hooks", self._hooks.run))
         if self.publish:
-            found.append(("publish", Telling(self.leadership, self.journal, self.publish).run))
+            found.append(("publish", Telling(self.leadership, self.journal, self.publish, self._bound).run))
         return [*found, *((job.name, lambda ending, job=job: self._work(job, ending)) for job in JOBS)]
 
     def _thread(self, name: str, target: Callable[[threading.Event], None], ending: threading.Event) -> threading.Thread:

@@ -200,6 +200,32 @@ def test_one_whose_key_was_revoked_leads_no_more(world: World) -> None:
             waiting.kill()
 
 
+def test_who_asks_is_told_where_it_really_listens(world: World) -> None:
+    """Nowhere while the address is another's; then the port that it got."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        with conductors(world, "--publish", taken) as (one,):
+            assert "cannot publish at" in one.next("failed")["error"]
+            assert (service.show(world.cluster).publish, service.show(world.cluster).key) == ("", "")
+            other.close()
+            one.next("publishes")
+            shown(world, taken)
+            assert service.show(world.cluster).key == world.cluster.key
+    with conductors(world, "--publish", "tcp://*:0") as (one,):
+        bound = one.next("publishes")["endpoint"]
+        shown(world, bound.replace("0.0.0.0", os.uname().nodename))
+        assert not bound.endswith(":0")
+
+
+def shown(world: World, endpoint: str) -> None:
+    deadline = time.monotonic() + 20
+    while (seen := service.show(world.cluster).publish) != endpoint:
+        assert time.monotonic() < deadline, seen
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("endpoint", [
     "bogus", "ipc:///tmp/x", "inproc://x", "tcp://127.0.0.1", "tcp://127.0.0.1:", "tcp://127.0.0.1:99999", "tcp://:7767", "tcp://a:b:1"])
 def test_an_endpoint_that_cannot_be_is_refused(world: World, endpoint: str) -> None:
