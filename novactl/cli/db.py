@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from novactl.cli import columns
-from novactl.cli.options import DryRun
+from novactl.cli import ask, columns
+from novactl.cli.options import DryRun, Yes
 from novactl.cli.session import cluster_of, session_of
 from novactl.cli.setup import checked
 from novactl.cli.tree import Noun
+from novactl.errors import UsageError
 
 NOUN = Noun("db", settles=False)
 
@@ -58,6 +59,8 @@ def backup(
     """
     from novactl.api import database as api
 
+    if str(file) == "-":
+        raise UsageError("a backup is written into a file, not a stream: it would not be there whole or not at all", hint="name a file")
     return api.backup(cluster_of(ctx), file, force=force, dry_run=dry_run)
 
 
@@ -65,16 +68,21 @@ def backup(
 def restore(
     ctx: typer.Context, file: BackupFile,
     force: Annotated[bool, typer.Option("--force", help="Also into a database that has nodes or servers: they are replaced.")] = False,
-    dry_run: DryRun = False,
+    yes: Yes = False, dry_run: DryRun = False,
 ) -> Any:
     """Replace what is in the database by a backup, whichever kind of database it came from. A damaged file changes nothing.
+    With --force it asks first.
 
     novactl db restore /var/backups/novactl.nova
     novactl db restore /var/backups/novactl.nova --force --dry-run
+    novactl db restore /var/backups/novactl.nova --force --yes
     """
     from novactl.api import database as api
 
     session = session_of(ctx)
+    if force and not dry_run:
+        would = api.restore(session.cluster, file, force=True, dry_run=True)
+        ask.confirm(session, f"replace all that is in {would.database} by {file}, a backup of {would.nodes} nodes", yes=yes)
     done = api.restore(session.cluster, file, force=force, dry_run=dry_run)
     if not dry_run:
         session.note("if anything was done after the backup was taken, agents have seen later operations: novactl cluster adopt")

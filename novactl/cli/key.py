@@ -100,7 +100,8 @@ def revoke(
 
     session = session_of(ctx)
     if not dry_run:
-        ask.confirm_by_name(session, f"revoke key {key} for good", key, yes=yes)
+        named = api.revoke(session.cluster, key, force=force, dry_run=True).name
+        ask.confirm_by_name(session, f"revoke key {named} for good", named, yes=yes)
     return _shown(session, api.revoke(session.cluster, key, force=force, dry_run=dry_run), partial=True)
 
 

@@ -260,7 +260,8 @@ def fence(
 
     session = session_of(ctx)
     if not dry_run:
-        ask.confirm_by_name(session, f"switch node {node} off", node, yes=yes)
+        act = f"count node {node} as switched off" if by_hand else f"switch node {node} off"
+        ask.confirm_by_name(session, act, node, yes=yes)
     with watching(session, quiet=quiet) as watch:
         fenced = api.fence(
             session.cluster, node, by_hand=by_hand, watch=watch, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout))

@@ -24,7 +24,7 @@ def list_(
         metavar="STATE", show_default=False, help="Only these: running, unwinding, stuck, ok, failed.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="At most so many, the newest.")] = 1000,
 ) -> Any:
-    """List the operations under way or stuck.
+    """List the operations under way or stuck; with --all the ended, too.
 
     novactl operation list
     novactl operation list --all --server web1 -o json

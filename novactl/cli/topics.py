@@ -61,8 +61,9 @@ A name has at most 63 letters, digits, '_', '.' and '-', and begins with a lette
 def _confirmation() -> str:
     return """What asks before it acts:
 
-`server delete`, `image delete`, `node remove`, and every verb that stops, reboots or deletes several objects at once.
-The question says what will happen; the answer is No unless you type y.
+`server delete`, `server evacuate`, `image delete`, `node remove`, `db restore --force`, and every verb that stops, reboots or deletes
+several objects at once. The question says what will happen; the answer is No unless you type y.
+`node fence`, `node remove --lost` and `key revoke` ask for the object's name: they cannot be taken back.
 -y, --yes or NOVACTL_YES=1 answers beforehand. Where nobody can answer (no terminal, NOVACTL_NO_INPUT=1, a batch)
 and --yes is not given, nothing is changed and the exit status is 2. --dry-run never asks.
 """

@@ -54,8 +54,8 @@ def checked(method: str, options: Mapping[str, str]) -> dict[str, str]:
     if known.name not in _OPEN:
         unknown = sorted(set(options) - {*known.needs, *known.takes})
         if unknown:
-            raise UsageError(
-                f"fencing by {method} knows no option {unknown[0]!r}", hint=f"it knows {', '.join((*known.needs, *known.takes)) or 'none'}")
+            names = ", ".join(dict.fromkeys((*known.needs, *known.takes)))
+            raise UsageError(f"fencing by {method} knows no option {unknown[0]!r}", hint=f"it knows {names or 'none'}")
     for name, value in options.items():
         if not value.isprintable():
             raise UsageError(f"{name} is not printable text of one line: {value!r}")

@@ -31,6 +31,7 @@ from novactl.db.events import Asked
 from novactl.errors import BadBackup, Conflict, DatabaseFailed, Denied, NotInitialised, NovaError, SchemaNewer, SchemaOlder, UsageError
 from tests import databases
 from tests.unit import test_db_upgrade as older
+from tests.unit.cli_world import Prompt
 from tests.world import World, small_world
 
 
@@ -306,6 +307,23 @@ def test_a_database_in_use_is_replaced_only_when_forced(world: World, file: Path
     api_cluster.init(new)
     assert api.restore(new, file).missing_keys == ()
     assert set(servers_of(new)) == {"web"}
+
+
+def test_replacing_a_cluster_is_asked_for(world: World, file: Path, tmp_path: Path) -> None:
+    """--force asks, and where nobody can be asked nothing is changed; a dry run and an empty database do not ask."""
+    with small_world(tmp_path, count=1) as used:
+        prompt, restore = Prompt(used.env), ("db", "restore", str(file))
+        before = content(used.cluster)
+        assert prompt.run(*restore, "--force", "--dry-run").status == 0
+        refused = prompt.run(*restore, "--force")
+        assert refused.status == 2 and "a backup of 2 nodes" in refused.err and "--yes" in refused.err
+        assert prompt.run(*restore, "--force", tty=True, stdin="n\n").status == 2
+        assert prompt.run(*restore, "--yes").status == 4
+        assert content(used.cluster) == before
+        assert prompt.run(*restore, "--force", tty=True, stdin="y\n").status == 0 and set(servers_of(used.cluster)) == {"web"}
+        assert prompt.run("db", "backup", "-").status == 2 and not Path("-").exists()
+    empty = Prompt({"NOVACTL_DATA_DIR": str(tmp_path / "empty"), "HOME": str(tmp_path)})
+    assert empty.run(*restore).status == 0
 
 
 @pytest.mark.parametrize("kind", databases.EACH)

@@ -486,7 +486,7 @@ def test_keys_on_the_command_line(world: World, monkeypatch: pytest.MonkeyPatch)
     again = prompt.run("key", "create", "carol", "--role", "reader", "--out", "bob.secret", "--debug")
     assert again.status == 2 and "exists already" in again.err and secret not in again.err
     assert prompt.run("key", "create", "bob", "--role", "chief").status == 2
-    assert prompt.run("key", "revoke", "bob").status == 2
+    assert prompt.run("key", "revoke", "bob").status == 2 and prompt.run("key", "revoke", "nosuch").status == 3
     assert prompt.run("key", "revoke", "bob", tty=True, stdin="bobby\n").status == 2
     away(world, "n1")
     partly = prompt.run("key", "revoke", "bob", tty=True, stdin="bob\n")
