@@ -76,11 +76,14 @@ class Unit:
 
 
 def unit(config: Config, *, for_user: bool) -> Unit:
-    """For this novactl, its settings and its data directory; run by this user. Raises Conflict for a secret it would have to hold."""
-    if config.origins["database.url"].startswith("NOVACTL_"):
+    """For this novactl, its settings and its data directory; run by this user. Raises Conflict for settings that only this shell has:
+    a unit file, which everybody can read, must not hold them."""
+    lost = sorted(name for name, origin in config.origins.items() if origin.startswith("NOVACTL_"))
+    if lost:
+        tables = " ".join(dict.fromkeys(f"[{name.partition('.')[0]}]" for name in lost))
         raise Conflict(
-            "database.url comes from the environment, which the conductor will not have",
-            hint=f"write it to {config.config_file}, under [database], mode 0600")
+            f"set in the environment, which the conductor will not have: {', '.join(lost)}",
+            hint=f"write to {config.config_file}, mode 0600, under {tables}; or unset {' '.join(config.origins[name] for name in lost)}")
     environment = [f"NOVACTL_DATA_DIR={config.data_dir}", f"NOVACTL_CONFIG={config.config_file}"]
     home = Path(__file__).parents[2]
     if str(home) not in [*site.getsitepackages(), site.getusersitepackages()]:

@@ -45,6 +45,20 @@ def test_no_secret_goes_into_the_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in refused.value.message + refused.value.hint
 
 
+def test_no_setting_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that only this shell has are named, with the variables and where they belong; those of a file are the conductor's too."""
+    with pytest.raises(Conflict, match=r"will not have: conductor\.hook, ha\.fence_after_s$") as refused:
+        made(monkeypatch, for_user=True, NOVACTL_HA_FENCE_AFTER_S="5", NOVACTL_CONDUCTOR_HOOK="/usr/bin/tell")
+    assert "under [conductor] [ha]" in refused.value.hint
+    assert refused.value.hint.endswith("unset NOVACTL_CONDUCTOR_HOOK NOVACTL_HA_FENCE_AFTER_S")
+
+
+def test_what_the_file_says_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The conductor reads the same file."""
+    (tmp_path / "c.toml").write_text('[conductor]\nhook = "/usr/bin/tell"\n')
+    assert f"NOVACTL_CONFIG={tmp_path}/c.toml" in made(monkeypatch, for_user=True, NOVACTL_CONFIG=str(tmp_path / "c.toml")).text
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd's tools are not installed")
 @pytest.mark.parametrize("for_user", [False, True], ids=["machine", "user"])
 def test_systemd_understands_it(for_user: bool, tmp_path: Path) -> None:
