@@ -106,18 +106,36 @@ def test_a_shorter_delay_counts_when_it_was_heard(world: World, slept: list[floa
     assert slept == [600 + fences.NODE_LEASE_S + fences.MARGIN_S, 60 + fences.NODE_LEASE_S + fences.MARGIN_S]
 
 
+def hears_and_answers_nothing(world: World) -> None:
+    """Of leases: what it says is lost."""
+    dispatcher = world.endpoints["n1"].dispatcher
+    receive = dispatcher.receive
+
+    def heard(peer: bytes, key: str, frames: list[bytes]) -> list[bytes] | None:
+        reply = receive(peer, key, frames)
+        return None if b"lease.renew" in b"".join(frames) else reply
+
+    dispatcher.receive = heard  # type: ignore[assignment, method-assign]
+
+
+def test_a_node_that_may_have_been_disarmed_does_not_count(world: World, slept: list[float]) -> None:
+    """Its answer to that was lost, it is to fence itself again, and cannot be told."""
+    is_to(world, SELF)
+    ha.renew_leases(world.cluster)
+    hears_and_answers_nothing(world)
+    assert nodes_api.unset(world.cluster, "n1", UnsetNode(fencing=True)).warnings
+    assert world.agents["n1"].self_fence.self_fence_s == 0
+    cut_off(world)
+    is_to(world, SELF)
+    with pytest.raises(FencingFailed):
+        fence(world)
+
+
 def test_what_an_agent_may_have_heard_counts_though_it_did_not_answer(world: World, slept: list[float]) -> None:
     """A longer delay arrived, its answer did not; then it was to be shorter again."""
     is_to(world, {**SELF, "self_fence_s": "60"})
     ha.renew_leases(world.cluster)
-    dispatcher = world.endpoints["n1"].dispatcher
-    receive = dispatcher.receive
-
-    def deaf(peer: bytes, key: str, frames: list[bytes]) -> list[bytes] | None:
-        reply = receive(peer, key, frames)
-        return None if b"lease.renew" in b"".join(frames) else reply
-
-    dispatcher.receive = deaf  # type: ignore[assignment, method-assign]
+    hears_and_answers_nothing(world)
     is_to(world, {**SELF, "self_fence_s": "600"})
     ha.renew_leases(world.cluster)
     assert world.agents["n1"].self_fence.self_fence_s == 600
