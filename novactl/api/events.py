@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from novactl.api.asked import check_event, id_of
 from novactl.api.patience import Patience
 from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
@@ -26,18 +27,28 @@ def asked(cluster: Cluster, *, server: str = "", node: str = "", event: str = ""
 
 
 def list_events(cluster: Cluster, of: Asked, *, limit: int) -> tuple[EventRecord, ...]:
-    """The newest, oldest first."""
+    """The newest, oldest first. Raises UsageError for an event that there is not, NotFound for an object that there never was."""
     with cluster.db.read() as tx:
-        return events.last(tx, of, limit)[1]
+        found = events.last(tx, of, limit)[1]
+        if not found and of.event:
+            check_event(tx, of.event)
+        if not found and of.named:
+            found = events.last(tx, of._replace(named=id_of(tx, of.object_kind, of.named)), limit)[1]
+        return found
 
 
 def follow(cluster: Cluster, of: Asked, *, limit: int) -> Iterator[EventRecord]:
-    """The newest, oldest first, and then, without end, what happens. Raises DatabaseLost where the database stays away."""
+    """The newest, oldest first, and then, without end, what happens, also to objects that there are not yet.
+
+    Raises UsageError for an event that there is not, DatabaseLost where the database stays away.
+    """
     from novactl.conductor.notify import Events
     from novactl.db import notices
 
     with cluster.db.read() as tx:
         at, found = notices.newest(tx), events.last(tx, of, limit)[1]
+        if not found and of.event:
+            check_event(tx, of.event)
     yield from found
     coming, patience = Events(cluster, at), Patience(cluster)
     while True:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from novactl.api.asked import check_kind, id_of
 from novactl.api.authority import Role, needs
 from novactl.api.patience import Patience
 from novactl.api.resolve import resolve
@@ -76,16 +77,21 @@ def list_operations(
     cluster: Cluster, *, all: bool = False, kind: str = "", server: str = "", node: str = "", state: str = "", limit: int = 1000,
 ) -> tuple[Operation, ...]:
     """Newest first: those under way or stuck, or with `all` (or a `state` that is an end) the ended too. `server` and `node` are names
-    or ids, also of what is gone. Raises UsageError for a state that there is not."""
+    or ids, also of what is gone. Raises UsageError for a state or a kind that there is not, NotFound for what there never was."""
     if state and state not in set(OperationState):
         raise UsageError(f"there is no state {state!r}", hint=f"one of {', '.join(OperationState)}")
     if server and node:
         raise UsageError("an operation is of a server or of a node", hint="--server or --node")
+    if kind:
+        check_kind(kind)
     ended = all or bool(state and OperationState(state).ended)
+    object_kind, named = "server" if server else "node" if node else "", server or node
+
+    def found(named: str) -> tuple[Operation, ...]:
+        return operations.recent(tx, ended=ended, limit=limit, kind=kind, state=state, named=named, object_kind=object_kind)
+
     with cluster.db.read() as tx:
-        return operations.recent(
-            tx, ended=ended, limit=limit, kind=kind, state=state, named=server or node,
-            object_kind="server" if server else "node" if node else "")
+        return found(named) or (found(id_of(tx, object_kind, named)) if named else ())
 
 
 def show(cluster: Cluster, ref: str) -> tuple[Operation, tuple[OperationStep, ...]]:

@@ -14,6 +14,17 @@ from novactl.db.statements import Tx
 from novactl.model.operation import Operation, OperationState
 from novactl.model.secret import recorded
 
+KINDS = frozenset({
+    "aggregate.add-node", "aggregate.create", "aggregate.delete", "aggregate.remove-node", "aggregate.set", "aggregate.unset",
+    "claim.release", "cluster.adopt", "cluster.set", "conductor.install", "conductor.uninstall", "db.rebuild",
+    "flavor.create", "flavor.delete", "flavor.set", "flavor.unset", "image.create", "image.delete", "image.set", "image.unset",
+    "key.create", "key.revoke", "key.rotate", "key.set", "keypair.create", "keypair.delete",
+    "node.disable", "node.enable", "node.enroll", "node.remove", "node.set", "node.unset",
+    "project.create", "project.delete", "project.set", "quota.set", "server-group.create", "server-group.delete",
+    "server.claim", "server.free", "server.set",
+})
+"""Of operations that are a change of rows alone; the others are sagas."""
+
 
 class Change:
     """The transaction (a Tx), and what the journal is told of it. `on` must be called where the change has a kind."""
@@ -48,6 +59,8 @@ def changing(cluster: Cluster, kind: str = "", arguments: Any = None, *, dry_run
 def _journal(cluster: Cluster, tx: Tx, kind: str, arguments: Any, change: Change) -> None:
     if change.subject is None:
         raise ValueError(f"{kind} does not say what it changes")
+    if kind not in KINDS:
+        raise ValueError(f"{kind} is not in the table of kinds")
     noun, id_, name = change.subject
     now, operation_id = cluster.clock.now(), cluster.ids.uuid()
     operation = Operation(

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from novactl.conductor.saga import Run
 
 
+NOTES = frozenset({
+    "adopted", "aggregate", "answers", "booted", "cleaned", "db.restore", "db.upgrade", "drift", "enrolled", "enrolment failed", "fence",
+    "fenced", "init", "key changed", "key not changed", "leads", "not_fenced", "removal failed", "removed", "silent", "taken_in",
+})
+"""Events that are neither a kind of operation nor of `states.Event`."""
+
+
 def note(run: Run, tx: Tx, event: str, detail: str = "") -> None:
     """On behalf of the operation that is driven."""
     note_of(run.cluster, tx, run.operation, event, detail)

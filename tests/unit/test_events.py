@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import signal
@@ -15,8 +16,12 @@ import pytest
 
 from novactl.api import events as api
 from novactl.api import servers
+from novactl.conductor.change import KINDS
+from novactl.conductor.history import NOTES
+from novactl.conductor.sagas import SAGAS
 from novactl.db.events import Asked
 from novactl.errors import NovaError, UsageError
+from novactl.states import Event
 from tests import databases
 from tests.unit.cli_world import Prompt
 from tests.world import World, small_world
@@ -66,7 +71,12 @@ def test_events_are_found_by_what_they_are(anywhere: World) -> None:
         return [f"{item['object_name']} {item['event']}" for item in items if item["event"] != "init"]
 
     assert said() == ["n1 node.disable", "n1 node.enable", "tiny flavor.create"]
-    assert said("--node", "n1") == said("--limit", "3")[:2] and said("--server", "n1") == said("--actor", "nobody@nowhere") == []
+    assert said("--node", "n1") == said("--limit", "3")[:2] and said("--actor", "nobody@nowhere") == []
+    assert said("--event", "found_crashed") == said("--event", "server.create") == []
+    assert [prompt.run("events", "--server", name).status for name in ("n1", "nosuch")] == [3, 3]
+    misspelt = prompt.run("events", "--event", "node.enabel")
+    assert misspelt.status == 2 and "did you mean node.enable" in misspelt.err
+    assert prompt.run("events", "--event", "bogus", "--follow").status == 2
     assert said("--event", "node.enable") == ["n1 node.enable"] == said("--node", "n1", "--limit", "1")
     assert len(said("--since", "1h")) == 3 and said("--since", "0s") == []
     own = prompt.run("node", "events", "n1", "-o", "json").json["items"]
@@ -113,3 +123,18 @@ def test_a_restart_of_the_database_ends_no_following(tmp_path: Path, kind: str) 
         coming.start()
         assert next(told).object_name == "after"
         coming.join()
+
+
+def test_every_name_of_an_event_is_known() -> None:
+    """What the code notes in so many words is in the tables that `--event` is checked against."""
+    at = {"note": 2, "note_of": 3, "note_on": 3, "note_cluster": 2, "_note": 2}
+    found: set[str] = set()
+    for file in Path(api.__file__).parents[1].rglob("*.py"):
+        for call in [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]:
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            words = call.args[at[name]:at[name] + 1] if name in at else []
+            words += [keyword.value for keyword in call.keywords if name == "EventRecord" and keyword.arg == "event"]
+            found |= {part.value for word in words for part in (word, *ast.iter_child_nodes(word))
+                      if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    assert {"init", "booted", "drift", "silent"} <= found
+    assert found - KINDS - set(SAGAS) - set(Event) <= NOTES

@@ -20,7 +20,7 @@ from novactl.api import operations as api
 from novactl.api import servers
 from novactl.conductor.progress import Progress
 from novactl.conductor.recover import find
-from novactl.errors import ExitStatus, NovaError, Stuck, Superseded, UsageError, WaitTimeout
+from novactl.errors import ExitStatus, NotFound, NovaError, Stuck, Superseded, UsageError, WaitTimeout
 from novactl.model.operation import Operation, OperationState
 from tests import databases
 from tests.sagas.scenarios import SCENARIOS, slate
@@ -268,7 +268,14 @@ def test_operations_are_found_by_what_they_are(anywhere: World) -> None:
 
     assert kinds() == [] and kinds(all=True) == ["server.delete", "server.stop", "server.create"]
     assert kinds(all=True, kind="server.stop") == kinds(all=True, server="web", limit=2)[1:] == ["server.stop"]
-    assert len(kinds(state="ok", server=server.id)) == 3 and kinds(state="failed") == kinds(all=True, node="web") == []
+    assert len(kinds(state="ok", server=server.id)) == 3 and kinds(state="failed") == kinds(all=True, node="n1") == []
+    assert kinds(all=True, kind="node.disable") == kinds(kind="server.create") == []
+    for kind in ("bogus", "server.creat", "server"):
+        with pytest.raises(UsageError, match=f"no kind of operation '{kind}'"):
+            api.list_operations(world.cluster, kind=kind)
+    for of in ({"server": "nosuch"}, {"node": "web"}, {"server": "n1"}):
+        with pytest.raises(NotFound):
+            api.list_operations(world.cluster, all=True, **of)
     with pytest.raises(UsageError, match="no state"):
         api.list_operations(world.cluster, state="done")
     ran = Prompt(world.env).run("operation", "list", "--all", "--server", "web", "--state", "OK", "-o", "json")
