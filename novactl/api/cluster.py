@@ -11,6 +11,7 @@ from novactl.api.authority import Role, needs
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.conductor.history import note_cluster
+from novactl.config import Config
 from novactl.db import keys, meta, nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import BadConfig, Conflict, NovaError, SchemaNewer, SchemaOlder, UsageError
@@ -166,13 +167,30 @@ def doctor(cluster: Cluster) -> tuple[Finding, ...]:
         about = "admin key" if isinstance(error, BadConfig) else "database"
         return (Finding(about, "fail", error.message, error.command or error.hint),)
     findings.append(Finding("database", "ok", cluster.db.where))
-    findings.append(_keys(cluster))
+    findings.extend(_private(cluster.config))
+    key = _keys(cluster)
+    findings.append(key)
     findings.extend(_operations(cluster, open_operations))
     if not everyone:
         findings.append(Finding("nodes", "warn", "no node is enrolled", "novactl node enroll [user@]HOST"))
-    if findings[1].verdict != "fail":
+    if key.verdict != "fail":
         findings.extend(_nodes(cluster, everyone))
     return tuple(findings)
+
+
+def _private(config: Config) -> list[Finding]:
+    """What is for its owner only and is not: who can write the database is an admin, whatever their key."""
+    private = [(config.data_dir, "700")]
+    if config.database_url.startswith("sqlite:///"):
+        private.append((Path(config.database_url.removeprefix("sqlite:///")), "600"))
+    findings = []
+    for path, wanted in private:
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0
+        if mode & 0o077:
+            verdict, done = ("fail", "written") if mode & 0o022 else ("warn", "read")
+            findings.append(Finding(
+                "private files", verdict, f"{path} can be {done} by others (mode {mode:04o})", f"chmod {wanted} {path}"))
+    return findings
 
 
 def _keys(cluster: Cluster) -> Finding:

@@ -153,6 +153,20 @@ def test_init_and_doctor(prompt: Prompt, tmp_path: Path) -> None:
     assert all(item["verdict"] == "ok" for item in prompt.run("doctor", "-o", "json").json["items"])
 
 
+def test_doctor_finds_what_others_can_read_or_write(prompt: Prompt) -> None:
+    """The data directory and the database file: who writes them is an admin. The command that mends each is said, and does."""
+    folder = Path(prompt.env["NOVACTL_DATA_DIR"])
+    folder.chmod(0o755)
+    (folder / "novactl.db").chmod(0o666)
+    ran = prompt.run("doctor", "-o", "json")
+    found = [item for item in ran.json["items"] if item["check"] == "private files"]
+    assert ran.status == ExitStatus.FAILED and [item["verdict"] for item in found] == ["warn", "fail"]
+    assert "novactl.db can be written by others (mode 0666)" in found[1]["detail"]
+    for item in found:
+        subprocess.run(item["fix"].split(), check=True)
+    assert prompt.run("doctor").status == 0
+
+
 def test_several_targets_are_acted_on_side_by_side(tmp_path: Path) -> None:
     """Four servers to start: each start waits for the other three, so they run at once or not at all; outcomes stay in order."""
     with small_world(tmp_path, count=1) as world:
