@@ -16,7 +16,7 @@ from novactl.db import keys, meta, nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import BadConfig, Conflict, NovaError, SchemaNewer, SchemaOlder, UsageError
 from novactl.model.finding import Finding
-from novactl.model.node import Node
+from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation
 from novactl.model.resources import amount_text
 
@@ -244,6 +244,9 @@ def _nodes(cluster: Cluster, everyone: tuple[Node, ...]) -> list[Finding]:
         elif answer.body.cluster_id != cluster_id or answer.body.node_id != node.id:
             findings.append(Finding(
                 f"node {node.name}", "fail", "its agent belongs to another cluster", node.enroll_again))
+        elif node.lacks_lease(asked_at) and node.state in (NodeState.ENABLED, NodeState.DISABLED):
+            findings.append(Finding(
+                f"node {node.name}", "fail", "it fences itself and has no lease: nothing runs there until it has", "novactl conductor run"))
         elif answer.body.agent_version != __version__:
             findings.append(Finding(
                 f"node {node.name}", "warn",

@@ -89,7 +89,7 @@ def _view(row: NodeRow, beside: _Beside) -> NodeView:
         inventories=beside.inventories.get(row.id, {}), used=row.used | beside.used_other.get(row.id, {}), servers=row.servers,
         reported_at=row.reported_at, silent_since=row.silent_since, reason=row.reason, generation=row.generation,
         agent_version=row.agent_version, building=beside.busy.get(row.id, 0), failed_builds=row.failed_builds, metrics=row.metrics,
-        address=row.address, shared_disk=row.shared_disk, state_since=row.state_since, state_by=row.state_by,
+        address=row.address, shared_disk=row.shared_disk, state_since=row.state_since, state_by=row.state_by, lease_until=row.lease_until,
         hardware=None if beside.hardware is None else beside.hardware.get(row.id),
         fittings=None if beside.fittings is None else beside.fittings.get(row.id, ()),
         images=None if beside.images is None else beside.images.get(row.id, {}))

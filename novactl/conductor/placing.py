@@ -175,7 +175,7 @@ class Placer:
             views = fleets.views(tx, **_needs(request))
             self._survival = survival(self.cluster, tx, views)
             return Fleet.of(views, self._xp)
-        rows = nodes.lean_rows(tx)
+        rows = nodes.lean_rows(tx, request.now)
         odd = [row[0] for row in rows if row[3] & ODD]
         fleet = Fleet.of_rows(rows, nodes.shapes(tx), fleets.views(tx, only=odd) if odd else (), self._xp)
         if self._counts_operations(fleet):

@@ -253,21 +253,22 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'meta.q_value': 'SELECT meta.value FROM meta WHERE meta."key" = :by_key',
  'node_rows.q_agent_rows': 'SELECT node.id, node.name, node.address, node.public_key, node.reported_at, node.silent_since, '
                            'node.next_public_key FROM node ORDER BY node.name',
- 'node_rows.q_lean': "SELECT node.id, node.shape, node.generation, CASE WHEN (node.state = 'enabled') THEN 2 ELSE 0 END + CASE "
-                     'WHEN (node.silent_since IS NULL) THEN 1 ELSE 0 END + 4 * node.odd + 8 * node.failed_builds AS anon_1, '
-                     'node.reported_at, node.servers, node.vcpu_capacity, node.vcpu_used, node.vcpu_max_unit, '
-                     'node.memory_mb_capacity, node.memory_mb_used, node.memory_mb_max_unit, node.disk_gb_capacity, '
-                     'node.disk_gb_used, node.disk_gb_max_unit FROM node',
+ 'node_rows.q_lean': "SELECT node.id, node.shape, node.generation, CASE WHEN (node.state = 'enabled' AND (node.lease_until IS "
+                     'NULL OR node.lease_until > :now)) THEN 2 ELSE 0 END + CASE WHEN (node.silent_since IS NULL) THEN 1 ELSE '
+                     '0 END + 4 * node.odd + 8 * node.failed_builds AS anon_1, node.reported_at, node.servers, '
+                     'node.vcpu_capacity, node.vcpu_used, node.vcpu_max_unit, node.memory_mb_capacity, node.memory_mb_used, '
+                     'node.memory_mb_max_unit, node.disk_gb_capacity, node.disk_gb_used, node.disk_gb_max_unit FROM node',
  'node_rows.q_name_of': 'SELECT node.name FROM node WHERE node.id = :by_id',
  'node_rows.q_row_of': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
                        'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, '
                        'node.shared_disk, node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, '
-                       'node.memory_mb_used, node.disk_gb_used, node.state_since, node.state_by FROM node WHERE node.id = '
-                       ':by_id',
+                       'node.memory_mb_used, node.disk_gb_used, node.state_since, node.state_by, node.lease_until FROM node '
+                       'WHERE node.id = :by_id',
  'node_rows.q_rows': 'SELECT node.id, node.name, node.state, node.reason, node.address, node.agent_version, node.shape, '
                      'node.generation, node.reported_at, node.silent_since, node.servers, node.failed_builds, '
                      'node.shared_disk, node.odd, node.load_1m, node.memory_used_mb, node.disk_used_gb, node.vcpu_used, '
-                     'node.memory_mb_used, node.disk_gb_used, node.state_since, node.state_by FROM node ORDER BY node.name',
+                     'node.memory_mb_used, node.disk_gb_used, node.state_since, node.state_by, node.lease_until FROM node '
+                     'ORDER BY node.name',
  'nodes.all': 'SELECT node.id, node.name, node.reason, node.address, node.public_key, node.ssh, node.host_key, node.zone, '
               'node.architecture, node.agent_version, node.generation, node.reported_at, node.silent_since, node.created_at, '
               'node.dedicated_cpus, node.shared_disk, node.failed_builds, node.state_since, node.state_by, node.boot_id, '

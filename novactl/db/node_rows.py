@@ -34,6 +34,7 @@ class NodeRow(NamedTuple):
     disk_gb_used: int
     state_since: float | None
     state_by: str
+    lease_until: float | None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -59,7 +60,9 @@ class AgentRow(NamedTuple):
 @statement
 def q_lean(sa: Any, t: Any) -> Any:
     n = t.node.c
-    flags = sa.case((n.state == "enabled", 2), else_=0) + sa.case((n.silent_since.is_(None), 1), else_=0) + 4 * n.odd + 8 * n.failed_builds
+    leased = sa.or_(n.lease_until.is_(None), n.lease_until > sa.bindparam("now", type_=sa.Double))
+    enabled, alive = sa.case((sa.and_(n.state == "enabled", leased), 2), else_=0), sa.case((n.silent_since.is_(None), 1), else_=0)
+    flags = enabled + alive + 4 * n.odd + 8 * n.failed_builds
     return sa.select(n.id, n.shape, n.generation, flags, n.reported_at, n.servers, *(n[name] for name in SUMS))
 
 
@@ -83,14 +86,15 @@ def q_agent_rows(sa: Any, t: Any) -> Any:
     return sa.select(*(t.node.c[name] for name in AgentRow._fields)).order_by(t.node.c.name)
 
 
-def lean_rows(tx: Tx) -> list[tuple]:
+def lean_rows(tx: Tx, now: float = 0.0) -> list[tuple]:
     """Every node in one narrow read, in no order: (id, shape, generation, flags, reported_at, servers, capacity, used and max_unit
     of VCPU, of MEMORY_MB and of DISK_GB).
 
-    The flags add up: 2 where it is enabled, 1 where it is not silent, 4 where the sums do not tell all (other classes, a min_unit
-    or step_size, a shared disk: read its whole view), 8 for each creation that failed there. One number is read faster than four.
+    The flags add up: 2 where it is enabled and, if it fences itself, has a lease at `now`, 1 where it is not silent, 4 where the sums
+    do not tell all (other classes, a min_unit or step_size, a shared disk: read its whole view), 8 for each creation that failed
+    there. One number is read faster than four.
     """
-    return list(tx.stream(q_lean))
+    return list(tx.stream(q_lean, now=now))
 
 
 def rows(tx: Tx) -> list[NodeRow]:

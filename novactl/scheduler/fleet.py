@@ -26,9 +26,9 @@ the creations that failed."""
 
 
 class Fleet:
-    """Columns over the nodes in `ids`: enabled, alive (None: all are), reported_at (seconds since the epoch, NEVER), servers,
-    building, failed_builds, shape (an index into `facts`), and by resource class capacity, used, max_unit, and where some
-    inventory is stricter than 1 also min_unit and step_size. `lacking` are the classes that some node has no room of at all.
+    """Columns over the nodes in `ids`: enabled, alive (None: all are), lease_until (None: no view has one), reported_at (seconds
+    since the epoch, NEVER), servers, building, failed_builds, shape (an index into `facts`), and by resource class capacity, used,
+    max_unit, and where some inventory is stricter than 1 also min_unit and step_size. `lacking` are the classes that some node has no room of at all.
 
     `metadata_keys` are all that the aggregates of its nodes say something under. `views` has the NodeViews that were read: all, or
     those lean rows could not describe. `generations` are what claims compare. With numpy the ids ascend, so that of equal nodes the
@@ -46,6 +46,7 @@ class Fleet:
         if plain["ready"].count(READY) < self.size:
             self.enabled = xp.asarray([bool(bits & ENABLED) for bits in plain["ready"]])
             self.alive = xp.asarray([bool(bits & ALIVE) for bits in plain["ready"]])
+        self.lease_until = None
         self.servers = xp.asarray(plain["servers"])
         self.building, self.failed_builds = xp.asarray(plain["building"]), xp.asarray(plain["failed_builds"])
         self.reported_at, self.shape = xp.asarray(plain["reported_at"]), xp.asarray(plain["shape"])
@@ -85,6 +86,8 @@ class Fleet:
             "generations": [view.generation for view in ordered],
         })
         fleet.sorted = True
+        if any(view.lease_until is not None for view in ordered):
+            fleet.lease_until = fleet.xp.asarray([float("inf") if view.lease_until is None else view.lease_until for view in ordered])
         fleet.views = dict(enumerate(ordered))
         fleet._classes_of(dict.fromkeys((*HOT, *(name for view in ordered for name in (*view.inventories, *view.used)))))
         return fleet

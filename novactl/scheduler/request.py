@@ -135,6 +135,8 @@ class NodeView:
     state_since: float | None = None
     state_by: str = ""
     """When `state` was last changed, and by whom."""
+    lease_until: float | None = None
+    """Until then its agent, which fences itself, runs servers unless it hears of a longer lease; None: it does not fence itself."""
     generation: int = 0
     agent_version: str = ""
     building: int = 0

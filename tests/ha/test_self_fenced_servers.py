@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from novactl.api import cluster as cluster_api
 from novactl.api import ha as ha_api
 from novactl.api import nodes as nodes_api
 from novactl.api import power, verify
@@ -15,7 +16,7 @@ from novactl.api import servers as api
 from novactl.conductor import background, fleet, ha, reconcile
 from novactl.conductor.recover import find, resume, take_over
 from novactl.db import events, nodes, operations, servers
-from novactl.errors import Conflict, NovaError
+from novactl.errors import Conflict, NovaError, NoValidHost
 from novactl.model.node import Node
 from novactl.model.operation import OperationState
 from novactl.model.server import Server
@@ -209,6 +210,25 @@ def test_repairing_says_what_it_waits_for(world: World) -> None:
     ha.renew_leases(world.cluster)
     assert [drift.result for drift in verify.repair(world.cluster) if drift.kind == "boot"] == ["mended"]
     assert row(world, server).status == "ACTIVE" and [drift for drift in verify.verify(world.cluster) if drift.is_fault] == []
+
+
+def test_the_doctor_says_so(world: World) -> None:
+    def of_n1() -> list[tuple[str, str]]:
+        return [(finding.verdict, finding.fix) for finding in cluster_api.doctor(world.cluster) if finding.check == "node n1"]
+
+    assert of_n1() == [("ok", "")]
+    lapse(world)
+    assert of_n1() == [("fail", "novactl conductor run")]
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_nothing_is_placed_there(world: World, count: int) -> None:
+    """One by one or many at once, and the refusal of the node asked for says why."""
+    lapse(world)
+    assert {server.node_name for server in made(world, count, "")} == {"n2"}
+    with pytest.raises(NoValidHost) as refused:
+        made(world, name="there")
+    assert "fences itself and has no lease" in f"{refused.value.message} {refused.value.reasons}"
 
 
 def test_of_two_that_look_at_once_the_one_without_a_lease_undoes_nothing(world: World) -> None:

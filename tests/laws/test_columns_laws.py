@@ -65,7 +65,8 @@ def fleets(draw: st.DrawFn) -> list[NodeView]:
             id=id_, name=f"n{id_}", state=draw(st.sampled_from([NodeState.ENABLED] * 3 + [NodeState.DISABLED])),
             facts=draw(st.sampled_from(kinds)), inventories=inventories, used={name: draw(SMALL) for name in inventories},
             servers=draw(st.integers(0, 4)), reported_at=draw(st.sampled_from([None, 900.0, 990.0, 990.0, 1000.0])),
-            silent_since=draw(st.sampled_from([None, None, None, 950.0])), building=draw(st.integers(0, 3)),
+            silent_since=draw(st.sampled_from([None, None, None, 950.0])),
+            lease_until=draw(st.sampled_from([None, None, None, 990.0, 1000.0, 1020.0])), building=draw(st.integers(0, 3)),
             failed_builds=draw(st.integers(0, 2)), generation=draw(SMALL), address="tcp://10.0.0.7:7766",
             metrics={"load_1m": float(draw(st.integers(0, 3))), "memory_used_mb": 5.0, "disk_used_gb": 1.0}, hardware=None, fittings=()))
     return found

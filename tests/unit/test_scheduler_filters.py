@@ -50,6 +50,8 @@ TABLE = [
      'state: disabled for 5 min by ann@ops ("new fans")'),
     ("enabled", REQUEST, node(state=NodeState.ENROLLING), "state: enrolling"),
     ("enabled", REQUEST, node(state=NodeState.REMOVING), "state: removing"),
+    ("enabled", REQUEST, node(lease_until=REQUEST.now), "lease: fences itself and has no lease, novactl conductor run"),
+    ("enabled", REQUEST, node(lease_until=REQUEST.now + 1), None),
     ("alive", REQUEST, node(silent_since=880.0), "agent: has not answered for 2 min"),          # 1000 - 880 = 120 s
     ("alive", REQUEST, node(silent_since=1001.0), "agent: has not answered for 0 s"),           # our clock was set back
     ("fresh", REQUEST, node(reported_at=None), "report: has never sent one"),

@@ -35,20 +35,25 @@ class Requested:
 
 
 class Enabled:
-    """Its admin lets it take servers (with Alive and Fresh: Nova's ComputeFilter)."""
+    """Its admin lets it take servers, and it would not stop them at once (with Alive and Fresh: Nova's ComputeFilter)."""
 
     name = "enabled"
 
     def __call__(self, request: Request, node: NodeView) -> Reject | None:
         if node.state is NodeState.ENABLED:
-            return None
+            if node.lease_until is None or node.lease_until > request.now:
+                return None
+            return Reject(self.name, "lease: fences itself and has no lease, novactl conductor run")
         since = "" if node.state_since is None else f" for {human_seconds(max(0.0, request.now - node.state_since))}"
         by = f" by {node.state_by}" if node.state_by else ""
         why = f' ("{node.reason}")' if node.reason else ""
         return Reject(self.name, f"state: {node.state.value}{since}{by}{why}")
 
     def columns(self, request: Request, fleet: Fleet) -> Any:
-        return fleet.enabled
+        if fleet.lease_until is None:
+            return fleet.enabled
+        leased = fleet.lease_until > request.now
+        return leased if fleet.enabled is None else fleet.enabled & leased
 
 
 class Alive:
