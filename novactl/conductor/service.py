@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,7 +39,6 @@ LOOK_S = 0.2
 KEY_S, SCHEMA_S, RECOVERY_S = 5.0, 30.0, 30.0
 LAST_WORDS_S = 3.0
 """What the leader's threads get to end."""
-DAY_S = 86400.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,19 +70,31 @@ def _recover(leadership: Leadership, journal: Journal) -> None:
 
 
 def _forget(leadership: Leadership, journal: Journal) -> None:
-    """Rows older than their retention, a few hundred at a time."""
+    """Rows older than their retention, a few hundred at a time. Raises NovaError where the clock may have jumped ahead."""
     config = leadership.cluster.config
     for name, forget in (("operations", retention.operations), ("events", retention.events), ("deleted_servers", retention.servers)):
         days = config[f"retention.{name}_days"]
         gone = more = 0
         while days and (not gone or more == retention.AT_ONCE):
             with leadership.write() as tx:
-                more = forget(tx, leadership.cluster.clock.now() - days * DAY_S)
+                now = leadership.cluster.clock.now()
+                vouched = retention.is_vouched(tx, now)
+                more = forget(tx, now - days * retention.DAY_S)
+                if more and not vouched:
+                    raise _out_of_time(now)                   # and nothing of it is written
             gone += more
             if not more:
                 break
         if gone:
             journal.say("forgot", **{name: gone}, older_than_days=days)
+
+
+def _out_of_time(now: float) -> NovaError:
+    youngest, oldest = retention.VOUCHES_DAYS
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    return NovaError(
+        f"nothing is forgotten: it is {date} here, but no event is {youngest} to {oldest} days old: the clock may have jumped ahead",
+        hint=f"where it is right, what is old is forgotten from {youngest} day after the next event on", command="date -u")
 
 
 class _Verifying:

@@ -504,6 +504,8 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                         'claim WHERE claim.consumer_id = server.id)) LIMIT :limit OFFSET 0',
  'retention.q_steps_delete': 'DELETE FROM operation_step WHERE operation_step.operation_id = :by_id',
  'retention.q_ticket_delete': 'DELETE FROM ticket WHERE ticket.operation_id = :by_id',
+ 'retention.q_vouching': 'SELECT event.id FROM event WHERE event.at > :after AND event.at < :before ORDER BY event.id DESC '
+                         'LIMIT 1 OFFSET 0',
  'server_groups.all': 'SELECT server_group.id, server_group.name, server_group.project_id, server_group.policy, '
                       'server_group.scope, server_group.max_per_domain, server_group.created_at FROM server_group WHERE '
                       'server_group.name IS NOT NULL ORDER BY server_group.name',

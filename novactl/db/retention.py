@@ -7,6 +7,9 @@ from typing import Any
 from novactl.db.statements import Tx, statement
 
 AT_ONCE = 500
+DAY_S = 86400.0
+VOUCHES_DAYS = (1, 8)
+"""How old an event must be to show that the clock has not just jumped ahead."""
 
 
 def _limit(sa: Any) -> Any:
@@ -39,6 +42,13 @@ def q_servers(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_vouching(sa: Any, t: Any) -> Any:
+    e = t.event.c
+    return sa.select(e.id).where(
+        e.at > sa.bindparam("after", type_=sa.Double), e.at < sa.bindparam("before", type_=sa.Double)).order_by(e.id.desc()).limit(1)
+
+
+@statement
 def q_steps_delete(sa: Any, t: Any) -> Any:
     return sa.delete(t.operation_step).where(t.operation_step.c.operation_id == sa.bindparam("by_id"))
 
@@ -61,6 +71,12 @@ def q_event_delete(sa: Any, t: Any) -> Any:
 @statement
 def q_server_delete(sa: Any, t: Any) -> Any:
     return sa.delete(t.server).where(t.server.c.id == sa.bindparam("by_id"), t.server.c.deleted_at.is_not(None))
+
+
+def is_vouched(tx: Tx, now: float) -> bool:
+    """Whether the newest rows say that it may be as late as `now`; what is written since a jump of the clock does not."""
+    youngest, oldest = VOUCHES_DAYS
+    return bool(list(tx.stream(q_vouching, after=now - oldest * DAY_S, before=now - youngest * DAY_S)))
 
 
 def operations(tx: Tx, before: float) -> int:

@@ -14,6 +14,8 @@ from novactl.conductor.journal import Journal
 from novactl.conductor.leader import Leadership
 from novactl.conductor.service import _forget
 from novactl.db import events, operations, servers
+from novactl.errors import NovaError, Superseded
+from novactl.model.operation import EventRecord
 from tests import databases
 from tests.world import World, small_world
 
@@ -39,13 +41,24 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def forget(world: World, after_days: float) -> list[str]:
+def happen(world: World, after_days: float) -> None:
+    with world.cluster.db.write() as tx:
+        events.record(tx, EventRecord(
+            at=SystemClock.now() + after_days * DAY_S, object_kind="conductor", object_id="", object_name="", operation_id="",
+            event="leads", actor="", detail="", reason=""))
+
+
+def forget(world: World, after_days: float, *, last_event_days: float = 2.0) -> list[str]:
+    """So long after the servers were made, and after something else happened."""
+    happen(world, after_days - last_event_days)
     world.cluster.clock.ahead_s = after_days * DAY_S
     lines: list[str] = []
     leadership = Leadership(world.cluster)
     assert leadership.take()
-    _forget(leadership, Journal(lines.append, world.cluster.clock))
-    leadership.release()
+    try:
+        _forget(leadership, Journal(lines.append, world.cluster.clock))
+    finally:
+        leadership.release()
     return lines
 
 
@@ -75,10 +88,18 @@ def test_old_rows_go_but_for_what_answers_why(world: World) -> None:
     assert len(forget(world, 366)) == 1 and there(world)[2] == 0
 
 
+@pytest.mark.parametrize("last_event_days", [0.0, 30.0], ids=["only the one who forgets", "nothing for long"])
+def test_nothing_is_forgotten_by_a_clock_that_jumped(world: World, last_event_days: float) -> None:
+    """Events of now are no witness: they are written by the clock that jumped. A day later it is what everybody goes by."""
+    before = there(world)
+    with pytest.raises(NovaError, match="may have jumped ahead"):
+        forget(world, 63 * 365, last_event_days=last_event_days)
+    assert there(world) == before
+    assert len(forget(world, 63 * 365 + 2)) == 3
+
+
 def test_one_who_leads_no_more_forgets_nothing(world: World) -> None:
     """The lease is looked at in the transaction that deletes."""
-    from novactl.errors import Superseded
-
     world.cluster.clock.ahead_s = 400 * DAY_S
     before = there(world)
     leadership = Leadership(world.cluster)
