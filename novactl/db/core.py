@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError, SQLAlchemyError
 
 from novactl.db import crossing, leases, mariadb, meta, schema
 from novactl.db.engine import Clock, Database, held, raced
@@ -150,7 +150,10 @@ def connecting(url: str, busy_timeout_s: float, **more: Any) -> tuple[sqlalchemy
                 filter(None, [parsed.query.get("options", ""), *(f"-c {name}={round(s * 1000)}" for name, s in limits.items())]))
         given = {name: value for name, value in given.items() if name == "options" or name not in parsed.query}
         return sqlalchemy.create_engine(parsed, isolation_level="READ COMMITTED", connect_args=given, **more), where
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as bad:
+    except ArgumentError as bad:                              # also one that names no driver there is
+        raise DatabaseFailed(
+            f"database.url: {bad}", hint="postgresql+psycopg://USER:PASSWORD@HOST/NAME, mariadb+pymysql://..., sqlite:////PATH") from None
+    except ModuleNotFoundError as bad:
         raise DatabaseFailed(
             f"database.url: {bad}", hint="pip install 'novactl[postgres]' for PostgreSQL, 'novactl[mariadb]' for MariaDB") from None
 

@@ -301,3 +301,14 @@ def test_operations_are_found_without_reading_the_whole_history(cluster: Cluster
         plan = " ".join(row[3] for row in plain.execute(f"EXPLAIN QUERY PLAN {SQLITE[query.name]}", asked))
         assert index in plan and ("TEMP B-TREE FOR ORDER BY" not in plan or query is operations.q_recent_open), plan
     plain.close()
+
+
+@pytest.mark.parametrize(("url", "hint"), [
+    ("bogus", "postgresql+psycopg://USER"), ("postgresql+nope://h/n", "postgresql+psycopg://USER"), ("oracle://h/n", "sqlite, postgresql"),
+    ("sqlite:x", "sqlite:////absolute/path"),
+])
+def test_a_url_that_is_none_names_those_that_are(url: str, hint: str) -> None:
+    """What is misspelt is not a package that is missing."""
+    with pytest.raises(DatabaseFailed, match=r"^database\.url: ") as refused:
+        engine.open_database(url)
+    assert refused.value.hint.startswith(hint)
