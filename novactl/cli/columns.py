@@ -205,7 +205,7 @@ OPERATIONS = Table((
 ))
 
 _EVENT = (
-    Column("event", "EVENT"),
+    Column("event", "EVENT", firm=True),
     Column("detail", "DETAIL"),
     Column("actor", "ACTOR"),
     Column("reason", "REASON"),

@@ -63,7 +63,7 @@ def _confirmation() -> str:
 
 `server delete`, `server evacuate`, `image delete`, `node remove`, `db restore --force`, and every verb that stops, reboots or deletes
 several objects at once. The question says what will happen; the answer is No unless you type y.
-`node fence`, `node remove --lost` and `key revoke` ask for the object's name: they cannot be taken back.
+`node fence`, `node remove --lost` and `key revoke` ask for the object's name, `cluster adopt` for a word: they cannot be taken back.
 -y, --yes or NOVACTL_YES=1 answers beforehand. Where nobody can answer (no terminal, NOVACTL_NO_INPUT=1, a batch)
 and --yes is not given, nothing is changed and the exit status is 2. --dry-run never asks.
 """

@@ -138,3 +138,11 @@ def test_every_name_of_an_event_is_known() -> None:
                       if isinstance(part, ast.Constant) and isinstance(part.value, str)}
     assert {"init", "booted", "drift", "silent"} <= found
     assert found - KINDS - set(SAGAS) - set(Event) <= NOTES
+
+
+def test_an_event_is_one_word_in_a_narrow_terminal(world: World) -> None:
+    """Words of a sentence are folded, names of events are not."""
+    prompt = Prompt(world.env)
+    name = "a-name-that-is-" + "rather-" * 5 + "long"
+    prompt.run("aggregate", "create", name, "--reason", "because it was wanted by somebody, who does not say why it was")
+    assert " aggregate.create " in prompt.run("events", tty=True, COLUMNS="80").out
