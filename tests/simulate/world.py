@@ -17,6 +17,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -81,6 +82,8 @@ _THREADING = Threading(scheduler)
 
 class _Time:
     """`time` for simulated modules; monotonic clocks of all machines run alike, as they do."""
+
+    gmtime, strftime = staticmethod(time.gmtime), staticmethod(time.strftime)
 
     @staticmethod
     def monotonic() -> float:
