@@ -28,7 +28,8 @@ the creations that failed."""
 class Fleet:
     """Columns over the nodes in `ids`: enabled, alive (None: all are), lease_until (None: no view has one), reported_at (seconds
     since the epoch, NEVER), servers, building, failed_builds, shape (an index into `facts`), and by resource class capacity, used,
-    max_unit, and where some inventory is stricter than 1 also min_unit and step_size. `lacking` are the classes that some node has no room of at all.
+    max_unit, and where some inventory is stricter than 1 also min_unit and step_size. `lacking` are the classes that some node has
+    no room of at all.
 
     `metadata_keys` are all that the aggregates of its nodes say something under. `views` has the NodeViews that were read: all, or
     those lean rows could not describe. `generations` are what claims compare. With numpy the ids ascend, so that of equal nodes the
