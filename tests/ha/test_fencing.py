@@ -355,14 +355,14 @@ def test_nothing_is_started_without_a_lease(world: World) -> None:
         assert agent.driver.run_id(server) == ""
         agent.driver.start_domain(server)
     agent.driver.destroy(server)
+    with pytest.raises(NovaError) as refused:
+        server_on(world, "n1", "new")
+    assert "this node fences itself, has had no lease" in f"{refused.value.message} {refused.value.reasons}"
     with world.cluster.db.write() as tx:
         node = nodes.by_name(tx, "n1")
         assert node is not None and node.lease_until is not None
         nodes.grant_lease(tx, node.id, world.cluster.clock.now() - 1, 5.0)
     assert reconcile.follow(world.cluster, [node.id]) == ()
-    with pytest.raises(NovaError) as refused:
-        server_on(world, "n1", "new")
-    assert "this node fences itself, has had no lease" in f"{refused.value.message} {refused.value.reasons}"
     ha.renew_leases(world.cluster)
     assert len(reconcile.follow(world.cluster, [node.id])) == 1
 
