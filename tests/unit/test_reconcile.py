@@ -115,7 +115,7 @@ def test_the_same_again_is_one_statement(world: World, monkeypatch: pytest.Monke
     assert node is not None
     run = cls.run
     monkeypatch.setattr(cls, "run", lambda tx, query, **params: ran.append(query.name) or run(tx, query, **params))
-    report = world.agents["n1"].report(0.0)
+    report = dataclasses.replace(world.agents["n1"].report(0.0), age_s=0.0)   # what is older than a change is no answer to it
 
     def taken() -> list[str]:
         ran.clear()
@@ -123,6 +123,7 @@ def test_the_same_again_is_one_statement(world: World, monkeypatch: pytest.Monke
             fleet.take_report(tx, node.id, report, world.cluster.clock.now())
         return list(ran)
 
+    taken()                                                   # since the refresh the host's disk may have filled
     assert taken() == ["nodes.q_measured"]
     with world.cluster.db.write() as tx:
         (seen,) = servers.powers(tx, node.id)
