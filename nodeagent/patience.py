@@ -7,8 +7,8 @@ from typing import Any, Callable, List, Optional, TypeVar
 from nodeagent.refusal import Refused
 from nodeagent.wire import Code
 
-WAIT_S = 2.0
-"""Less than a controller waits for a report: it is told why there is none."""
+WAIT_S = 1.0
+"""Well less than a controller waits for a report: it is told why there is none."""
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ from nodeagent import patience, wire
 from nodeagent.images import base_name
 from nodeagent.patience import Patience
 from nodeagent.refusal import Refused
+from novactl.conductor import fleet
 from tests.contract.kit import Node, until
 
 
@@ -48,3 +49,8 @@ def test_reads_do_not_wait_for_the_pool(tmp_path: Path) -> None:
     pipe.unlink()
     until(lambda: node.ask(node.request("inventory.read", wire.InventoryRead(0.0)))[0].kind == wire.RESULT)
     node.down()
+
+
+def test_a_refusal_comes_before_the_node_is_called_silent() -> None:
+    """A controller takes a node that answers later for one that does not answer, and a conductor may fence those."""
+    assert patience.WAIT_S <= fleet.REFRESH_DEADLINE_S / 2
