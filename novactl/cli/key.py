@@ -109,6 +109,8 @@ def revoke(
 def rotate(ctx: typer.Context, dry_run: DryRun = False) -> Any:
     """Change your own key pair: the new one is made known beside the old one, which is then revoked. Interrupted, run it again.
 
+    Only an admin's key may hand the table of keys to agents: others are given a new one by an admin (`novactl key create`).
+
     novactl key rotate
     """
     from novactl.api import keys as api
