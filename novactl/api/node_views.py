@@ -175,4 +175,6 @@ def _standing(cluster: Cluster, node: Node, servers: int) -> _Standing:
     age_s = now - node.reported_at
     if age_s > fresh_s:
         return _Standing("stale", node.reported_at, f"its last report is {human_seconds(age_s)} old")
+    if node.lacks_lease(now):
+        return _Standing("stale", node.lease_until, "it fences itself and has no lease: novactl conductor run")
     return _Standing("up", node.state_since or node.created_at, "")

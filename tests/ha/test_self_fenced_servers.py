@@ -216,9 +216,11 @@ def test_the_doctor_says_so(world: World) -> None:
     def of_n1() -> list[tuple[str, str]]:
         return [(finding.verdict, finding.fix) for finding in cluster_api.doctor(world.cluster) if finding.check == "node n1"]
 
-    assert of_n1() == [("ok", "")]
+    assert of_n1() == [("ok", "")] and nodes_api.show(world.cluster, "n1", refresh=False).status == "up"
     lapse(world)
     assert of_n1() == [("fail", "novactl conductor run")]
+    seen = nodes_api.show(world.cluster, "n1", refresh=False)
+    assert seen.status == "stale" and "has no lease" in seen.reason
 
 
 @pytest.mark.parametrize("count", [1, 20])
