@@ -15,6 +15,8 @@ from tests.lab.fleet import Fleet, until
 from tests.lab.host import Host
 
 CUT_S = 4.0
+ASKED_S = 6.0
+"""By then a command that was begun has asked its node, and been refused."""
 DIRECTIONS = {"to it": {"to_host": True, "from_host": False}, "from it": {"to_host": False, "from_host": True}}
 directions = pytest.mark.parametrize("way", DIRECTIONS.values(), ids=DIRECTIONS)
 
@@ -125,6 +127,7 @@ def test_storage_that_hangs_delays_what_needs_it(fleet: Fleet) -> None:
         fleet.novactl("node", "list")
         assert time.monotonic() - began < 30 and begun.poll() is None
         assert fleet.rows("SELECT silent_since FROM node WHERE name = 'h1'") == [(None,)]
+        time.sleep(max(0.0, began + ASKED_S - time.monotonic()))
         storage(signal.SIGCONT)
         out, err = begun.communicate(timeout=90)
         assert begun.returncode == 0, out + err
