@@ -144,12 +144,16 @@ class SqliteDatabase(Database):
     def _transaction(self, begin: str) -> Iterator[Tx]:
         try:
             connection = self._connection()
-            connection.execute(begin)
+            if connection.in_transaction:                     # left by an interruption that came before its first line
+                connection.execute("ROLLBACK")
+            mine, this_thread = SqliteTx(connection), self._local.__dict__
+            this_thread["current"] = mine
             try:
-                yield SqliteTx(connection)
+                connection.execute(begin)
+                yield mine
                 connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
+            except BaseException:                             # also late, when what was left so is collected: then another is under way
+                if this_thread["current"] is mine and connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as failed:

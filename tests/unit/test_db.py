@@ -195,6 +195,19 @@ def node(cluster: Cluster, name: str) -> Node:
     return made
 
 
+def test_an_interruption_leaves_no_transaction_open(cluster: Cluster) -> None:
+    """Ctrl-C when a transaction has just begun, before its first line: the next one begins, and what is left of that one ends nothing."""
+    left = cluster.db.write()
+    left.__enter__()                                          # interrupted there: nobody ends it
+
+    with cluster.db.write() as tx:
+        meta.put(tx, "count", "1")
+        del left                                              # it is collected in the middle of the next one
+        meta.put(tx, "more", "2")
+    with cluster.db.read() as tx:
+        assert (meta.get(tx, "count"), meta.get(tx, "more")) == ("1", "2")
+
+
 @pytest.mark.parametrize("kind", databases.EACH)
 def test_a_reader_sees_one_moment(tmp_path: Path, kind: str) -> None:
     """What another writes in the middle of a reading transaction is seen by the next one, and by a writer."""
