@@ -207,7 +207,7 @@ def test_storage_that_hangs_delays_what_needs_it(
     api.stop(world.cluster, "web")
     assert time.monotonic() - began < 5
     world.cluster.config = load_config(env={**world.env, "NOVACTL_PLACEMENT_REFRESH_S": "0.5", "NOVACTL_PLACEMENT_FRESH_S": "2"})
-    assert status_of(world, "n2") == "stale"
+    until(lambda: status_of(world, "n2") == "stale")
     assert create(world, "other").node_name == "n1"
     with world.cluster.db.read() as tx:
         row = nodes.by_id(tx, node.id)
