@@ -146,14 +146,13 @@ class SqliteDatabase(Database):
             connection = self._connection()
             if connection.in_transaction:                     # left by an interruption that came before its first line
                 connection.execute("ROLLBACK")
-            mine, this_thread = SqliteTx(connection), self._local.__dict__
-            this_thread["current"] = mine
+            mine = self._local.current = SqliteTx(connection)
             try:
                 connection.execute(begin)
                 yield mine
                 connection.execute("COMMIT")
             except BaseException:                             # also late, when what was left so is collected: then another is under way
-                if this_thread["current"] is mine and connection.in_transaction:
+                if getattr(self._local, "current", None) is mine and connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as failed:
