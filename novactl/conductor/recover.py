@@ -41,15 +41,12 @@ def recover(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[Ended, ...]:
     """
     now = moment(cluster)
     with cluster.db.read() as tx:
-        left = [op for op in reversed(operations.recent(tx, ended=False, limit=MANY)) if not owned_by_the_living(op, now)]
+        left = [op for op in reversed(operations.under_way(tx)) if not owned_by_the_living(op, now)]
         denied = _denied(tx, cluster.key, left)
     left = [op for op in left if op.id not in denied]
     hopeless = _hopeless(cluster, [op for op in left if op.state is OperationState.STUCK], now)
     stay: list[Ended] = [(op, NovaError.from_dict(op.error or ABANDONED.as_dict())) for op in left if op.id in hopeless]
     return (*denied.values(), *stay, *_Crew(cluster, [op for op in left if op.id not in hopeless]).work(budget_s))
-
-
-MANY = 1_000_000
 
 
 def _denied(tx: Tx, public_key: str, left: Sequence[Operation]) -> dict[str, Ended]:

@@ -296,7 +296,7 @@ class Conductor:
         """Operations that this process drives: given up with a new epoch, so that others go on with them at once."""
         me = owner.this_process()
         with contextlib.suppress(NovaError), self.cluster.db.write() as tx:
-            for operation in operations.recent(tx, ended=False):
+            for operation in operations.under_way(tx):
                 if operation.owner == me and operation.state is not OperationState.STUCK:
                     operations.take(tx, operation, state=operation.state, owner="", lease_until=0.0)
 

@@ -17,7 +17,6 @@ from novactl.model.node import NodeState
 from novactl.model.operation import OperationState
 
 DEADLINE_S = 5.0
-MANY = 1_000_000
 
 
 def survey(cluster: Cluster) -> tuple[Drift, ...]:
@@ -63,7 +62,7 @@ def _open(cluster: Cluster, tx: Tx) -> list[Open]:
     now = moment(cluster)
     return [
         Open(op.id, op.kind, op.object_id, op.object_name, owned_by_the_living(op, now), op.state is OperationState.STUCK)
-        for op in operations.recent(tx, ended=False, limit=MANY)]
+        for op in operations.under_way(tx)]
 
 
 def past_of(tx: Tx, id_: str) -> Past | None:

@@ -211,12 +211,20 @@ def names(tx: Tx, prefix: str) -> list[str]:
     return [id_ for (id_,) in tx.stream(q_ids, by_prefix=prefix)]
 
 
+MANY = 1_000_000
+
+
 def recent(
     tx: Tx, *, ended: bool, limit: int = 1000, kind: str = "", state: str = "", object_kind: str = "", named: str = "",
 ) -> tuple[Operation, ...]:
     """Newest first; those not ended, or with `ended` all. "" is any; `named` is an object's name or id."""
     return tuple(_record(row) for row in tx.all(
         q_recent if ended else q_recent_open, limit=limit, by_kind=kind, by_state=state, by_object_kind=object_kind, by_object=named))
+
+
+def under_way(tx: Tx) -> tuple[Operation, ...]:
+    """All that have not ended, newest first."""
+    return recent(tx, ended=False, limit=MANY)
 
 
 def open_of(tx: Tx, object_id: str) -> tuple[Operation, ...]:

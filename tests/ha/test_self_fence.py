@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.agent import Agent
 from nodeagent.messages import Renewal
 from nodeagent.refusal import Refused
 from nodeagent.selffence import SelfFence
@@ -108,6 +109,13 @@ def test_a_late_renewal_does_not_bring_back_a_longer_delay(tmp_path: Path) -> No
     assert (made.self_fence_s, made.until_s) == (60.0, 1031.0)
 
 
+def lapse(agent: Agent) -> None:
+    """It was armed, and has had no lease for longer than it may."""
+    hello = agent.hello("admin")
+    agent.self_fence.renew(Renewal(hello.boot_id, hello.boottime_s, 5.0))
+    agent.self_fence.until_s -= 100
+
+
 def test_servers_are_stopped_side_by_side(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes its time; whoever waits for the node waits for none of them."""
     agent, all_at_once = world.agents["n1"], threading.Barrier(3)
@@ -120,9 +128,7 @@ def test_servers_are_stopped_side_by_side(world: World, monkeypatch: pytest.Monk
         destroy(server)
 
     monkeypatch.setattr(agent.driver, "destroy", slow)
-    hello = agent.hello("admin")
-    agent.self_fence.renew(Renewal(hello.boot_id, hello.boottime_s, 5.0))
-    agent.self_fence.until_s -= 100
+    lapse(agent)
     until(lambda: not any(agent.driver.run_id(one.server) for one in agent.driver.states()[0]), "all are stopped")
     assert not all_at_once.broken and agent.self_fence.count == 1
 
@@ -140,9 +146,7 @@ def test_a_server_that_cannot_be_stopped_holds_up_no_other_and_is_asked_once(wor
         destroy(server)
 
     monkeypatch.setattr(agent.driver, "destroy", destroyed)
-    hello = agent.hello("admin")
-    agent.self_fence.renew(Renewal(hello.boot_id, hello.boottime_s, 5.0))
-    agent.self_fence.until_s -= 100
+    lapse(agent)
     for _ in range(2):
         until(lambda: not agent.driver.run_id(other), "the other is stopped")
         agent.driver.start_domain(other)
