@@ -167,6 +167,7 @@ class Agent:
             seq=seq,
             seq_operation=operation,
             fencings=self.self_fence.count,
+            lacks_lease=self.self_fence.lacks_lease(),
             **dict(vars(host), versions={**host.versions, "agent": __version__, "python": _PYTHON}),
         )
         domains = self._with_runs(found.domains)

@@ -378,6 +378,8 @@ class Report:
     seq_operation: str = ""
     fencings: int = 0
     """How often, in this boot, it has stopped all servers because nobody renewed its lease."""
+    lacks_lease: bool = False
+    """It fences itself, nobody has renewed its lease for too long, and it starts no server before it has one."""
     admins_version: int = 0
 
 

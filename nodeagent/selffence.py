@@ -81,6 +81,10 @@ class SelfFence:
                 Code.CONFLICT, f"this node fences itself, has had no lease for {without_s:.0f} s, and runs no servers",
                 hint="leases come from the conductor service: novactl conductor run", retryable=True, elsewhere=True)
 
+    def lacks_lease(self) -> bool:
+        """Whether it starts no server."""
+        return self._without_s() is not None
+
     def _without_s(self) -> Optional[float]:
         """Seconds since its lease ended, where they are too many; else None."""
         with self._lock:

@@ -220,6 +220,8 @@ def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> bool:
         return False
     nodes.set_totals(tx, node_id, totals(report, node.dedicated_cpus), cached_gb(report))
     nodes.set_hardware(tx, node_id, hardware(report))
+    if report.lacks_lease:
+        nodes.lacks_lease(tx, node_id, now)
     for domain in report.domains:
         if domain.addresses:
             servers.seen(tx, domain.server, node_id, domain.addresses)

@@ -64,7 +64,7 @@ def _believe(cluster: Cluster, node: Node, rows: Sequence[PowerRow], report: wir
             begun: tuple[str, ...] = ()
             left = list(rows)
             if node.boot_id not in ("", fleet.life(report)):
-                if node.lacks_lease(cluster.clock.now()):     # it would stop at once what is started
+                if report.lacks_lease or node.lacks_lease(cluster.clock.now()):     # it would stop at once what is started
                     hold_down(cluster, tx, node, report, rows)
                 else:
                     begun = revive(cluster, tx, node, report, rows)

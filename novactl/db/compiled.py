@@ -325,6 +325,8 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'nodes.q_grant': 'UPDATE node SET lease_until=:new_lease_until, armed_s=:new_armed_s WHERE node.id = :by_id AND node.state IN '
                   "('enabled', 'disabled') AND node.armed_s IS NOT NULL",
  'nodes.q_in_pool': 'SELECT node.id FROM node WHERE node.shared_disk = :by_pool ORDER BY node.id',
+ 'nodes.q_lacks_lease': "UPDATE node SET lease_until=:new_lease_until WHERE node.id = :by_id AND node.state IN ('enabled', "
+                        "'disabled') AND node.armed_s IS NOT NULL AND node.lease_until IS NULL",
  'nodes.q_look_again': "UPDATE node SET report_key='' WHERE node.id = :by_id",
  'nodes.q_measured': 'UPDATE node SET reported_at=:new_reported_at, silent_since=:new_silent_since, load_1m=:new_load_1m, '
                      'memory_used_mb=:new_memory_used_mb, disk_used_gb=:new_disk_used_gb, admins_version=:new_admins_version '

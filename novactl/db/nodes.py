@@ -16,8 +16,8 @@ from novactl.model.node import METRICS, Node, NodeState
 __all__ = [
     "AgentRow", "NodeRow", "agent_rows", "all_", "arm", "build_failed", "built", "by_id", "by_id_prefix", "by_name", "delete", "disarm",
     "end_lease", "ensure_inventory", "facts_of", "grant_lease", "hardware", "hardware_of", "insert", "inventories", "inventories_of",
-    "lean_rows", "lock", "name_of", "names", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory", "set_totals", "shapes",
-    "silent", "booted", "look_again", "take_report", "update",
+    "lacks_lease", "lean_rows", "lock", "name_of", "names", "reshape", "resum", "row_of", "rows", "set_hardware", "set_inventory",
+    "set_totals", "shapes", "silent", "booted", "look_again", "take_report", "update",
 ]
 
 _FLEETING = frozenset({"taken_s", "age_s", "admins_version", "domains", "domains_left", "seq", "seq_operation"})
@@ -167,6 +167,12 @@ def q_grant(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_lacks_lease(sa: Any, t: Any) -> Any:
+    n = t.node.c
+    return updates(sa, t.node, "lease_until").where(_may_run(sa, t), n.armed_s.is_not(None), n.lease_until.is_(None))
+
+
+@statement
 def q_end_lease(sa: Any, t: Any) -> Any:
     return sa.update(t.node).values(lease_until=sa.null()).where(t.node.c.id == sa.bindparam("by_id"))
 
@@ -233,6 +239,11 @@ def grant_lease(tx: Tx, node_id: str, until: float, self_fence_s: float) -> bool
     """Its agent has answered that it has a lease, which ends at `until` at the latest, and fences itself `self_fence_s` after that. False
     where it is being fenced, or was told to do so no more, by now: then nothing is noted."""
     return tx.run(q_grant, by_id=node_id, new_lease_until=until, new_armed_s=self_fence_s) == 1
+
+
+def lacks_lease(tx: Tx, node_id: str, at: float) -> None:
+    """Its agent says that it fences itself and had no lease at `at`: an answer, where the one to the conductor was never written down."""
+    tx.run(q_lacks_lease, by_id=node_id, new_lease_until=at)
 
 
 def end_lease(tx: Tx, node_id: str) -> None:

@@ -74,6 +74,10 @@ def drive(world: World) -> list[OperationState]:
 def without_lease(world: World) -> None:
     """Nobody has renewed n1's lease for long: it has stopped all its servers, and somebody has asked it since."""
     lapse(world)
+    stopped_without_lease(world)
+
+
+def stopped_without_lease(world: World) -> None:
     agent = world.agents["n1"]
     agent.self_fence.until_s -= 100
     deadline = time.monotonic() + 15
@@ -129,6 +133,20 @@ def test_it_runs_again_with_the_next_lease_and_what_was_stopped_does_not(world: 
     assert (row(world, runs).power_state, row(world, runs).fault) == (PowerState.RUNNING, "")
     driver = world.agents["n1"].driver
     assert [bool(driver.run_id(one.id)) for one in (stopped, runs, given_up)] == [False, True, False]
+
+
+def test_a_lease_whose_conductor_died_before_it_wrote_it_down(world: World) -> None:
+    """What its agent says of itself counts: what it stopped waits for a lease, and is not begun to be started there."""
+    (server,) = made(world)
+    n1 = node(world)
+    with world.cluster.db.write() as tx:
+        nodes.end_lease(tx, n1.id)
+    stopped_without_lease(world)
+    assert node(world).lacks_lease(world.cluster.clock.now())
+    assert row(world, server).status == "ERROR" and told(world, server).count("found_fenced") == 1 and begun(world) == ()
+    ha.renew_leases(world.cluster)
+    refresh(world)
+    assert drive(world) == [OperationState.OK] and row(world, server).status == "ACTIVE"
 
 
 def test_a_host_that_started_anew_without_a_lease(world: World) -> None:
