@@ -88,6 +88,11 @@ class ServerState:
         return self.vm_state is VmState.ACTIVE and self.power_state is PowerState.SHUTDOWN
 
     @property
+    def is_to_run(self) -> bool:
+        """Its admin wants it to run, whether or not it does: what is in ERROR died, or could not be started again."""
+        return self.vm_state in (VmState.ACTIVE, VmState.ERROR)
+
+    @property
     def status(self) -> str:
         """The one word shown to users, as Nova derives it."""
         shown = VmState.ERROR if self.waits_for_its_node else self.vm_state

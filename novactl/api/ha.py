@@ -21,7 +21,6 @@ from novactl.errors import AgentRefused, Conflict, NovaError, Unreachable, Usage
 from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation
 from novactl.model.server import Server
-from novactl.states import VmState
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def fence(
 
 
 def _due(node: Node, found: tuple[Server, ...]) -> list[tuple[str, str]]:
-    return [(server.name, "would be started elsewhere" if server.ha and server.vm_state is VmState.ACTIVE else _why_not(server))
+    return [(server.name, "would be started elsewhere" if server.ha and server.state.is_to_run else _why_not(server))
             for server in found]
 
 

@@ -22,7 +22,7 @@ from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation, OperationState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
 from novactl.model.server import Server
-from novactl.states import Event, VmState, advance
+from novactl.states import Event, advance
 
 Write = Callable[[], contextlib.AbstractContextManager[Tx]]
 ASKED_S = 2.0
@@ -159,7 +159,7 @@ def fence_the_silent(cluster: Cluster, write: Write) -> tuple[list[str], list[st
         everyone = [node for node in nodes.all_(tx) if node.address]
         silent = [node for node in everyone if node.silent_since is not None and now - node.silent_since >= after_s]
         due = [node for node in silent if node.state in (NodeState.ENABLED, NodeState.DISABLED)
-               and any(server.ha and server.vm_state is VmState.ACTIVE for server in servers.on_node(tx, node.id))
+               and any(server.ha and server.state.is_to_run for server in servers.on_node(tx, node.id))
                and not _lately(tx, node.id, fence_node.FENCE.kind, now)]
     if not due:
         return [], []
@@ -185,13 +185,13 @@ def fence_the_silent(cluster: Cluster, write: Write) -> tuple[list[str], list[st
 def evacuate_the_fenced(
     cluster: Cluster, *, only: Sequence[str] | None = None, detached: bool = True, write: Write | None = None,
 ) -> tuple[list[Operation], dict[str, str]]:
-    """Begin the evacuation of every running server with `ha` on fenced nodes (or `only` these): what was begun, and, by the
+    """Begin the evacuation of every server with `ha` that is to run on fenced nodes (or `only` these): what was begun, and, by the
     server's id, why the others were not."""
     now = cluster.clock.now()
     with cluster.db.read() as tx:
         lost = [node for node in nodes.all_(tx) if node.state is NodeState.FENCED and (only is None or node.id in only)]
         due = [server for node in lost for server in servers.on_node(tx, node.id)
-               if server.ha and server.vm_state is VmState.ACTIVE and not server.operation_id
+               if server.ha and server.state.is_to_run and not server.operation_id
                and (only is not None or not _lately(tx, server.id, evacuate_server.EVACUATE.kind, now))]
     begun, refused = [], {}
     for server in due:

@@ -57,7 +57,7 @@ def _not_revived(run: Run, tx: Tx, record: Revive, error: NovaError) -> None:
     if server.operation_id == run.operation.id:
         servers.move_state(
             tx, server, advance(server.state, Event.ABORTED, server.name), operation_id="", at=run.cluster.clock.now(),
-            fault=f"it did not start again: {error.message}")
+            fault=f"it did not start again: {error.message}; novactl server reboot --hard {server.name} tries anew")
         note(run, tx, Event.ABORTED, error.message)
 
 

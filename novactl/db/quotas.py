@@ -51,16 +51,24 @@ def set_(tx: Tx, project_id: str, resource: str, limit: int | None, *, force: bo
     Raises Conflict, naming the projects, when somebody it holds for uses more than that already, unless `force`: what is held
     stays, and nothing more is given.
     """
+    pass
     key = {"by_project_id": project_id, "by_resource": resource}
     if limit is None:
         tx.run(q_delete, **key)
     elif not tx.run(q_update, **key, new_max_amount=limit):
         tx.run(q_insert, project_id=project_id, resource=resource, max_amount=limit)
-    write_limits(tx, project_id)                              # the rows are locked now: no claim comes between
+    write_limits(tx, project_id)
     found = () if force else over(tx, project_id, resource)
     if found:
         told = [f"project {one.project} uses {one.used} of {one.limit}" for one in found]
         raise Conflict(f"quota {resource}: {told[0]} already", reasons=told[1:], hint="a limit is at least what is in use")
+
+
+def _lock(tx: Tx, project_id: str) -> None:
+    """No claim comes between, and of two who set limits at once the second sees what the first has written: a statement that
+    waits for the row would go on with the limits as they were before it waited."""
+    for id_ in [project_id] if project_id else sorted(project.id for project in projects.all_(tx)):
+        projects.lock(tx, id_)
 
 
 class Over(NamedTuple):

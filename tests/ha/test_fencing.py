@@ -17,8 +17,9 @@ from nodeagent.refusal import Refused
 from nodeagent.wire import Code
 from novactl.api import ha as api
 from novactl.api import nodes as nodes_api
+from novactl.api import power
 from novactl.api import servers as servers_api
-from novactl.conductor import evacuate_server, fences, ha, reconcile
+from novactl.conductor import evacuate_server, fences, fleet, ha, reconcile
 from novactl.conductor.recover import recover
 from novactl.db import nodes, operations, placement
 from novactl.errors import Conflict, FencingFailed, NovaError, NoValidHost, UsageError
@@ -196,6 +197,21 @@ def test_only_those_that_asked_for_it(world: World) -> None:
     assert fenced.elsewhere == () and [name for name, _ in fenced.stayed] == ["kept"]
     moved = api.evacuate(world.cluster, "kept")
     assert not isinstance(moved, str) and moved.node_name in ("n2", "n3")
+
+
+def test_what_died_before_its_node_did_runs_elsewhere_too(world: World) -> None:
+    """Whoever asked for --ha wants it to run: one whose QEMU died, or that did not start again after a boot, does not stay down with the
+    node. What its admin stopped does."""
+    died, stopped = server_on(world, "n1", "died"), server_on(world, "n1", "stopped")
+    world.agents["n1"].driver.crash(died)
+    power.stop(world.cluster, "stopped")
+    fleet.refresh(world.cluster, max_age_s=-1.0)
+    assert servers_api.show(world.cluster, "died", refresh=False).status == "ERROR"
+    power_cut(world, "n1")
+    fenced = api.fence(world.cluster, "n1", by_hand=True)
+    assert not isinstance(fenced, str)
+    assert [one.name for one in fenced.elsewhere] == ["died"] and fenced.stayed == (("stopped", "it is SHUTOFF"),)
+    assert world.domains()[died] == "RUNNING" and world.domains().get(stopped) != "RUNNING"
 
 
 def test_the_conductor_fences_and_restarts(world: World) -> None:
