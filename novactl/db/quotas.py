@@ -51,7 +51,7 @@ def set_(tx: Tx, project_id: str, resource: str, limit: int | None, *, force: bo
     Raises Conflict, naming the projects, when somebody it holds for uses more than that already, unless `force`: what is held
     stays, and nothing more is given.
     """
-    pass
+    _lock(tx, project_id)
     key = {"by_project_id": project_id, "by_resource": resource}
     if limit is None:
         tx.run(q_delete, **key)

@@ -22,7 +22,6 @@ from novactl.cluster import Cluster
 from novactl.conductor.recover import recover
 from novactl.db import meta, operations, projects, servers
 from novactl.db import nodes as db_nodes
-from novactl.db import quotas as db_quotas
 from novactl.db.core import CROSSED, CoreDatabase
 from novactl.db.statements import Tx
 from novactl.errors import DatabaseFailed, DatabaseLost, DatabaseUnavailable, NovaError, Uncertain
@@ -322,9 +321,6 @@ def _the_node(tx: Tx) -> None:
 CROSSINGS: dict[str, tuple[Callable[[Tx], Any], Callable[[Tx], Any], Callable[[Cluster], Any]]] = {
     "aggregate add-node": (_the_node, zones.hold, lambda cluster: aggregates.add_nodes(cluster, "rack", ["n1"])),
     "node set": (_the_node, zones.hold, lambda cluster: nodes.set_(cluster, "n1", nodes.SetNode(shared_disk="pool"))),
-    "quota set": (
-        lambda tx: projects.lock(tx, DEFAULT_PROJECT), lambda tx: db_quotas.set_(tx, DEFAULT_PROJECT, "cores", 98),
-        lambda cluster: quotas.set_(cluster, "default", {"cores": "97", "servers": "9"})),
 }
 """A command, what it locks late, and what it has locked before that."""
 
@@ -353,7 +349,6 @@ def test_a_command_whose_transaction_the_database_ends_is_begun_anew(tmp_path: P
     late, early, act = CROSSINGS[command]
     with databases.cluster(kind) as url, small_world(tmp_path, url=url, count=1) as world:
         aggregates.create(world.cluster, name="rack")
-        quotas.set_(world.cluster, "default", {"cores": "99"})
         holding, other = threading.Event(), Cluster(world.config, actor="other")
 
         def cross() -> None:
@@ -375,7 +370,7 @@ def test_a_command_whose_transaction_the_database_ends_is_begun_anew(tmp_path: P
         with world.cluster.db.read() as tx:
             done = [op for op in operations.recent(tx, ended=True) if op.kind == command.replace(" ", ".")]
             assert meta.get(tx, "ballast-199") == "x"
-        assert len(done) == 1 + (command == "quota set")
+        assert len(done) == 1
         other.close()
 
 
@@ -386,7 +381,6 @@ def test_admins_who_change_everything_at_once_are_not_told_to_try_again(tmp_path
     wrong: list[NovaError] = []
     with databases.cluster(kind) as url, small_world(tmp_path, url=url) as world:
         aggregates.create(world.cluster, name="rack")
-        quotas.set_(world.cluster, "default", dict(limits))   # of two who set the first limit the second is told so: that is no deadlock
 
         def quota(cluster: Cluster, turn: int) -> None:
             quotas.set_(cluster, "default", dict(limits))
