@@ -22,7 +22,8 @@ from nodeagent.images import base_name
 from nodeagent.ledger import Ledger
 
 KEYS = {role: chr(ord("a") + n) * 40 for n, role in enumerate(wire.ROLES)}
-REPLY_S = 10.0
+REPLY_S = 60.0
+"""What is waited for comes, only late on a machine that has other things to do."""
 ISO = bytes(32769) + b"CD001" + bytes(2048)
 
 

@@ -16,7 +16,7 @@ from nodeagent import wire
 from nodeagent.__main__ import ensure_keys
 from tests.contract.kit import until
 
-START_S = 20.0
+START_S = 60.0
 
 
 class AgentProcess:
@@ -64,7 +64,7 @@ class AgentProcess:
         public, secret = pair or self.admin
         socket = self.context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDTIMEO, 20_000)
+        socket.setsockopt(zmq.SNDTIMEO, 60_000)
         socket.setsockopt(zmq.CURVE_SERVERKEY, (server or self.public).encode())
         socket.setsockopt(zmq.CURVE_PUBLICKEY, public.encode())
         socket.setsockopt(zmq.CURVE_SECRETKEY, secret.encode())
@@ -80,7 +80,7 @@ class AgentProcess:
         return status
 
 
-def ask(socket: zmq.Socket, method: str, args: Any = None, *, wait_s: float = 5.0, **envelope: Any) -> wire.Reply | None:
+def ask(socket: zmq.Socket, method: str, args: Any = None, *, wait_s: float = 30.0, **envelope: Any) -> wire.Reply | None:
     """One call; None where nothing answers in `wait_s`."""
     request = wire.Request(**{"id": uuid.uuid4().hex, "method": method, "args": wire.to_plain(args) if args else {}, **envelope})
     deadline = time.monotonic() + wait_s
