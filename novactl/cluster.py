@@ -19,6 +19,7 @@ from novactl.config import Config
 if TYPE_CHECKING:
     from novactl.agents.client import Agents
     from novactl.db.engine import Database
+    from novactl.errors import NovaError
 
 
 class Clock(Protocol):
@@ -79,7 +80,7 @@ class Cluster:
 
     `actor` is who asks (`user@host`), `key` the public key they use, `reason` what they said it is for. `driving` are the ids of the
     operations that this process has begun or taken over, and not ended; `late` those of dead processes that it has given to the
-    background.
+    background. `unheard` is, by node id, when it last asked a node for its report in vain, and what came of that.
     """
 
     def __init__(self, config: Config, *, clock: Clock | None = None, ids: Ids | None = None, actor: str = "") -> None:
@@ -90,6 +91,7 @@ class Cluster:
         self.reason = ""
         self.driving: dict[str, None] = {}
         self.late: set[str] = set()
+        self.unheard: dict[str, tuple[float, NovaError]] = {}
         self._opening = threading.Lock()
         self._db: Database | None = None
         self._agents: Agents | None = None

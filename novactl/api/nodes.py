@@ -172,4 +172,4 @@ def _find(cluster: Cluster, ref: str) -> Node:
 def _refresh(cluster: Cluster, *only: Node) -> None:
     from novactl.conductor.fleet import refresh
 
-    refresh(cluster, max_age_s=cluster.config["placement.refresh_s"], only=only or None)
+    refresh(cluster, max_age_s=cluster.config["placement.refresh_s"], only=only or None, fenced=True)

@@ -95,25 +95,40 @@ def _view(row: NodeRow, beside: _Beside) -> NodeView:
         images=None if beside.images is None else beside.images.get(row.id, {}))
 
 
-def refresh(cluster: Cluster, *, max_age_s: float, only: Sequence[Node | AgentRow] | None = None) -> dict[str, NovaError]:
-    """Ask every node (or `only` these) whose report is older than `max_age_s` for a new one, all at once, and store the answers.
+def refresh(
+    cluster: Cluster, *, max_age_s: float, only: Sequence[Node | AgentRow] | None = None, fenced: bool = False,
+) -> dict[str, NovaError]:
+    """Ask every node whose report is older than `max_age_s` for a new one, all at once, and store the answers. Those that are fenced
+    are asked with `fenced` alone: nothing is placed on them, whatever they say. `only` are asked in any case.
 
-    Returns the errors by node id; a node that gives none is marked silent. Takes at most REFRESH_DEADLINE_S, and only
+    Returns the errors by node id; a node that does not answer is marked silent. Of a node that this process asked in vain less than
+    `max_age_s` ago the error is the one of then, and it is not waited for again. Takes at most REFRESH_DEADLINE_S, and only
     SILENT_DEADLINE_S for those that were silent already.
     """
     with _ASKING:                                             # of several threads one asks; the others find fresh reports
-        return _refresh(cluster, max_age_s, only)
+        if only is not None:
+            return _refresh(cluster, max_age_s, only)
+        with cluster.db.read() as tx:
+            everyone = nodes.agent_rows(tx)
+        lately = {row.id: error for row in everyone if (error := _in_vain(cluster, row, max_age_s))}
+        asked = [row for row in everyone if row.id not in lately and (fenced or row.state not in _FENCED)]
+        return lately | _refresh(cluster, max_age_s, asked)
+
+
+def _in_vain(cluster: Cluster, row: AgentRow, max_age_s: float) -> NovaError | None:
+    """What came of asking it, where that was less than `max_age_s` ago and nobody has heard of it since."""
+    at, error = cluster.unheard.get(row.id, (0.0, None))
+    heard = (row.reported_at or 0.0) > at or (row.silent_since is None and isinstance(error, Unreachable))
+    return error if not heard and 0 <= cluster.clock.now() - at < max_age_s else None
 
 
 _ASKING = threading.Lock()
+_FENCED = (NodeState.FENCING.value, NodeState.FENCED.value)
 
 
-def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow] | None) -> dict[str, NovaError]:
+def _refresh(cluster: Cluster, max_age_s: float, asked: Sequence[Node | AgentRow]) -> dict[str, NovaError]:
     now = cluster.clock.now()
-    if only is None:
-        with cluster.db.read() as tx:
-            only = nodes.agent_rows(tx)
-    stale = [node for node in only if node.address and (
+    stale = [node for node in asked if node.address and (
         node.silent_since is not None or node.reported_at is None or now - node.reported_at > max_age_s)]
     if not stale:
         return {}
@@ -122,6 +137,7 @@ def _refresh(cluster: Cluster, max_age_s: float, only: Sequence[Node | AgentRow]
     heard = reports(cluster, stale, max_age_s, timeout_s=deadline_s, hurry=hurry)
     now = cluster.clock.now()
     errors = {node_id: report for node_id, report in heard.items() if isinstance(report, NovaError)}
+    cluster.unheard.update((node_id, (now, error)) for node_id, error in errors.items())
     odd = _heard(cluster, heard, now, errors)
     keyring.hand_on(cluster, [node for node in stale if node.id not in errors], {
         node_id: report.admins_version for node_id, report in heard.items() if not isinstance(report, NovaError)})

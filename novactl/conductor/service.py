@@ -186,7 +186,7 @@ class Conductor:
             return ()
         failed = list[NovaError]()
         with self.leadership.holding():
-            failed += refresh(self.cluster, max_age_s=0.0).values()
+            failed += refresh(self.cluster, max_age_s=0.0, fenced=True).values()
             for job in JOBS:
                 try:
                     job.act(self.leadership, self.journal)

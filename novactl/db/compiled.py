@@ -252,7 +252,7 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'meta.q_update': 'UPDATE meta SET value=:new_value WHERE meta."key" = :by_key',
  'meta.q_value': 'SELECT meta.value FROM meta WHERE meta."key" = :by_key',
  'node_rows.q_agent_rows': 'SELECT node.id, node.name, node.address, node.public_key, node.reported_at, node.silent_since, '
-                           'node.next_public_key FROM node ORDER BY node.name',
+                           'node.next_public_key, node.state FROM node ORDER BY node.name',
  'node_rows.q_lean': "SELECT node.id, node.shape, node.generation, CASE WHEN (node.state = 'enabled' AND (node.lease_until IS "
                      'NULL OR node.lease_until > :now)) THEN 2 ELSE 0 END + CASE WHEN (node.silent_since IS NULL) THEN 1 ELSE '
                      '0 END + 4 * node.odd + 8 * node.failed_builds AS anon_1, node.reported_at, node.servers, '

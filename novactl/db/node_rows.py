@@ -55,6 +55,7 @@ class AgentRow(NamedTuple):
     reported_at: float | None
     silent_since: float | None
     next_public_key: str
+    state: str
 
 
 @statement
