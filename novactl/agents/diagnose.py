@@ -1,4 +1,4 @@
-"""Why an agent does not answer: asked only once it has not, by watching one connection attempt."""
+"""Why an agent does not answer: asked only while it does not, by watching one connection attempt."""
 
 from __future__ import annotations
 
@@ -16,34 +16,58 @@ if TYPE_CHECKING:
 
 def why_silent(context: zmq.Context, keys: KeyPair, peer: Peer, *, within_s: float) -> NovaError:
     """The error to raise for `peer`: nothing listens, the wrong agent listens, or it does not know this admin's key."""
-    from zmq.utils.monitor import recv_monitor_message
-
-    from novactl.agents.link import dealer
-
-    socket = dealer(context, keys, peer.public_key)
-    monitor = socket.get_monitor_socket()
-    seen = set()
+    probe, deadline = Probe(context, keys, peer), time.monotonic() + within_s
     try:
-        socket.connect(peer.address)
-        deadline = time.monotonic() + within_s
-        while monitor.poll(max(1, int((deadline - time.monotonic()) * 1000))) and time.monotonic() < deadline:
-            event = recv_monitor_message(monitor)["event"]
-            seen.add(event)
-            if event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_SUCCEEDED):
-                break
+        while (left_s := deadline - time.monotonic()) > 0 and not probe.known(left_s):
+            pass
+        return _named(probe.seen, peer)
     finally:
-        socket.disable_monitor()
-        socket.close(linger=0)
-    return _named(seen, peer)
+        probe.close()
+
+
+class Probe:
+    """One connection attempt to `peer`, and what is `seen` of it."""
+
+    def __init__(self, context: zmq.Context, keys: KeyPair, peer: Peer) -> None:
+        from novactl.agents.link import dealer
+
+        self.peer, self.seen = peer, set[int]()
+        self._socket = dealer(context, keys, peer.public_key)
+        self._monitor = self._socket.get_monitor_socket()
+        self._socket.connect(peer.address)
+
+    def known(self, wait_s: float) -> bool:
+        """Whether the next thing that happens within `wait_s` tells how the handshake ended."""
+        from zmq.utils.monitor import recv_monitor_message
+
+        if not self._monitor.poll(int(wait_s * 1000)):
+            return False
+        event = recv_monitor_message(self._monitor)["event"]
+        self.seen.add(event)
+        return event in (zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+    def denied(self) -> Denied | None:
+        """The error, where the agent is known by now to refuse this admin's key. Waits for nothing."""
+        while not self.known(0) and self._monitor.poll(0):
+            pass
+        return denied(self.peer) if zmq.EVENT_HANDSHAKE_FAILED_AUTH in self.seen else None
+
+    def close(self) -> None:
+        self._socket.disable_monitor()
+        self._socket.close(linger=0)
+
+
+def denied(peer: Peer) -> Denied:
+    return Denied(
+        f"node {peer.name} ({peer.address}) does not admit this admin's key", hint="it was revoked (novactl key list), or the node has not"
+        " been told of it yet: an admin's next command there tells it", command="novactl key list", details={"handshake": "admin"})
 
 
 def _named(seen: set[int], peer: Peer) -> NovaError:
     where = f"node {peer.name} ({peer.address})"
     check = f"novactl node check {peer.name}"
     if zmq.EVENT_HANDSHAKE_FAILED_AUTH in seen:
-        return Denied(
-            f"{where} does not admit this admin's key", hint="it was revoked (novactl key list), or the node has not been told of it yet:"
-            " an admin's next command there tells it", command="novactl key list", details={"handshake": "admin"})
+        return denied(peer)
     if zmq.EVENT_HANDSHAKE_SUCCEEDED in seen:
         return Unreachable(f"{where} answered too late", hint="it is busy, or the network is slow; try again", command=check)
     if zmq.EVENT_CONNECTED in seen:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import zmq
 
 from nodeagent import wire
-from novactl.agents.link import Answer, Fence, Link, Peer, result_of
+from novactl.agents.diagnose import Probe
+from novactl.agents.link import Answer, Fence, Link, Peer, keys_of, result_of
 from novactl.errors import AgentTimeout, NovaError, Unreachable
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 CHANGING_S = 0.5
 """So long at most it takes to find out which of its two keys an agent has while it is changed."""
+PATIENCE = 0.4
+"""The share of their time after which those that nothing could be sent to are looked at: do they refuse this key?"""
+MOST_PROBED = 256
 
 
 class Terms(NamedTuple):
@@ -46,6 +50,8 @@ def _asked(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms:
     found: dict[str, Answer | NovaError] = {}
     waiting: dict[int, tuple[Link, wire.Request]] = {}
     unsent: set[int] = set()
+    probes: list[Probe] | None = None
+    look_at = began + PATIENCE * (hurried - began if hurry else timeout_s)
     with select.epoll() as epoll:
         for peer in peers:
             link = agents.link(peer)
@@ -81,13 +87,24 @@ def _asked(agents: Agents, peers: Sequence[Peer], method: str, args: Any, terms:
             left_s = (deadline if patient else hurried) - time.monotonic()
             if not waiting or left_s <= 0:
                 break
-            ready = [fd for fd, _ in epoll.poll(left_s)]
+            patience_s = look_at - time.monotonic()
+            if probes is None and patience_s <= 0:
+                probes = _probes(agents, [waiting[fd][0].peer for fd in waiting if fd in unsent])
+            ready = [fd for fd, _ in epoll.poll(left_s if probes is not None else min(left_s, patience_s))]
     for fd, (link, _) in waiting.items():
         name = link.peer.name
         found[link.peer.id] = AgentTimeout(name, method, timeout_s) if fd not in unsent else Unreachable(
             f"node {name} ({link.peer.address}) does not answer", command=f"novactl node check {name}")
         link.close()
+    for probe in probes or ():
+        found[probe.peer.id] = (isinstance(found[probe.peer.id], Unreachable) and probe.denied()) or found[probe.peer.id]
+        probe.close()
     return found
+
+
+def _probes(agents: Agents, peers: Sequence[Peer]) -> list[Probe]:
+    """Of a node whose key is being changed nothing would be learnt."""
+    return [Probe(agents.context(), agents.keys(), peer) for peer in peers if len(keys_of(peer)) == 1][:MOST_PROBED]
 
 
 def _sent(link: Link, request: wire.Request) -> bool:

@@ -240,7 +240,7 @@ def _nodes(cluster: Cluster, everyone: tuple[Node, ...]) -> list[Finding]:
     for node in everyone:
         answer = answers[node.id]
         if isinstance(answer, NovaError):
-            findings.append(Finding(f"node {node.name}", "fail", answer.message, f"novactl node check {node.name}"))
+            findings.append(Finding(f"node {node.name}", "fail", answer.message, answer.command or f"novactl node check {node.name}"))
         elif answer.body.cluster_id != cluster_id or answer.body.node_id != node.id:
             findings.append(Finding(
                 f"node {node.name}", "fail", "its agent belongs to another cluster", node.enroll_again))

@@ -10,11 +10,15 @@ from novactl.api.zones import Belonging
 from novactl.cluster import Cluster
 from novactl.db import aggregates, nodes, placement
 from novactl.db.statements import Tx
+from novactl.errors import Denied
 from novactl.model.aggregate import Aggregate
 from novactl.model.amounts import ratio_text
 from novactl.model.node import Node, NodeState, NodeUsage
 from novactl.model.resources import DISK_GB, MEMORY_MB, STANDARD_CLASSES, VCPU, Inventory, amount_text
 from novactl.model.units import human_seconds
+
+DENIED = "it does not admit this admin's key: novactl key list"
+"""The reason of a stale or down node that answers, but not this admin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +171,11 @@ def _standing(cluster: Cluster, node: Node, servers: int) -> _Standing:
         drained = node.state is NodeState.DISABLED and not servers
         return _Standing("drained" if drained else node.state.value, node.state_since, node.reason)
     if node.silent_since is not None:
-        silent_s = max(0.0, now - node.silent_since)
+        silent_s, told = max(0.0, now - node.silent_since), cluster.unheard.get(node.id)
+        denied = told is not None and isinstance(told[1], Denied)
         return _Standing(
-            "down" if silent_s >= down_s else "stale", node.silent_since, f"its agent has not answered for {human_seconds(silent_s)}")
+            "down" if silent_s >= down_s else "stale", node.silent_since,
+            DENIED if denied else f"its agent has not answered for {human_seconds(silent_s)}")
     if node.reported_at is None:
         return _Standing("stale", node.created_at, "it has never sent a report")
     age_s = now - node.reported_at

@@ -101,7 +101,7 @@ def adopt(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> Any:
         confirm_by_name(session, "make this database the cluster's, and every copy of it useless", "adopt", yes=yes)
     done = api.adopt(session.cluster, dry_run=dry_run)
     if done.silent:
-        session.note(f"not asked, for they do not answer: {', '.join(done.silent)}. Run it again when they do")
+        session.note("not asked, or not told; run it again when they are mended: " + "; ".join(done.why))
     if not dry_run:
         session.note("what still does not agree: novactl cluster verify")
     return done

@@ -113,8 +113,14 @@ def list_(
     novactl node list -o wide --sort -memory_allocated_mb
     """
     from novactl.api import nodes as api
+    from novactl.api.node_views import DENIED
 
-    return api.list_nodes(cluster_of(ctx), refresh=not cached)
+    session = session_of(ctx)
+    found = api.list_nodes(session.cluster, refresh=not cached)
+    denied = [node.name for node in found if node.reason == DENIED]
+    if denied:
+        session.note(f"{', '.join(denied)}: {DENIED}")
+    return found
 
 
 @NOUN.verb("show", columns.NODES)

@@ -13,7 +13,7 @@ from novactl.conductor.take_in import Copy, TakenIn, Told, claim_of, copies_of, 
 from novactl.db import keys, meta, nodes, operations, placement, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
-from novactl.errors import NovaError
+from novactl.errors import Denied, NovaError, Partial
 from novactl.model.node import Node, NodeState
 
 MARGIN = 2_000_000
@@ -26,19 +26,22 @@ EPOCHS = 1_000
 @dataclass(frozen=True, kw_only=True)
 class Adopted:
     """`highest` is the number of an operation that an agent, or this database, had seen; `begins` the first that will be given.
-    `raised` are servers whose epoch, or node, followed the agents; `silent` the nodes that were not asked."""
+    `raised` are servers whose epoch, or node, followed the agents; `silent` the nodes that were not asked or not told, `why` a sentence
+    for each."""
 
     highest: int
     begins: int
     raised: tuple[str, ...]
     taken_in: TakenIn
     silent: tuple[str, ...]
+    why: tuple[str, ...] = ()
 
 
 def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
     """From now on this database's operations are the ones that agents obey, and its rows are no older than what they have.
 
     Any other copy of it is refused from the next operation on. Safe to repeat, and to be repeated when silent nodes are back.
+    Raises Partial where no node could be told: the database is changed, and nothing else.
     """
     with cluster.db.read() as tx:
         asked = [node for node in nodes.all_(tx) if node.address and node.state is not NodeState.ENROLLING]
@@ -53,26 +56,31 @@ def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
         raised = _raised(cluster, tx, told)
         added = take_in(cluster, tx, told)
         tx.on(_Itself(meta.cluster_id(tx), "cluster"), noun="cluster", detail=f"numbers from {begins}, {len(raised)} servers raised")
-    deaf = [] if dry_run else _told_of(cluster, [node for node in asked if node.id in told])
+    deaf = {id_: error for id_, error in heard.items() if isinstance(error, NovaError)}
+    if not dry_run:
+        deaf |= _told_of(cluster, [node for node in asked if node.id in told])
+    silent = [node for node in asked if node.id in deaf]
+    why = tuple(f"{node.name}: {deaf[node.id].message}" for node in silent)
+    if silent and len(silent) == len(asked) and not dry_run:
+        denied = next((error for error in deaf.values() if isinstance(error, Denied)), None)
+        raise Partial(
+            f"this database's operations are numbered from {begins} now, but no node could be told: none of them obeys it yet", reasons=why,
+            hint=f"{denied.hint}; then, again:" if denied else "again, when they answer:", command="novactl cluster adopt")
     return Adopted(
-        highest=highest, begins=begins, raised=tuple(raised), taken_in=added,
-        silent=tuple(node.name for node in asked if isinstance(heard[node.id], NovaError) or node.id in deaf))
+        highest=highest, begins=begins, raised=tuple(raised), taken_in=added, silent=tuple(node.name for node in silent), why=why)
 
 
-def _told_of(cluster: Cluster, asked: Sequence[Node]) -> list[str]:
-    """Let the nodes hear of the adoption, so that they refuse other copies from now on; the ids of those that could not."""
+def _told_of(cluster: Cluster, asked: Sequence[Node]) -> dict[str, NovaError]:
+    """Let the nodes hear of the adoption, so that they refuse other copies from now on; the errors of those that could not, by id."""
     with cluster.db.read() as tx:
         operation = operations.last_of(tx, meta.cluster_id(tx), "cluster.adopt")
     assert operation is not None, "it has just been written"
 
-    def tell(node: Node) -> str:
-        try:
-            cluster.agents.call(node, "node.adopt", fence=Fence(f"{operation.id}:adopt", operation.id, operation.epoch, operation.seq))
-            return ""
-        except NovaError:
-            return node.id
+    def tell(node: Node) -> None:
+        cluster.agents.call(node, "node.adopt", fence=Fence(f"{operation.id}:adopt", operation.id, operation.epoch, operation.seq))
 
-    return [id_ for id_ in in_threads(cluster, asked, tell, cluster.config["operation.parallel"]) if isinstance(id_, str) and id_]
+    results = in_threads(cluster, asked, tell, cluster.config["operation.parallel"])
+    return {node.id: error for node, error in zip(asked, results, strict=True) if isinstance(error, NovaError)}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from novactl.db.crossing import begun_anew
 from novactl.db.nodes import AgentRow, NodeRow
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
-from novactl.errors import DatabaseUnavailable, NovaError, Unreachable
+from novactl.errors import DatabaseUnavailable, Denied, NovaError, Unreachable
 from novactl.model.facts import Facts
 from novactl.model.image import GIB
 from novactl.model.node import Node, NodeState, NodeUsage
@@ -118,7 +118,7 @@ def refresh(
 def _in_vain(cluster: Cluster, row: AgentRow, max_age_s: float) -> NovaError | None:
     """What came of asking it, where that was less than `max_age_s` ago and nobody has heard of it since."""
     at, error = cluster.unheard.get(row.id, (0.0, None))
-    heard = (row.reported_at or 0.0) > at or (row.silent_since is None and isinstance(error, Unreachable))
+    heard = (row.reported_at or 0.0) > at or (row.silent_since is None and _is_silence(error))
     return error if not heard and 0 <= cluster.clock.now() - at < max_age_s else None
 
 
@@ -148,6 +148,11 @@ def _refresh(cluster: Cluster, max_age_s: float, asked: Sequence[Node | AgentRow
     return errors
 
 
+def _is_silence(error: object) -> bool:
+    """Nothing can be asked of a node that does not admit this admin's key, either: another's next command hears of it."""
+    return isinstance(error, Unreachable | Denied)
+
+
 def _heard(cluster: Cluster, heard: Mapping[str, wire.Report | NovaError], now: float, errors: dict[str, NovaError]) -> list[str]:
     """Write it down; the nodes that say something else than the database. What cannot be written is added to `errors`."""
     try:
@@ -173,7 +178,7 @@ def _written(cluster: Cluster, heard: Mapping[str, wire.Report | NovaError], now
     with cluster.db.write() as tx:
         for node_id in sorted(heard):                         # rows are locked in this order everywhere
             report = heard[node_id]
-            if isinstance(report, Unreachable):
+            if _is_silence(report):
                 nodes.silent(tx, node_id, now)
             elif not isinstance(report, NovaError) and take_report(tx, node_id, report, now):
                 odd.append(node_id)
