@@ -25,13 +25,14 @@ from novactl.states import BUILDING
 @needs(Role.ADMIN)
 def adopt(
     cluster: Cluster, node_ref: str, domain: str, *, name: str = "", flavor: str = "", force: bool = False, dry_run: bool = False,
-    watch: Watch | None = None,
-) -> Server:
+    watch: Watch | None = None, wait: bool = True, timeout_s: float | None = None,
+) -> Server | str:
     """The domain (name or UUID, as `cluster verify` lists it) becomes a server of that node; its id is the domain's UUID.
 
     The guest is not touched, and its disk stays where it is: deleting the server later takes away the domain, never its files.
     It has no image, so that it cannot be made anew on another node. `flavor` must be of its size. With `force` it is claimed
-    also where it does not fit. Raises NotFound, AlreadyExists, Conflict, UsageError, and what placing and agents raise.
+    also where it does not fit. With `wait=False` the operation's id. Raises NotFound, AlreadyExists, Conflict, UsageError, WaitTimeout,
+    and what placing and agents raise.
     """
     with cluster.db.read() as tx:
         node: Node = resolve(tx, "node", nodes, node_ref)
@@ -50,11 +51,14 @@ def adopt(
             placement.claim(tx, placement.Claim(
                 server.id, node.id, {VCPU: server.vcpus, MEMORY_MB: server.memory_mb, DISK_GB: server.disk_gb}, name=server.name))
         operation = begin(
-            cluster, tx, saga.ADOPT, record, ("server", server.id, server.name), detail=f"domain {spec.adopted} on {node.name}")
+            cluster, tx, saga.ADOPT, record, ("server", server.id, server.name), detached=not wait,
+            detail=f"domain {spec.adopted} on {node.name}")
         servers.move_state(tx, server, server.state, operation_id=operation.id, at=cluster.clock.now())
     if dry_run:
         return server
-    run_all(cluster, [Begun(saga.ADOPT, operation)], watch, wait=True, timeout_s=None)
+    run_all(cluster, [Begun(saga.ADOPT, operation)], watch, wait=wait, timeout_s=timeout_s)
+    if not wait:
+        return operation.id
     with cluster.db.read() as tx:
         return servers.by_id(tx, server.id) or server
 

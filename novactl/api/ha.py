@@ -14,6 +14,7 @@ from novactl.api.trial import changing
 from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import evacuate_server, fence_node, ha
+from novactl.conductor.background import hand_over
 from novactl.conductor.holding import busy
 from novactl.conductor.progress import Watch
 from novactl.db import nodes, operations, servers
@@ -36,11 +37,12 @@ class Fenced:
 def fence(
     cluster: Cluster, ref: str, *, by_hand: bool = False, watch: Watch | None = None, dry_run: bool = False, wait: bool = True,
     timeout_s: float | None = None,
-) -> Fenced | str:
+) -> Fenced | str | tuple[str, ...]:
     """Make sure that a node runs nothing, and start its servers with `ha` elsewhere. `by_hand`: the caller has powered it off.
 
-    Raises Conflict where there is no way of fencing it, or it answers although it is said to be off; FencingFailed; Busy. With
-    `wait=False` the operation's id.
+    Raises Conflict where there is no way of fencing it, or it answers although it is said to be off; FencingFailed; Busy; WaitTimeout.
+    With `wait=False` the id of the operation that fences it: its servers are started elsewhere then by a conductor, or by who asks
+    again. Of a node that is fenced already, the ids of the operations that start them.
     """
     node = _node(cluster, ref)
     fencing = {} if by_hand else dict(node.fencing)
@@ -62,6 +64,11 @@ def fence(
         run_all(cluster, [Begun(fence_node.FENCE, operation)], watch, wait=wait, timeout_s=timeout_s)
         if not wait:
             return operation.id
+    elif not wait:
+        ids = tuple(one.id for one in ha.evacuate_the_fenced(cluster, only=[node.id], detached=True)[0])
+        if ids:
+            hand_over(cluster, ids)
+        return ids
     return _evacuated(cluster, node, watch, timeout_s)
 
 
@@ -96,8 +103,6 @@ def evacuate(
         server: Server = resolve(tx, "server", servers, ref)
     begun: list[Operation] = []
     with changing(cluster, dry_run=dry_run) as tx:
-        for other in operations.open_of(tx, server.id):
-            raise busy(cluster, other)
         begun.append(ha.begin_evacuation(cluster, tx, servers.by_id(tx, server.id) or server, detached=not wait))
     if dry_run:
         return server

@@ -21,6 +21,7 @@ from novactl.model.node import Node, NodeState
 
 if TYPE_CHECKING:
     from novactl.conductor.progress import Watch
+    from novactl.model.operation import Operation
 
 __all__ = [
     "Changed", "EnrolPlan", "EnrollNode", "HostKey", "NodeShown", "NodeView", "SetNode", "UnsetNode", "check", "disable", "enable",
@@ -33,38 +34,50 @@ MAX_REASON = 255
 @needs(Role.ADMIN)
 def enroll(
     cluster: Cluster, wanted: EnrollNode, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True,
+    timeout_s: float | None = None,
 ) -> NodeView | EnrolPlan | str:
     """Make a machine a node. Raises HostKeyUnknown, HostKeyChanged, SshDenied, Unreachable, EnrolFailed, Conflict.
 
     Safe to repeat: an enrolled machine is brought to what was asked, or left alone. With `wait=False` it is looked at here and
-    changed by a process in the background: then, where there is something to change, the operation's id.
+    changed by a process in the background: then, where there is something to change, the operation's id. With `timeout_s` likewise,
+    and that process is followed. Raises WaitTimeout.
     """
     from novactl.conductor.enroll_node import enroll as act
 
-    made = act(cluster, wanted, watch=watch, dry_run=dry_run, wait=wait)
+    until = _until(cluster, timeout_s)
+    made = act(cluster, wanted, watch=watch, dry_run=dry_run, wait=wait and until is None)
     if isinstance(made, EnrolPlan):
         return made
+    if not isinstance(made, str):
+        if not wait:
+            return made.id
+        made = _followed(cluster, made, watch, until).object_name
     remember(cluster)
-    return show(cluster, made, refresh=False) if isinstance(made, str) else made.id
+    return show(cluster, made, refresh=False)
 
 
 @needs(Role.ADMIN)
 def remove(
     cluster: Cluster, ref: str, *, lost: bool = False, watch: Watch | None = None, dry_run: bool = False,
-    sudo_password: SudoPassword | None = None, wait: bool = True,
+    sudo_password: SudoPassword | None = None, wait: bool = True, timeout_s: float | None = None,
 ) -> NodeView | str:
     """Undo an enrolment; `lost`: forget a machine that is gone. Raises InUse while servers are on it. With `wait=False` the id of
-    the operation that goes on in the background; what is lost is forgotten at once."""
+    the operation that goes on in the background; what is lost is forgotten at once. `timeout_s` is as for `enroll`."""
     from novactl.conductor.recover import free
     from novactl.conductor.remove_node import remove as act
+    from novactl.conductor.remove_node import told_what_stays
 
+    until = None if lost else _until(cluster, timeout_s)
     view = show(cluster, ref, refresh=False)
     if not dry_run and not lost:
         free(cluster, view.id)
         view = show(cluster, ref, refresh=False)
-    begun = act(cluster, view.id, lost=lost, watch=watch, dry_run=dry_run, sudo_password=sudo_password, wait=wait)
+    begun = act(
+        cluster, view.id, lost=lost, watch=watch, dry_run=dry_run, sudo_password=sudo_password, wait=wait and until is None)
     if not isinstance(begun, tuple):
-        return begun.id
+        if not wait:
+            return begun.id
+        told_what_stays(view.name, tuple(_followed(cluster, begun, watch, until).record["left"]), watch)
     if not dry_run:
         remember(cluster)
     return view if dry_run else dataclasses.replace(view, status="removed", state="removed")
@@ -130,14 +143,20 @@ def disable(cluster: Cluster, ref: str, *, reason: str = "", dry_run: bool = Fal
 
 
 @needs(Role.ADMIN)
-def rotate_key(cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False) -> NodeView:
+def rotate_key(
+    cluster: Cluster, ref: str, *, watch: Watch | None = None, dry_run: bool = False, wait: bool = True, timeout_s: float | None = None,
+) -> NodeView | str:
     """Change the node's own key while it goes on working; its servers notice nothing. Raises Conflict, Busy, Unreachable: then
-    the old key stays; Stuck where the node went away in the very last step."""
-    from novactl.conductor.rotate_key import rotate
+    the old key stays; Stuck where the node went away in the very last step. With `wait=False` the operation's id."""
+    from novactl.api.waiting import Begun, run_all
+    from novactl.conductor.rotate_key import ROTATE_KEY, begin_rotation
 
     node = _find(cluster, ref)
-    rotate(cluster, node, watch=watch, dry_run=dry_run)
-    if not dry_run:
+    operation = begin_rotation(cluster, node, detached=not wait, dry_run=dry_run)
+    if operation is not None:
+        run_all(cluster, [Begun(ROTATE_KEY, operation)], watch, wait=wait, timeout_s=timeout_s)
+        if not wait:
+            return operation.id
         remember(cluster)
     return show(cluster, node.id, refresh=False)
 
@@ -162,6 +181,18 @@ def _switch(cluster: Cluster, ref: str, state: NodeState, reason: str, dry_run: 
             nodes.update(tx, changed)
         tx.on(node, detail=reason)
         return shown(cluster, tx, nodes.by_id(tx, node.id) or changed)
+
+
+def _until(cluster: Cluster, timeout_s: float | None) -> float | None:
+    return None if timeout_s is None else cluster.clock.monotonic() + timeout_s
+
+
+def _followed(cluster: Cluster, operation: Operation, watch: Watch | None, until: float | None) -> Operation:
+    """Until a process in the background has ended it: a machine is changed by one process, from its beginning to its end."""
+    from novactl.api import operations
+
+    left_s = None if until is None else max(0.0, until - cluster.clock.monotonic())
+    return operations.watch(cluster, [operation.id], watch=watch, timeout_s=left_s)[0]
 
 
 def _find(cluster: Cluster, ref: str) -> Node:

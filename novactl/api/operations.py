@@ -13,7 +13,7 @@ from novactl.api.resolve import resolve
 from novactl.cluster import Cluster
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
-from novactl.db.statements import from_json
+from novactl.db.statements import Tx, from_json
 from novactl.errors import Cancelled, Denied, NovaError, Stuck, UsageError, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
@@ -135,18 +135,31 @@ def watch(cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, 
     """
     from novactl.conductor.crew import all_of
 
-    until = None if timeout_s is None else cluster.clock.monotonic() + timeout_s
     with cluster.db.read() as tx:
-        followed = [_Followed(cluster, resolve(tx, "operation", operations, ref), watch or unwatched) for ref in refs]
+        found = _named(tx, refs)
+    return tuple(all_of([one.result() for one in _follow(cluster, found, watch or unwatched, timeout_s)], "operation"))
+
+
+def _named(tx: Tx, refs: Sequence[str]) -> list[Operation]:
+    """Each once, in the order in which they are named first."""
+    found: list[Operation] = [resolve(tx, "operation", operations, ref) for ref in refs]
+    return list({operation.id: operation for operation in found}.values())
+
+
+def _follow(cluster: Cluster, found: Sequence[Operation], watch: Watch, timeout_s: float | None) -> list[_Followed]:
+    """Until each has ended, or is stuck. Raises WaitTimeout, DatabaseLost."""
+    until = None if timeout_s is None else cluster.clock.monotonic() + timeout_s
+    followed = [_Followed(cluster, operation, watch) for operation in found]
     patience = Patience(cluster)
     while under_way := [one for one in followed if not patience.look(one.look, False)]:
         if until is not None and cluster.clock.monotonic() >= until:
-            short = under_way[0].operation.id[:8]
+            ids = [one.operation.id for one in under_way]
+            short = [id_[:8] for id_ in ids]
             raise WaitTimeout(
-                f"not ended after {timeout_s:g} s: " + ", ".join(one.operation.id[:8] for one in under_way),
-                command=f"novactl operation watch {short}", operation=under_way[0].operation.id)
+                f"not ended after {timeout_s:g} s: {', '.join(short)}", command=f"novactl operation watch {' '.join(short)}",
+                operation=ids[0] if len(ids) == 1 else "")
         cluster.clock.sleep(LOOK_S)
-    return tuple(all_of([one.result() for one in followed], "operation"))
+    return followed
 
 
 class _Followed:
@@ -187,9 +200,9 @@ class _Followed:
                 pass                                          # somebody was faster, or it is stuck: the next look tells
         return False
 
-    def result(self) -> Operation | NovaError:
+    def result(self, *, undone_is_well: bool = False) -> Operation | NovaError:
         op, short = self.operation, self.operation.id[:8]
-        if op.state is OperationState.OK:
+        if op.state is OperationState.OK or (undone_is_well and op.state is OperationState.FAILED):
             return op
         if self._denied is not None:
             return self._denied
@@ -209,25 +222,31 @@ class _Followed:
 
 @needs(Role.OPERATOR)
 def resume(
-    cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, wait: bool = True, dry_run: bool = False,
+    cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, wait: bool = True, timeout_s: float | None = None,
+    dry_run: bool = False,
 ) -> tuple[Operation, ...]:
-    """Take operations over and drive them to their ends, side by side; `wait=False` in a process of their own.
+    """Take operations over and drive them to their ends, side by side; `wait=False` in a process of their own. With `timeout_s`
+    likewise, and that process is followed for so long.
 
-    Raises Busy for one whose owner lives, and what the operations themselves raise: the error of one alone, Partial for
-    some of many.
+    Raises Busy for one whose owner lives, WaitTimeout, and what the operations themselves raise: the error of one alone, Partial
+    for some of many.
     """
-    return _end(cluster, refs, forward=True, watch=watch, wait=wait, dry_run=dry_run)
+    return _end(cluster, refs, forward=True, watch=watch, wait=wait, timeout_s=timeout_s, dry_run=dry_run)
 
 
 @needs(Role.OPERATOR)
-def undo(cluster: Cluster, ref: str, *, watch: Watch | None = None, wait: bool = True, dry_run: bool = False) -> Operation:
-    """Take it over and undo it. Raises Busy while its owner lives, Conflict where there is only forward."""
-    return _end(cluster, [ref], forward=False, watch=watch, wait=wait, dry_run=dry_run)[0]
+def undo(
+    cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, wait: bool = True, timeout_s: float | None = None,
+    dry_run: bool = False,
+) -> tuple[Operation, ...]:
+    """As `resume`, but undo them: being undone is success. Raises Conflict where there is only forward."""
+    return _end(cluster, refs, forward=False, watch=watch, wait=wait, timeout_s=timeout_s, dry_run=dry_run)
 
 
 @needs(Role.OPERATOR)
 def cancel(
-    cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, wait: bool = True, dry_run: bool = False,
+    cluster: Cluster, refs: Sequence[str], *, watch: Watch | None = None, wait: bool = True, timeout_s: float | None = None,
+    dry_run: bool = False,
 ) -> tuple[Operation, ...]:
     """As `undo`, but take it from an owner that lives, too: whose command ends with Superseded, saying who cancelled it."""
     def because(operation: Operation) -> NovaError:
@@ -236,11 +255,11 @@ def cancel(
             f"operation {operation.id[:8]} ({operation.kind} {operation.object_name}) was cancelled by {cluster.actor}{why}",
             operation=operation.id)
 
-    return _end(cluster, refs, forward=False, watch=watch, wait=wait, dry_run=dry_run, because=because)
+    return _end(cluster, refs, forward=False, watch=watch, wait=wait, timeout_s=timeout_s, dry_run=dry_run, because=because)
 
 
 def _end(
-    cluster: Cluster, refs: Sequence[str], *, forward: bool, watch: Watch | None, wait: bool, dry_run: bool,
+    cluster: Cluster, refs: Sequence[str], *, forward: bool, watch: Watch | None, wait: bool, timeout_s: float | None, dry_run: bool,
     because: Callable[[Operation], NovaError] | None = None,
 ) -> tuple[Operation, ...]:
     """All are taken over before the first is driven, so that those that wait their turn are held, too."""
@@ -249,7 +268,7 @@ def _end(
     from novactl.conductor.lease import keeping
 
     with cluster.db.read() as tx:
-        found: list[Operation] = [resolve(tx, "operation", operations, ref) for ref in refs]
+        found = _named(tx, refs)
 
     def why(operation: Operation) -> NovaError | None:
         return because(operation) if because else None
@@ -269,9 +288,12 @@ def _end(
         return recover.resume(cluster, taken, forward=forward)
 
     taken = [take(operation) for operation in found]
-    if not wait:
-        background.let_go(cluster, [one.run.operation.id for one in taken if not isinstance(one, NovaError)])
-        return tuple(all_of([one if isinstance(one, NovaError) else one.run.operation for one in taken], "operation"))
+    if not wait or timeout_s is not None:
+        mine = [one.run.operation for one in taken if not isinstance(one, NovaError)]
+        background.let_go(cluster, [operation.id for operation in mine])
+        followed = _follow(cluster, mine, watch or unwatched, timeout_s) if wait else None
+        ends = iter(mine if followed is None else [one.result(undone_is_well=not forward) for one in followed])
+        return tuple(all_of([one if isinstance(one, NovaError) else next(ends) for one in taken], "operation"))
     with keeping(cluster, [operation.id for operation in found]):
         return tuple(side_by_side(cluster, taken, end, "operation"))
 

@@ -6,7 +6,8 @@ import typer
 
 from novactl.cli import columns
 from novactl.cli.ask import confirm_by_name
-from novactl.cli.options import DryRun, Yes, live_names, n_plus_1
+from novactl.cli.options import DryRun, Quiet, Yes, live_names, n_plus_1
+from novactl.cli.progress import watching
 from novactl.cli.render import Shown
 from novactl.cli.session import cluster_of, session_of
 from novactl.cli.tree import Noun
@@ -72,9 +73,11 @@ def repair(
         metavar="SERVER", show_default=False, autocompletion=live_names("server"), help="Only what concerns this server.")] = "",
     node: Annotated[str, typer.Option(
         metavar="NODE", show_default=False, autocompletion=live_names("node"), help="Only what is on this node.")] = "",
-    dry_run: DryRun = False,
+    quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Mend what `cluster verify` finds; exit 1 if something stays. Domains that are not novactl's are never touched.
+
+    There is no --async: what is mended first decides what there is to mend next. Interrupted, run it again.
 
     novactl cluster repair --dry-run
     novactl cluster repair
@@ -82,7 +85,9 @@ def repair(
     """
     from novactl.api import verify as api
 
-    found = api.repair(cluster_of(ctx), server=server, node=node, dry_run=dry_run)
+    session = session_of(ctx)
+    with watching(session, quiet=quiet) as watch:
+        found = api.repair(session.cluster, server=server, node=node, dry_run=dry_run, watch=watch)
     stays = any(drift.result != "mended" for drift in found) and not dry_run
     return Shown(found, status=ExitStatus.FAILED if stays else ExitStatus.OK)
 

@@ -15,7 +15,7 @@ from novactl.cli.session import Session, cluster_of, session_of
 from novactl.cli.setup import checked
 from novactl.cli.targets import each
 from novactl.cli.tree import Noun
-from novactl.errors import UsageError
+from novactl.errors import UsageError, WaitTimeout
 
 NOUN = Noun("node")
 
@@ -63,7 +63,8 @@ def enroll(
     ctx: typer.Context, target: Target = "", local: Local = False, name: Name = None, zone: Zone = "", label: Labels = [],  # noqa: B006
     ssh_port: SshPort = None, identity: Identity = None, host_key: HostKey = None, accept_new: AcceptNew = False,
     address: Address = None, agent_port: AgentPort = None, autostart: Autostart = None, no_packages: NoPackages = False,
-    ask_sudo_pass: AskSudo = False, keep_on_failure: Keep = False, async_: Async = False, quiet: Quiet = False, dry_run: DryRun = False,
+    ask_sudo_pass: AskSudo = False, keep_on_failure: Keep = False, async_: Async = False, timeout: Timeout = "", quiet: Quiet = False,
+    dry_run: DryRun = False,
 ) -> Any:
     """Make a host a node: packages, agent, keys, an end-to-end check. Safe to repeat; a failure is rolled back.
 
@@ -82,8 +83,9 @@ def enroll(
         sudo_password=_sudo(session, ask_sudo_pass),
         confirm_host_key=(lambda key: _trusts(session, key)) if session.can_ask else None, keep_on_failure=keep_on_failure,
     )
-    with watching(session, quiet=quiet) as watch:
-        made = api.enroll(session.cluster, wanted, watch=watch, dry_run=dry_run, wait=not async_)
+    timeout_s = duration(timeout)
+    with watching(session, quiet=quiet, kind="node.enroll") as watch:
+        made = api.enroll(session.cluster, wanted, watch=watch, dry_run=dry_run, wait=not async_, timeout_s=timeout_s)
     if isinstance(made, str):
         return begun(made)
     if hasattr(made, "changes"):
@@ -261,23 +263,46 @@ def fence(
     novactl node fence n1
     novactl node fence n1 --i-have-powered-it-off
     novactl node fence n1 --dry-run
+
+    With --async, and past a --timeout, only the fencing goes on by itself: its servers are started elsewhere by a conductor service
+    (`novactl conductor show`), or by this command given again.
     """
     from novactl.api import ha as api
 
-    session = session_of(ctx)
+    session, timeout_s = session_of(ctx), duration(timeout)
     if not dry_run:
         act = f"count node {node} as switched off" if by_hand else f"switch node {node} off"
         ask.confirm_by_name(session, act, node, yes=yes)
-    with watching(session, quiet=quiet) as watch:
-        fenced = api.fence(
-            session.cluster, node, by_hand=by_hand, watch=watch, dry_run=dry_run, wait=not async_, timeout_s=duration(timeout))
+    try:
+        with watching(session, quiet=quiet, kind="node.fence") as watch:
+            fenced = api.fence(
+                session.cluster, node, by_hand=by_hand, watch=watch, dry_run=dry_run, wait=not async_, timeout_s=timeout_s)
+    except WaitTimeout as late:
+        late.hint = _who_goes_on(session, node, by_hand)
+        raise
     if isinstance(fenced, str):
+        session.note(f"hint: {_who_goes_on(session, node, by_hand)}")
+        return begun(fenced)
+    if isinstance(fenced, tuple):
+        if not fenced:
+            session.note(f"node {node} is fenced already, and none of its servers is to be started elsewhere")
         return begun(fenced)
     for server in fenced.elsewhere:
         session.note(f"server {server.name} runs on {server.node_name} now")
     for name, why in fenced.stayed:
         session.note(f"server {name} stays: {why}")
     return Shown(fenced.node)
+
+
+def _who_goes_on(session: Session, node: str, by_hand: bool) -> str:
+    """What starts the servers of a node elsewhere that is fenced while nobody waits, and how that is seen."""
+    from novactl.api import service
+
+    leader = service.show(session.cluster).leader
+    if leader:
+        return f"once it is fenced, the conductor ({leader}) starts its servers with --ha elsewhere; to see it: novactl events --follow"
+    again = f"novactl node fence {node}{' --i-have-powered-it-off' if by_hand else ''}"
+    return f"no conductor runs that would start its servers with --ha elsewhere once it is fenced: then {again}, or novactl conductor run"
 
 
 @NOUN.verb("enable", columns.NODES, changes=True)
@@ -307,7 +332,9 @@ def disable(
 
 
 @NOUN.verb("rotate-key", columns.NODES, changes=True)
-def rotate_key(ctx: typer.Context, nodes: NodeRefs, quiet: Quiet = False, dry_run: DryRun = False) -> Any:
+def rotate_key(
+    ctx: typer.Context, nodes: NodeRefs, async_: Async = False, timeout: Timeout = "", quiet: Quiet = False, dry_run: DryRun = False,
+) -> Any:
     """Change nodes' own keys. The node makes the new one itself; connections and servers go on.
 
     novactl node rotate-key n1
@@ -315,16 +342,19 @@ def rotate_key(ctx: typer.Context, nodes: NodeRefs, quiet: Quiet = False, dry_ru
     """
     from novactl.api import nodes as api
 
-    session = session_of(ctx)
-    with watching(session, quiet=quiet) as watch:
-        return each(session, nodes, lambda ref: api.rotate_key(session.cluster, ref, watch=watch, dry_run=dry_run))
+    session, timeout_s = session_of(ctx), duration(timeout)
+    with watching(session, quiet=quiet, kind="node.rotate_key") as watch:
+        shown = each(session, nodes, lambda ref: api.rotate_key(
+            session.cluster, ref, watch=watch, dry_run=dry_run, wait=not async_, timeout_s=timeout_s))
+    return begun(shown.value) if isinstance(shown.value, str) else shown
 
 
 @NOUN.verb("remove", columns.NODES, changes=True)
 def remove(
     ctx: typer.Context, node: NodeRef,
     lost: Annotated[bool, typer.Option("--lost", help="The host is gone for good: forget it without reaching it.")] = False,
-    ask_sudo_pass: AskSudo = False, async_: Async = False, yes: Yes = False, quiet: Quiet = False, dry_run: DryRun = False,
+    ask_sudo_pass: AskSudo = False, async_: Async = False, timeout: Timeout = "", yes: Yes = False, quiet: Quiet = False,
+    dry_run: DryRun = False,
 ) -> Any:
     """Undo an enrolment: agent, keys and files leave the host, the node leaves the cluster. Asks first.
 
@@ -333,12 +363,13 @@ def remove(
     """
     from novactl.api import nodes as api
 
-    session = session_of(ctx)
+    session, timeout_s = session_of(ctx), duration(timeout)
     if lost and not dry_run:
         ask.confirm_by_name(session, f"remove the lost node {node}", node, yes=yes)
     elif not dry_run:
         ask.confirm(session, f"remove node {node}", yes=yes)
-    with watching(session, quiet=quiet) as watch:
+    with watching(session, quiet=quiet, kind="node.remove") as watch:
         gone = api.remove(
-            session.cluster, node, lost=lost, watch=watch, dry_run=dry_run, sudo_password=_sudo(session, ask_sudo_pass), wait=not async_)
+            session.cluster, node, lost=lost, watch=watch, dry_run=dry_run, sudo_password=_sudo(session, ask_sudo_pass), wait=not async_,
+            timeout_s=timeout_s)
     return begun(gone) if isinstance(gone, str) else gone

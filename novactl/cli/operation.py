@@ -8,7 +8,7 @@ from novactl.cli import columns
 from novactl.cli.options import Async, DryRun, OfNode, OfServer, OperationRef, OperationRefs, Quiet, Timeout, duration
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
-from novactl.cli.session import cluster_of, session_of
+from novactl.cli.session import Session, cluster_of, session_of
 from novactl.cli.tree import Noun
 
 NOUN = Noun("operation", settles=False)
@@ -80,7 +80,8 @@ def _followed(ctx: typer.Context, operations: list[str], timeout: str, *, quiet:
 
 @NOUN.verb("resume", columns.OPERATIONS, changes=True)
 def resume(
-    ctx: typer.Context, operations: OperationRefs, async_: Async = False, quiet: Quiet = False, dry_run: DryRun = False,
+    ctx: typer.Context, operations: OperationRefs, async_: Async = False, timeout: Timeout = "", quiet: Quiet = False,
+    dry_run: DryRun = False,
 ) -> Any:
     """Take operations over whose owner died, or that are stuck, and drive them to their ends, side by side.
 
@@ -88,27 +89,27 @@ def resume(
     """
     from novactl.api import operations as api
 
-    session = session_of(ctx)
-    with watching(session, quiet=quiet) as watch:
-        return _shown(api.resume(session.cluster, operations, watch=watch, wait=not async_, dry_run=dry_run), begun=async_)
+    return _ended(session_of(ctx), api.resume, operations, quiet, async_, timeout, dry_run)
 
 
 @NOUN.verb("undo", columns.OPERATIONS, changes=True)
-def undo(ctx: typer.Context, operation: OperationRef, async_: Async = False, quiet: Quiet = False, dry_run: DryRun = False) -> Any:
-    """Take an operation over whose owner died, or that is stuck, and undo what it has done.
+def undo(
+    ctx: typer.Context, operations: OperationRefs, async_: Async = False, timeout: Timeout = "", quiet: Quiet = False,
+    dry_run: DryRun = False,
+) -> Any:
+    """Take operations over whose owner died, or that are stuck, and undo what they have done, side by side.
 
     novactl operation undo 3f2a
     """
     from novactl.api import operations as api
 
-    session = session_of(ctx)
-    with watching(session, quiet=quiet) as watch:
-        return _shown((api.undo(session.cluster, operation, watch=watch, wait=not async_, dry_run=dry_run),), begun=async_)
+    return _ended(session_of(ctx), api.undo, operations, quiet, async_, timeout, dry_run)
 
 
 @NOUN.verb("cancel", columns.OPERATIONS, changes=True)
 def cancel(
-    ctx: typer.Context, operations: OperationRefs, async_: Async = False, quiet: Quiet = False, dry_run: DryRun = False,
+    ctx: typer.Context, operations: OperationRefs, async_: Async = False, timeout: Timeout = "", quiet: Quiet = False,
+    dry_run: DryRun = False,
 ) -> Any:
     """Take operations over, also from a process that drives them, and undo what they have done.
 
@@ -116,9 +117,14 @@ def cancel(
     """
     from novactl.api import operations as api
 
-    session = session_of(ctx)
+    return _ended(session_of(ctx), api.cancel, operations, quiet, async_, timeout, dry_run)
+
+
+def _ended(session: Session, act: Any, operations: list[str], quiet: bool, async_: bool, timeout: str, dry_run: bool) -> Shown:
+    timeout_s = duration(timeout)
     with watching(session, quiet=quiet) as watch:
-        return _shown(api.cancel(session.cluster, operations, watch=watch, wait=not async_, dry_run=dry_run), begun=async_)
+        ended = act(session.cluster, operations, watch=watch, wait=not async_, timeout_s=timeout_s, dry_run=dry_run)
+    return _shown(ended, begun=async_ and not dry_run)
 
 
 def _shown(ended: Any, *, begun: bool = False) -> Shown:

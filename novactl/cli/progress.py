@@ -30,17 +30,15 @@ STEPS: Mapping[str, str] = {
     "service": "starting the agent", "no service": "stopping the agent",
     "verify": "end-to-end check", "unlock": "unlocking the host", "unprepare": "giving up pool and network",
     "forget": "forgetting the node",
+    "claim": "counting it in", "mark": "marking the domain", "files": "removing its files", "fenced": "making sure that it is off",
+    "hold": "taking it out of service", "power_off": "switching it off", "make": "making the new key",
+    "serve": "listening with both keys", "commit": "giving up the old key",
 }
 """What a step is called for people."""
 STEPS_OF: Mapping[str, Mapping[str, str]] = {
     "server.delete": {"disk": "deleting the disk"},
-    "server.clean": {"check": "looking where it lives", "files": "removing its files"},
-    "server.adopt": {"claim": "counting it in", "mark": "marking the domain"},
-    "server.evacuate": {"fenced": "making sure that it is off"},
-    "node.fence": {"hold": "taking it out of service", "power_off": "switching it off"},
-    "node.rotate_key": {
-        "make": "making the new key", "serve": "listening with both keys", "verify": "asking with the new key",
-        "commit": "giving up the old key"},
+    "server.clean": {"check": "looking where it lives"},
+    "node.rotate_key": {"verify": "asking with the new key"},
 }
 """By the kind of operation, where a step of the same name means something else there."""
 

@@ -313,7 +313,7 @@ def adopt(
     flavor: Annotated[str, typer.Option(
         metavar="FLAVOR", show_default=False, autocompletion=live_names("flavor"), help="A flavor of just its size (default: none).")] = "",
     force: Annotated[bool, typer.Option("--force", help="Claim what it has also where it does not fit: it is there already.")] = False,
-    quiet: Quiet = False, dry_run: DryRun = False,
+    async_: Async = False, timeout: Timeout = "", quiet: Quiet = False, dry_run: DryRun = False,
 ) -> Any:
     """Take in a domain that novactl did not make. The guest is not touched; its disk stays, even when the server is deleted.
 
@@ -322,6 +322,9 @@ def adopt(
     """
     from novactl.api import adoption as api
 
-    session = session_of(ctx)
-    with watching(session, quiet=quiet) as watch:
-        return api.adopt(session.cluster, node, domain, name=name, flavor=flavor, force=force, dry_run=dry_run, watch=watch)
+    session, timeout_s = session_of(ctx), duration(timeout)
+    with watching(session, quiet=quiet, kind="server.adopt") as watch:
+        adopted = api.adopt(
+            session.cluster, node, domain, name=name, flavor=flavor, force=force, dry_run=dry_run, watch=watch, wait=not async_,
+            timeout_s=timeout_s)
+    return begun(adopted) if isinstance(adopted, str) else adopted

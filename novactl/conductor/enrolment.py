@@ -98,7 +98,9 @@ def machine(run: Run, access: Access, name: str) -> Shell:
 def askable(sudo_password: object, wait: bool) -> None:
     """Raises UsageError for what a process in the background would have to ask."""
     if sudo_password is not None and not wait:
-        raise UsageError("--async cannot ask for a password: nobody is there to type it", hint="leave out --async or --ask-sudo-pass")
+        raise UsageError(
+            "what goes on in the background cannot ask for a password: nobody is there to type it",
+            hint="leave out --ask-sudo-pass, or --async and --timeout")
 
 
 def stayed(run: Run) -> list[str]:

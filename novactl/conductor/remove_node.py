@@ -133,9 +133,13 @@ def remove(
     left = _undo(cluster, node, Trust(sudo_password=sudo_password), watch or unwatched, dry_run, wait)
     if isinstance(left, Operation):
         return left
-    if left and watch is not None:
-        watch(Progress("", node.name, "stays on the machine", "done", detail="; ".join(left)))
+    told_what_stays(node.name, left, watch)
     return left
+
+
+def told_what_stays(name: str, left: tuple[str, ...], watch: Watch | None) -> None:
+    if left and watch is not None:
+        watch(Progress("", name, "stays on the machine", "done", detail="; ".join(left)))
 
 
 def _undo(cluster: Cluster, node: Node, trust: Trust, watch: Watch, dry_run: bool, wait: bool) -> tuple[str, ...] | Operation:

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor.driver import Driver
 from novactl.conductor.enrolment import Peer
 from novactl.conductor.history import note
 from novactl.conductor.holding import busy
-from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Run, Saga, Step, begin, nothing
 from novactl.db import nodes, operations
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NotFound, NovaError, Unreachable
 from novactl.model.key import Role
 from novactl.model.node import Node, NodeState
+from novactl.model.operation import Operation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +105,8 @@ ROTATE_KEY: Saga[RotateKey] = Saga(
 SAGAS = {ROTATE_KEY.kind: ROTATE_KEY}
 
 
-def rotate(cluster: Cluster, node: Node, *, watch: Watch | None = None, dry_run: bool = False) -> None:
-    """All of it. Raises Conflict for a node that is not in service, Busy, Stuck, and what asking the agent meets: then the
-    old key stays."""
+def begin_rotation(cluster: Cluster, node: Node, *, detached: bool = False, dry_run: bool = False) -> Operation | None:
+    """The operation, which is to be driven; None for a dry run. Raises Conflict for a node that is not in service, and Busy."""
     with cluster.db.write() as tx:
         nodes.lock(tx, node.id)
         fresh = _there(tx, node.id)
@@ -117,6 +115,5 @@ def rotate(cluster: Cluster, node: Node, *, watch: Watch | None = None, dry_run:
         for other in operations.open_of(tx, node.id):
             raise busy(cluster, other)
         if dry_run:
-            return
-        operation = begin(cluster, tx, ROTATE_KEY, RotateKey(node=node.id), ("node", node.id, node.name))
-    Driver(cluster, ROTATE_KEY, operation, watch or unwatched).drive()
+            return None
+        return begin(cluster, tx, ROTATE_KEY, RotateKey(node=node.id), ("node", node.id, node.name), detached=detached)

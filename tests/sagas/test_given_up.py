@@ -110,7 +110,7 @@ def test_a_server_that_is_kept_has_the_epoch_of_its_domain(world: World) -> None
     assert row(world).epoch == before.epoch + 1
     assert verifying.verify(world.cluster) == (), "its domain is no copy of it, and not behind"
     assert api.show(world.cluster, "web").status == "ACTIVE"
-    api_operations.undo(world.cluster, deletion.id)
+    api_operations.undo(world.cluster, [deletion.id])
     assert row(world).epoch == before.epoch and verifying.verify(world.cluster) == ()
     api.stop(world.cluster, "web")
     assert api.start(world.cluster, "web").status == "ACTIVE"  # type: ignore[union-attr]
@@ -135,7 +135,7 @@ def test_half_deleted_and_given_up_for_lost_it_keeps_the_newer_epoch(world: Worl
     monkeypatch.setattr(act, "_refuse_living", lambda cluster, server: None)
     id_ = api.delete(world.cluster, "web", lost=True, wait=False)
     assert row(world).epoch == 3
-    api_operations.undo(world.cluster, str(id_))
+    api_operations.undo(world.cluster, [str(id_)])
     assert row(world).epoch == 2
 
 

@@ -342,7 +342,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("server start", 9, _a_server, _start, "server.start", pinned=True),
     Command("server reboot", 14, _a_reboot, _reboot, "server.reboot", pinned=True),
     Command("operation resume", 6, _an_operation, lambda cluster, id_: api_operations.resume(cluster, [id_])),
-    Command("operation undo", 8, _an_operation, lambda cluster, id_: api_operations.undo(cluster, id_)),
+    Command("operation undo", 8, _an_operation, lambda cluster, id_: api_operations.undo(cluster, [id_])),
     Command("operation cancel", 6, _an_operation, lambda cluster, id_: api_operations.cancel(cluster, [id_])),
     Command("node fence", 8, _a_lost_node, lambda cluster, name: api_ha.fence(cluster, name, by_hand=True), "node.fence"),
     Command("server evacuate", 8, _on_a_fenced_node, lambda cluster, name, how: api_ha.evacuate(cluster, name, **how), "server.evacuate"),

@@ -555,10 +555,9 @@ def test_what_an_admin_left_waits_for_an_admin(world: World, kind: str, dead: bo
         world.loop.stop()
     with pytest.raises(Denied, match=f"ending operation {short} .* needs the role admin; key oper has operator"):
         api_operations.resume(oper, [short])
-    for act in (api_operations.undo, lambda *args: api_operations.cancel(args[0], [args[1]]), lambda *args: api_operations.watch(
-            args[0], [args[1]], timeout_s=5)):
+    for act in (api_operations.undo, api_operations.cancel, lambda *args: api_operations.watch(*args, timeout_s=5)):
         with pytest.raises(Denied, match="needs the role admin"):
-            act(oper, short)
+            act(oper, [short])
     said = recovery.settle(oper)
     assert len(said) == 1 and f"operation {short}" in said[0] and "cannot be ended yet" in said[0] and "needs the role admin" in said[0]
     assert find(world.cluster, operation.id) == left

@@ -131,7 +131,7 @@ def test_a_dry_run_takes_nothing_over(world: World) -> None:
     (would,) = api.cancel(world.cluster, [operation.id], dry_run=True)
     assert would.state is OperationState.UNWINDING
     with pytest.raises(NovaError, match="is busy"):
-        api.undo(world.cluster, operation.id, dry_run=True)
+        api.undo(world.cluster, [operation.id], dry_run=True)
     assert held.end().servers[0].status == "ACTIVE" and find(world.cluster, operation.id).epoch == 1
 
 
