@@ -35,6 +35,14 @@ def until(done: Callable[[], bool], timeout_s: float = REPLY_S) -> None:
         threading.Event().wait(0.005)
 
 
+def is_gone(pid: str) -> bool:
+    """Or waits for somebody to fetch its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class Node:
     """One agent. `restart` gives another process' view of the same files; `architecture` is what its guests are."""
 

