@@ -81,11 +81,18 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool) -> Chang
             raise UsageError(
                 f"node {node.name} would have more than {MAX_LABELS} labels or {MAX_TRAITS} traits",
                 command=f"novactl node show {node.name}")
+        if change.fencing is not None and change.fencing.get("method") == "ssh" and not node.undo.get("access"):
+            raise Conflict(
+                f"how to reach node {node.name} by SSH is not known: it cannot be fenced so", hint="enrolling it again tells; or choose"
+                " another --fence METHOD", command=node.enroll_again)
         said = _rewrite(tx, node, changed)
         return said + [sentence for one in _wanted(tx, node, change) if (sentence := _put(tx, node, one))]
 
     done = _changing(cluster, ref, ("node.set", change), act, dry_run, pool=change.shared_disk or "")
-    return done if change.fencing is None or dry_run else _disarmed(cluster, done)
+    if change.fencing is None:
+        return done
+    done = dataclasses.replace(done, warnings=(*done.warnings, *_lacking(done.node.name, change.fencing)))
+    return done if dry_run else _disarmed(cluster, done)
 
 
 def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool) -> Changed:
@@ -185,6 +192,18 @@ def _rewrite(tx: Tx, node: Node, changed: Node) -> list[str]:
 def _fencing(node: Node) -> str:
     options = " ".join(f"{name}={value}" for name, value in sorted(node.fencing.items()) if name != "method")
     return f"{node.fencing.get('method', 'none')} {options}".rstrip()
+
+
+def _lacking(name: str, fencing: Mapping[str, str]) -> tuple[str, ...]:
+    """A warning, where this machine could not fence a node so: another one may."""
+    from novactl.conductor import fences
+
+    program = fences.lacking(fencing)
+    if not program:
+        return ()
+    way = "" if fencing["method"] == "command" else f" ({fences.INSTALL})"
+    return (f"node {name}: {program}, which is to fence it, is not on this machine{way}: wherever `novactl node fence` or the conductor"
+            " service runs it must be",)
 
 
 def _disarmed(cluster: Cluster, done: Changed) -> Changed:

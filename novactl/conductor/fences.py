@@ -25,6 +25,7 @@ TOOL_S = 120.0
 POLL_S = 2.0
 SELF_FENCE_S, NODE_LEASE_S, MARGIN_S = 60.0, 30.0, 30.0
 """The margin is for an agent that looks once a second, and libvirt, which gives a guest that hangs a quarter of a minute."""
+INSTALL = "Debian and Ubuntu: apt install fence-agents"
 _OFF = 2
 
 _AGENT = re.compile(r"fence_[a-z0-9_]+\Z")
@@ -41,6 +42,8 @@ class Method:
     power_off: Callable[[Cluster, Node, Mapping[str, str]], str]
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    program: str = ""
+    """What it runs on the machine that fences; "" for nothing, or what an option names."""
 
 
 def checked(method: str, options: Mapping[str, str]) -> dict[str, str]:
@@ -74,6 +77,12 @@ def checked(method: str, options: Mapping[str, str]) -> dict[str, str]:
         except ValueError:
             raise UsageError(f"self_fence_s must be 5 to 3600 seconds, not {options['self_fence_s']!r}") from None
     return {"method": method, **options}
+
+
+def lacking(fencing: Mapping[str, str]) -> str:
+    """The program that fencing so runs and this machine does not have; "" where nothing is lacking."""
+    program = fencing.get("program") or fencing.get("command") or METHODS[fencing["method"]].program
+    return program if program and shutil.which(program) is None else ""
 
 
 def power_off(cluster: Cluster, node: Node, fencing: Mapping[str, str]) -> str:
@@ -111,7 +120,7 @@ def _by_agent(cluster: Cluster, node: Node, program: str, options: Mapping[str, 
     """Off, then asked until it says so."""
     path = shutil.which(program)
     if path is None:
-        raise _failed(node, f"{program} is not installed on this machine", hint="Debian and Ubuntu: apt install fence-agents")
+        raise _failed(node, f"{program} is not installed on this machine", hint=INSTALL)
     named = {name: value for name, value in options.items() if name != "program" and not _is_file(name)}
     for name in filter(_is_file, options):
         named["passwd" if name == "password_file" else name.removesuffix("_file")] = _secret(node, options[name])
@@ -282,11 +291,12 @@ def _failed(node: Node, what: str, *, hint: str = "", command: str = "") -> Fenc
 
 _AT = ("ip", "username", "password_file")
 _OPEN = ("agent",)
+_IPMI, _REDFISH = "fence_ipmilan", "fence_redfish"
 METHODS: Mapping[str, Method] = {method.name: method for method in (
-    Method("ipmi", "its management controller, by fence_ipmilan", _switch("fence_ipmilan", lanplus="1"), ("ip",),
-           (*_AT, "ipport", "cipher", "privlvl", "lanplus", "timeout")),
-    Method("redfish", "its management controller, by fence_redfish", _switch("fence_redfish"), ("ip",),
-           (*_AT, "ipport", "ssl_insecure", "systems_uri")),
+    Method("ipmi", "its management controller, by fence_ipmilan", _switch(_IPMI, lanplus="1"), ("ip",),
+           (*_AT, "ipport", "cipher", "privlvl", "lanplus", "timeout"), _IPMI),
+    Method("redfish", "its management controller, by fence_redfish", _switch(_REDFISH), ("ip",),
+           (*_AT, "ipport", "ssl_insecure", "systems_uri"), _REDFISH),
     Method("agent", "any fence agent of Pacemaker's: program=fence_…, and its options", _switch(""), ("program",)),
     Method("command", "a command of yours: COMMAND off NODE, then COMMAND status NODE", _command, ("command",)),
     Method("ssh", "over SSH: kill every QEMU, see that none is left, power off", _ssh),

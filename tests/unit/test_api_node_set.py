@@ -231,3 +231,27 @@ def test_disabling_is_tried_and_its_reason_is_one_line(world: World) -> None:
     for reason in ("a\nb", "\x1b[31m", "x" * 256):
         with pytest.raises(UsageError, match="a reason is printable text of at most 255 characters"):
             nodes.disable(world.cluster, "n1", reason=reason)
+
+
+def test_what_could_not_fence_is_told_when_it_is_set(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By SSH only a node whose SSH is known; else it is refused. A program that is missing may be where the conductor runs: a warning."""
+    cluster = world.cluster
+    with pytest.raises(Conflict, match="how to reach node n1 by SSH is not known") as refused:
+        nodes.set_(cluster, "n1", SetNode(fencing={"method": "ssh"}), dry_run=True)
+    assert refused.value.command == "novactl node enroll [user@]HOST --name n1"
+    with cluster.db.write() as tx:
+        node = db_nodes.by_name(tx, "n1")
+        db_nodes.update(tx, dataclasses.replace(node, undo={"access": {"host": "h", "user": "root", "port": 22}}))
+    assert nodes.set_(cluster, "n1", SetNode(fencing={"method": "ssh"})).warnings == ()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for fencing, program in (
+        ({"method": "ipmi", "ip": "10.0.0.1"}, "fence_ipmilan"), ({"method": "redfish", "ip": "10.0.0.1"}, "fence_redfish"),
+        ({"method": "agent", "program": "fence_apc"}, "fence_apc"), ({"method": "command", "command": "/no/such"}, "/no/such"),
+    ):
+        (warning,) = nodes.set_(cluster, "n1", SetNode(fencing=fencing)).warnings
+        assert warning.startswith(f"node n1: {program}, which is to fence it, is not on this machine")
+        assert ("apt install fence-agents" in warning) is program.startswith("fence_")
+    (tmp_path / "fence_apc").write_text("#!/bin/sh\n")
+    (tmp_path / "fence_apc").chmod(0o755)
+    assert nodes.set_(cluster, "n1", SetNode(fencing={"method": "agent", "program": "fence_apc"})).warnings == ()
+    assert nodes.set_(cluster, "n1", SetNode(fencing={"method": "self"})).warnings == ()
