@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,9 @@ def test_a_rotated_node_has_another_key_and_the_same_servers(world: World) -> No
 
 def test_who_has_the_old_row_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections made before are served on; when they end, a caller with the old row reads it again, once, and goes on."""
-    stale, other = row(world), Agents(world.cluster.agents.keys, actor="other", connect_s=1, ring=world.cluster.agents.ring)
+    stale, other = row(world), Agents(world.cluster.agents.keys, actor="other", connect_s=3, ring=world.cluster.agents.ring)
+    mend, mended = other.ring.mend, list[str]()
+    monkeypatch.setattr(other.ring, "mend", lambda agents, peer, refused: mended.append(peer.name) or mend(agents, peer, refused))
     try:
         with other.stream(stale, "inventory.watch") as watch:
             assert watch.read(10) is not None
@@ -74,10 +75,9 @@ def test_who_has_the_old_row_goes_on(world: World, monkeypatch: pytest.MonkeyPat
             world.agents["n1"].changes.notify()
             assert watch.read(10) is not None
         assert other.call(stale, "agent.hello").body.node_id == stale.id
-        began = time.monotonic()
-        assert other.call(stale, "agent.ping") and time.monotonic() - began < 1
-        others = Agents(world.cluster.agents.keys, actor="others", connect_s=1, ring=world.cluster.agents.ring)
-        answers = others.fan_out([stale, row(world, "n2")], "agent.ping", timeout_s=1)
+        assert other.call(stale, "agent.ping") and mended == ["n1"]
+        others = Agents(world.cluster.agents.keys, actor="others", connect_s=3, ring=world.cluster.agents.ring)
+        answers = others.fan_out([stale, row(world, "n2")], "agent.ping", timeout_s=3)
         others.close()
         assert not [answer for answer in answers.values() if isinstance(answer, Exception)]
     finally:
@@ -99,7 +99,7 @@ def test_what_is_under_way_is_answered(tmp_path: Path) -> None:
         building.start()
         until(lambda: any("domain.start" in id_ for id_ in world.endpoints["n1"].dispatcher._under_way))
         api.rotate_key(world.cluster, "n1")
-        building.join(30)
+        building.join(120)
         assert [server.status for server in made[0].servers] == ["ACTIVE"]
         assert [world.agents["n1"].driver.run_id(id_) for id_ in world.domains()] == ["1"]
         until(lambda: len(world.endpoints["n1"].doors) == 1)
@@ -173,7 +173,7 @@ def test_started_anew_in_the_middle_it_has_a_key_that_is_known(tmp_path: Path, s
         if method == step:
             break
     os.kill(agent.process.pid, signal.SIGKILL)
-    agent.process.wait(10)
+    agent.process.wait(60)
     agent = AgentProcess(tmp_path)
     served = step == "keys.commit"
     assert keys_of(tmp_path / "keys").current().public == (new if served else old)
@@ -271,7 +271,7 @@ def test_a_port_is_shared_by_nobody_unasked() -> None:
         for position in (1, 0):
             listener.steer(second, position)
             clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
-            until(lambda position=position: _accepted(sockets[position]) == 20, 5)
+            until(lambda position=position: _accepted(sockets[position]) == 20)
             assert _accepted(sockets[1 - position]) == 0
             for client in clients:
                 client.close()
