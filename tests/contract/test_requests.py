@@ -168,15 +168,18 @@ def test_a_ledger_that_cannot_be_written_sends_elsewhere(
 
 def test_many_calls_for_one_server_wait_without_threads(tmp_path: Path) -> None:
     """A hundred calls behind one slow server do not keep another server's call waiting; too many are told to come again."""
-    node = Node(tmp_path, fake={"start_delay_s": 0.3})
+    node = Node(tmp_path)
     node.prepare()
     slow, other = (node.define(node.put_image(), name=name) for name in ("slow", "other"))
+    start, go = node.agent.driver.start_domain, threading.Event()
+    node.agent.driver.start_domain = lambda server: go.wait(60) and start(server)  # type: ignore[method-assign]
     for _ in range(100):
         node.send(node.request("domain.start", DomainRef(slow.server, 1)))
     node.ok("seed.write", DomainRef(other.server, 1), ISO)
-    assert node.replies.qsize() < 50
+    assert node.replies.empty()
     for _ in range(300):
         node.send(node.request("domain.start", DomainRef(slow.server, 1)))
+    go.set()
     codes = []
     for _ in range(100 + 300):
         reply, _ = node.next()
@@ -187,21 +190,24 @@ def test_many_calls_for_one_server_wait_without_threads(tmp_path: Path) -> None:
 
 def test_a_flood_of_one_key_is_its_own_to_wait_for(fake: Node) -> None:
     """With a slow driver and hundreds of reads of a reader, an admin's reads are answered meanwhile, and those of the reader are few."""
-    host, taken = fake.agent.driver.host, []
+    host, taken, go = fake.agent.driver.host, [], threading.Semaphore(0)
 
     def slow() -> Any:
-        taken.append(threading.Event().wait(0.2))
+        taken.append(go.acquire(timeout=60))
         return host()
 
     fake.agent.driver.host = slow  # type: ignore[method-assign]
     for _ in range(600):
         fake.send(fake.request("inventory.read", wire.InventoryRead(0)), role=wire.READER)
     assert fake.ok("domain.list").domains == ()
-    fake.ok("inventory.read", wire.InventoryRead(0))
+    fake.send(fake.request("inventory.read", wire.InventoryRead(0), id="mine"))
+    go.release(5)                                             # so many reports are taken, and no more
+    until(lambda: any(reply.id == "mine" for _, reply, _ in list(fake.replies.queue)))
     assert len(taken) < 6
     fake.agent.driver.host = host  # type: ignore[method-assign]
-    until(lambda: fake.replies.qsize() == 600)
-    codes = [fake.next()[0].body.get("code", "") for _ in range(600)]
+    go.release(600)
+    until(lambda: fake.replies.qsize() == 601)
+    codes = [fake.next()[0].body.get("code", "") for _ in range(601)]
     assert codes.count(Code.BUSY) >= 600 - 256 - 8
 
 
@@ -211,27 +217,27 @@ def test_those_who_ask_at_once_share_one_report(fake: Node) -> None:
 
     def held() -> Any:
         began.release()
-        assert go.acquire(timeout=10)
+        assert go.acquire(timeout=60)
         return host()
 
     fake.agent.driver.host = held  # type: ignore[method-assign]
     found: list[wire.Report] = []
     threads = [threading.Thread(target=lambda: found.append(fake.agent.report(0.0))) for _ in range(9)]
     threads[0].start()
-    assert began.acquire(timeout=10)
+    assert began.acquire(timeout=60)
     for thread in threads[1:]:
         thread.start()
-    threading.Event().wait(0.1)
+    until(lambda: len(fake.agent._reports._waiters) == 8)     # type: ignore[attr-defined]
     asked_s = fake.agent.clock.boottime_s()
     go.release(9)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert len({report.taken_s for report in found}) == 2 and [report.taken_s > asked_s for report in found].count(True) == 8
 
 
 def test_reads_pass_writes(tmp_path: Path) -> None:
     """With every write thread taken, a read is answered at once."""
-    node = Node(tmp_path, fake={"start_delay_s": 5})
+    node = Node(tmp_path, fake={"start_delay_s": 300})
     node.prepare()
     sha256 = node.put_image()
     specs = [node.define(sha256, name=f"s{number}") for number in range(40)]
