@@ -10,7 +10,7 @@ from novactl.conductor import keyring
 from novactl.conductor.enrolment import check_hello, others
 from novactl.db import keys, meta, nodes
 from novactl.enroll.access import Access, Trust, open_shell
-from novactl.enroll.checks import FAIL, OK, WARN
+from novactl.enroll.checks import FAIL, OK, WARN, hanging
 from novactl.enroll.facts import gather
 from novactl.enroll.goal import Goal
 from novactl.enroll.plan import make_plan
@@ -75,6 +75,8 @@ def _machine(cluster: Cluster, node: Node, sudo_password: SudoPassword | None) -
         return (Finding("ssh", WARN, error.message, error.hint),)
     finally:
         shell.close()
+    if facts.hangs:                                           # what differs from what it should be cannot be told from what was not read
+        return hanging(facts)
     with cluster.db.read() as tx:
         known = nodes.all_(tx)
     plan = make_plan(facts, goal, cluster.clock.now(), others([n for n in known if n.id != node.id]))

@@ -20,10 +20,18 @@ PACKAGES_FREE_MB = 1024
 
 
 def find(facts: Facts, goal: Goal, now: float, others: Others = Others()) -> tuple[Finding, ...]:
+    if facts.hangs:                                           # what is known of the rest may be half of it
+        return hanging(facts)
     found = [check(facts, goal) for check in CHECKS]
     return (
         *found, _cluster(facts, goal, others), _admins(facts, goal), *_space(facts, goal), _clock(facts, now),
         *_twins(facts, goal, others))
+
+
+def hanging(facts: Facts) -> tuple[Finding, ...]:
+    return tuple(
+        Finding("storage", FAIL, f"{path}: nothing came back from there within seconds: its storage hangs",
+                f"on the machine: findmnt -T {path} and dmesg; once it is back, again") for path in facts.hangs)
 
 
 def _os(facts: Facts, goal: Goal) -> Finding:

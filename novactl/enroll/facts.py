@@ -1,6 +1,7 @@
 """What a machine is, before anything is changed: one read-only script, and pure parsers of what it printed.
 
-Adding a fact is adding a row to SECTIONS and a field to Facts.
+Adding a fact is adding a row to SECTIONS and a field to Facts. On storage that hangs a program does not come back and may not even be
+killed: each section runs in the background, and what reads its output gives up after a while and says where.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from novactl.enroll.distro import MACHINES, PROGRAMS
 from novactl.enroll.shell import Shell
 
 _MARK = "@@novactl-section@@ "
+_HANGS = "@@novactl-hangs@@ "
+SECTION_S, PATH_S, AT_MOST = 5, 3, 3
+"""Seconds for a section, and for each path whose free space is asked for; after so many sections that hang no other is tried."""
+LONGER_S: Mapping[str, int] = {"python": 10, "units": 10, "firewall": 10, "domains": 15}
 DAEMONS = ("libvirtd", "virtqemud", "virtlogd")
 UNITS = ("libvirtd.service", "libvirtd.socket", "virtqemud.service", "virtqemud.socket", "virtlogd.socket", paths.UNIT)
 SPACE = (paths.POOL_PARENT, "/opt", "/etc", "/var/lib", "/usr")
@@ -38,8 +43,8 @@ except ImportError: pass'""",
     "kvm": "grep -m1 -owE 'vmx|svm' /proc/cpuinfo; stat -c 'device %a %U %G' /dev/kvm",
     "groups": f"getent group libvirt kvm {paths.USER}",
     "user": f"id -nG {paths.USER}",
-    "space": f"""for d in {' '.join(SPACE)}; do n=$d; while [ ! -e "$n" ]; do n=$(dirname "$n"); done
-echo "$d $(df -Pk "$n" | tail -n 1)"; done""",
+    "space": f"""free() {{ n=$1; while [ ! -e "$n" ]; do n=$(dirname "$n"); done; echo "$1 $(df -Pk "$n" | tail -n 1)"; }}
+for d in {' '.join(SPACE)}; do bounded {PATH_S} "$d" free "$d"; done""",
     "ports": "cat /proc/net/tcp /proc/net/tcp6 | grep ' 0A '",
     "firewall": """command -v ufw >/dev/null && ufw status | grep '^Status: active'
 command -v firewall-cmd >/dev/null && echo "firewalld $(firewall-cmd --state)"
@@ -56,7 +61,25 @@ command -v nft >/dev/null && nft list chain inet filter input""",
     "pool": f"stat -c '%a %U %G' {paths.POOL_DIR}",
     "state_dir": f"stat -c '%a %U %G' {paths.STATE_DIR}",
 }
-SCRIPT = "\n".join(f"printf '\\n%s\\n' '{_MARK}{name}'\n{{ {command}\n}} 2>/dev/null" for name, command in SECTIONS.items()) + "\nexit 0\n"
+_WHERE: Mapping[str, str] = {
+    "os": "/etc", "machine_id": "/etc", "user": "/etc", "groups": "/etc", "config": paths.CONFIG_DIR, "admins": paths.CONFIG_DIR,
+    "public_key": paths.CONFIG_DIR, "agent": paths.AGENT_HOME, "supervisor": paths.AGENT_HOME, "supervised": paths.AGENT_HOME,
+    "unit": paths.UNIT_FILE, "pool": paths.POOL_DIR, "state_dir": paths.STATE_DIR}
+"""What a section looks at, where that is one place."""
+_SLOW = len(SPACE) * PATH_S + SECTION_S
+_PROLOGUE = f"""command -v timeout >/dev/null || timeout() {{ shift; "$@"; }}
+hung=0
+bounded() {{ # SECONDS WHERE COMMAND…: what it prints; then that it hangs, where it has not ended by then
+    [ "$hung" -lt {AT_MOST} ] || return 0
+    seconds=$1 where=$2; shift 2
+    {{ {{ "$@"; }} 2>/dev/null & }} | timeout "$seconds" cat
+    [ $? != 124 ] || {{ hung=$((hung + 1)); printf '\\n%s\\n' "{_HANGS}$where"; }}
+}}
+"""
+SCRIPT = _PROLOGUE + "\n".join(
+    f"section_{name}() {{ {command}\n}}\nprintf '\\n%s\\n' '{_MARK}{name}'\n"
+    f"bounded {_SLOW if name == 'space' else LONGER_S.get(name, SECTION_S)} '{_WHERE.get(name, name)}' section_{name}"
+    for name, command in SECTIONS.items()) + "\nexit 0\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +104,8 @@ class Installed:
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """`os_ids`: ID, then ID_LIKE. `modules`: what /usr/bin/python3 imports, with versions. `kvm_device`: mode, owner and
-    group of /dev/kvm, "" without one. `free_kib`: path -> KiB free there. `firewall`: "", ufw, firewalld or nft."""
+    group of /dev/kvm, "" without one. `free_kib`: path -> KiB free there. `firewall`: "", ufw, firewalld or nft. `hangs`: where nothing
+    came back in time; facts of what is there are missing then."""
 
     machine: str
     hostname: str
@@ -102,6 +126,7 @@ class Facts:
     listening: frozenset[int]
     firewall: str
     domains: tuple[str, ...]
+    hangs: tuple[str, ...] = ()
     installed: Installed = field(default_factory=Installed)
 
     @property
@@ -117,8 +142,11 @@ def gather(shell: Shell) -> Facts:
 def parse(text: str) -> Facts:
     """What SCRIPT printed -> Facts. A section that is missing or empty is a fact that is not so."""
     found: dict[str, list[str]] = {}
+    hangs: dict[str, None] = {}
     for line in text.splitlines():
-        if line.startswith(_MARK):
+        if line.startswith(_HANGS):
+            hangs[line[len(_HANGS):]] = None
+        elif line.startswith(_MARK):
             lines = found[line[len(_MARK):]] = []
         elif found:
             lines.append(line)
@@ -147,7 +175,7 @@ def parse(text: str) -> Facts:
         kvm_device=next((line[7:] for line in kvm if line.startswith("device ")), ""),
         groups=frozenset(line.split(":")[0] for line in section("groups")), free_kib=_space(section("space")),
         listening=_ports(section("ports")), firewall=_firewall(section("firewall")),
-        domains=tuple(section("domains")),
+        domains=tuple(section("domains")), hangs=tuple(hangs),
         installed=Installed(
             config=whole("config"), admins=whole("admins"), public_key=_first(section("public_key")),
             current=_current(section("agent")), sha256=_sha256(section("agent")), unit=whole("unit"), supervisor=whole("supervisor"),
