@@ -16,7 +16,7 @@ from novactl.conductor.create_server import CREATE
 from novactl.conductor.holding import refuse_busy
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import Saga, begin
-from novactl.db import nodes, operations, servers
+from novactl.db import nodes, servers
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, Unreachable
 from novactl.model.operation import Operation, OperationState
@@ -111,9 +111,8 @@ def _without_stuck(cluster: Cluster, tx: Tx, server: Server, lost: bool) -> Serv
     """The server, a stuck change of power given up, or, on a lost node, anything."""
     from novactl.conductor import recover
 
-    for other in operations.open_of(tx, server.id):
-        if other.state is OperationState.STUCK and (lost or other.kind not in _ENDED_FIRST):
-            recover.give_up(cluster, tx, other, Conflict(f"server {server.name} is being deleted"))
+    recover.give_up_stuck(
+        cluster, tx, server.id, Conflict(f"server {server.name} is being deleted"), but=() if lost else _ENDED_FIRST)
     return servers.by_id(tx, server.id) or server
 
 

@@ -12,8 +12,11 @@ from collections.abc import Callable, Sequence
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
-from novactl.conductor import evacuate_server, fence_node, fences
+from novactl.conductor import evacuate_server, fence_node, fences, recover
+from novactl.conductor.create_server import CREATE
+from novactl.conductor.delete_server import DELETE
 from novactl.conductor.history import note_of
+from novactl.conductor.holding import refuse_busy
 from novactl.conductor.saga import begin
 from novactl.db import claims, images, nodes, operations, servers
 from novactl.db.statements import Tx
@@ -30,6 +33,8 @@ ASKED_S = 2.0
 RETRY_S = 300.0
 """A server that could not be evacuated, or a node that could not be fenced, is tried again after so long."""
 
+_ENDED_FIRST = (CREATE.kind, DELETE.kind)
+
 
 def begin_fencing(cluster: Cluster, tx: Tx, node: Node, fencing: dict[str, str], *, detached: bool) -> Operation:
     """`fencing` empty: somebody has powered it off by hand."""
@@ -40,12 +45,16 @@ def begin_fencing(cluster: Cluster, tx: Tx, node: Node, fencing: dict[str, str],
 
 
 def begin_evacuation(cluster: Cluster, tx: Tx, server: Server, *, detached: bool) -> Operation:
-    """Raises Conflict while its node is not fenced, or where its disk could not be made anew."""
+    """What is stuck on it, for its node did not answer, is given up. Raises Conflict while its node is not fenced, or where its disk
+    could not be made anew, and Busy."""
     source = nodes.by_id(tx, server.node_id)
     if source is None:
         raise Conflict(f"server {server.name} is on no node", command=f"novactl server show {server.name}")
     if source.state is not NodeState.FENCED:
         raise evacuate_server.unfenced(source.name, server.name)
+    recover.give_up_stuck(cluster, tx, server.id, Conflict(f"node {source.name} is fenced: nothing of it runs there"), but=_ENDED_FIRST)
+    refuse_busy(cluster, tx, server.id)
+    server = servers.by_id(tx, server.id) or server
     if server.image_sha256 == wire.NO_IMAGE and not source.shared_disk:
         raise Conflict(
             f"server {server.name} was adopted: its disk is on node {source.name} and came from no image of ours, so none can be made anew",
@@ -191,18 +200,24 @@ def evacuate_the_fenced(
     with cluster.db.read() as tx:
         lost = [node for node in nodes.all_(tx) if node.state is NodeState.FENCED and (only is None or node.id in only)]
         due = [server for node in lost for server in servers.on_node(tx, node.id)
-               if server.ha and server.state.is_to_run and not server.operation_id
+               if server.ha and server.state.is_to_run and not _held(tx, server)
                and (only is not None or not _lately(tx, server.id, evacuate_server.EVACUATE.kind, now))]
     begun, refused = [], {}
     for server in due:
         try:
             with (write or cluster.db.write)() as tx:
                 fresh = servers.by_id(tx, server.id)
-                if fresh is not None and fresh.node_id == server.node_id and not operations.open_of(tx, server.id):
+                if fresh is not None and fresh.node_id == server.node_id and fresh.state.is_to_run and not _held(tx, fresh):
                     begun.append(begin_evacuation(cluster, tx, fresh, detached=detached))
         except Conflict as why:
             refused[server.id] = why.message
     return begun, refused
+
+
+def _held(tx: Tx, server: Server) -> bool:
+    """By an operation that somebody ends, or that has to be undone before all."""
+    return bool(server.operation_id) and any(
+        other.state is not OperationState.STUCK or other.kind in _ENDED_FIRST for other in operations.open_of(tx, server.id))
 
 
 def _lately(tx: Tx, object_id: str, kind: str, now: float) -> bool:

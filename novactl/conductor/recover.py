@@ -324,3 +324,10 @@ def give_up(cluster: Cluster, tx: Tx, operation: Operation, because: NovaError) 
     took = taken(cluster, tx, fresh, OperationState.FAILED)
     saga.fail(Run(cluster, took), tx, wire.from_plain(saga.record, dict(took.record)), because)
     operations.write(tx, dataclasses.replace(took, error=because.as_dict(), ended_at=cluster.clock.now()))
+
+
+def give_up_stuck(cluster: Cluster, tx: Tx, object_id: str, because: NovaError, *, but: Sequence[str] = ()) -> None:
+    """`give_up` each stuck operation on the object, `but` for those kinds; others keep it busy."""
+    for other in operations.open_of(tx, object_id):
+        if other.state is OperationState.STUCK and other.kind not in but:
+            give_up(cluster, tx, other, because)

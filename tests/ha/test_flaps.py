@@ -1,0 +1,168 @@
+"""A node that dies while something is under way on it: what is stuck there keeps no server from being started elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from novactl.api import ha as api
+from novactl.api import nodes as nodes_api
+from novactl.api import power as power_api
+from novactl.api import servers as servers_api
+from novactl.conductor import background, fleet, ha, power, recover
+from novactl.conductor.progress import Progress
+from novactl.conductor.saga import begin
+from novactl.db import nodes, operations, servers
+from novactl.errors import Busy, NovaError
+from novactl.model.operation import OperationState
+from novactl.states import Event, advance
+from tests.ha.test_fencing import drive, power_cut, server_on
+from tests.world import World, small_world
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """Three nodes with a power switch; operations that would go to a process of their own are driven by the test."""
+    monkeypatch.setattr(background, "hand_over", lambda cluster, ids: None)
+    with small_world(tmp_path, count=3) as made:
+        for name in ("n1", "n2", "n3"):
+            nodes_api.set_(made.cluster, name, nodes_api.SetNode(fencing={"method": "command", "command": "/bin/true"}))
+        yield made
+
+
+class Killed(BaseException):
+    """The process dies here: nothing after this line runs."""
+
+
+def dies(world: World, name: str) -> None:
+    """As `power_cut`, and nothing listens at its address any more."""
+    power_cut(world, name)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    with world.cluster.db.write() as tx:
+        node = nodes.by_name(tx, name)
+        assert node is not None
+        nodes.update(tx, dataclasses.replace(node, address=address))
+
+
+def under_way(world: World) -> list[str]:
+    with world.cluster.db.read() as tx:
+        return [one.id for one in operations.under_way(tx)]
+
+
+def begun(world: World, saga: power.Saga[power.Power], event: Event) -> str:
+    """Its process died just after it began."""
+    server = servers_api.show(world.cluster, "web", refresh=False)
+    with world.cluster.db.write() as tx:
+        row = servers.by_id(tx, server.id)
+        assert row is not None
+        record = power.Power(server=row.id, node=row.node_id, epoch=row.epoch, hard=True)
+        operation = begin(world.cluster, tx, saga, record, ("server", row.id, row.name), detached=True)
+        servers.move_state(tx, row, advance(row.state, event, row.name), operation_id=operation.id, at=world.cluster.clock.now())
+    return operation.id
+
+
+def stuck(world: World) -> str:
+    """What is under way on a node that is off is turned back, and cannot be."""
+    (id_,) = under_way(world)
+    world.abandon(recover.find(world.cluster, id_))
+    recover.recover(world.cluster, budget_s=60.0)
+    assert recover.find(world.cluster, id_).state is OperationState.STUCK
+    return id_
+
+
+def fenced(world: World) -> None:
+    """By the conductor, which then begins what is to be begun; its processes end it."""
+    for _ in range(2):
+        ids, _said = ha.look_after(world.cluster)
+        for id_ in ids:
+            drive(world, id_)
+
+
+def runs_elsewhere(world: World, server: str) -> None:
+    moved = servers_api.show(world.cluster, "web")
+    assert (moved.status, moved.operation_id, moved.fault) == ("ACTIVE", "", "") and moved.node_name in ("n2", "n3")
+    assert world.domains()[server] == "RUNNING" and under_way(world) == []
+
+
+def flap(world: World) -> None:
+    """The host is back for a moment: its server is begun to be started there."""
+    world.reboot("n1")
+    fleet.refresh(world.cluster, max_age_s=-1.0)
+
+
+@pytest.mark.parametrize("what", ["revive", "reboot", "stop"])
+def test_what_was_under_way_when_its_node_died_runs_elsewhere(world: World, what: str) -> None:
+    """It is stuck until the node is fenced; given up then, it failed, and says so."""
+    server = server_on(world, "n1")
+    if what == "revive":
+        flap(world)
+    else:
+        saga, event = {"reboot": (power.REBOOT, Event.BEGIN_REBOOT_HARD), "stop": (power.STOP, Event.BEGIN_STOP)}[what]
+        begun(world, saga, event)
+    dies(world, "n1")
+    id_ = stuck(world)
+    with pytest.raises(NovaError, match="is not fenced"):
+        api.evacuate(world.cluster, "web")
+    fenced(world)
+    runs_elsewhere(world, server)
+    ended = recover.find(world.cluster, id_)
+    assert ended.state is OperationState.FAILED and ended.error is not None and "node n1 is fenced" in ended.error["message"]
+
+
+def test_a_start_that_is_stuck_is_given_up_by_who_evacuates(world: World) -> None:
+    """Its admin had stopped it, and it never ran: it is not started elsewhere by itself, and by name it moves."""
+    server = server_on(world, "n1")
+    power_api.stop(world.cluster, "web")
+    begun(world, power.START, Event.BEGIN_START)
+    dies(world, "n1")
+    id_ = stuck(world)
+    assert not ha.look_after(world.cluster)[0], "nothing is to run there"
+    api.fence(world.cluster, "n1", by_hand=True)
+    assert recover.find(world.cluster, id_).state is OperationState.STUCK
+    moved = api.evacuate(world.cluster, "web")
+    assert not isinstance(moved, str) and (moved.status, moved.operation_id) == ("SHUTOFF", "") and moved.node_name in ("n2", "n3")
+    assert world.domains()[server] == "SHUTDOWN" and under_way(world) == []
+
+
+def test_the_second_node_dies_in_the_middle_of_an_evacuation(world: World) -> None:
+    """Half of it was made there: it goes on to the third once that node, too, is fenced, and never before."""
+    server = server_on(world, "n1")
+    nodes_api.disable(world.cluster, "n3")
+    dies(world, "n1")
+    fencing, _said = ha.look_after(world.cluster)
+    drive(world, fencing[0])
+    (moving,), _said = ha.look_after(world.cluster)
+    def killed(progress: Progress) -> None:
+        if (progress.step, progress.state) == ("start", "done"):
+            raise Killed
+
+    driver = recover.take_over(world.cluster, recover.find(world.cluster, moving), forward=True, watch=killed)
+    with pytest.raises(Killed):
+        driver.drive()
+    assert world.agents["n2"].driver.run_id(server)
+    dies(world, "n2")
+    assert stuck(world) == moving
+    nodes_api.enable(world.cluster, "n3")
+    assert ha.look_after(world.cluster)[0] == []              # most of the nodes are silent
+    api.fence(world.cluster, "n2", by_hand=True)
+    moved = servers_api.show(world.cluster, "web")
+    assert (moved.status, moved.node_name) == ("ACTIVE", "n3") and world.domains()[server] == "RUNNING"
+    assert under_way(world) == []
+
+
+def test_who_lives_is_not_given_up(world: World) -> None:
+    """An operation whose process lives is waited for."""
+    server_on(world, "n1")
+    id_ = begun(world, power.REBOOT, Event.BEGIN_REBOOT_HARD)
+    recover.take_over(world.cluster, recover.find(world.cluster, id_), forward=True)
+    dies(world, "n1")
+    api.fence(world.cluster, "n1", by_hand=True)
+    with pytest.raises(Busy, match="server.reboot"):
+        api.evacuate(world.cluster, "web")
+    assert recover.find(world.cluster, id_).state is OperationState.RUNNING
