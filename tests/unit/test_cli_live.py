@@ -12,7 +12,7 @@ import pytest
 
 from novactl.errors import ExitStatus
 from tests.unit.cli_world import Prompt
-from tests.world import World, small_world
+from tests.world import small_world
 
 WANTED = ("--flavor", "small", "--image", "guest")
 
@@ -60,20 +60,26 @@ def test_several_at_once(prompt: Prompt) -> None:
 def test_what_is_interrupted_goes_on_in_the_background(tmp_path: Path, sent: signal.Signals) -> None:
     """Ctrl-C, being asked to end and a closed terminal: the command ends at once with 130, all that it began is made all the same,
     and the command it names comes back to that."""
-    world = World(tmp_path)
-    world.add_node("n1", fake={"start_delay_s": 0.5})
-    world.add_flavor()
-    world.add_image()
-    world.start()
-    try:
+    with small_world(tmp_path, count=1) as world:
+        driver, left, begun = world.agents["n1"].driver, threading.Event(), list[str]()
+        start = driver.start_domain
+
+        def held(server: str) -> None:
+            begun.append(server)
+            if len(begun) > 2:
+                left.wait(60)
+            start(server)
+
+        driver.start_domain = held
         novactl, env = [sys.executable, "-m", "novactl"], {**os.environ, **world.env, "NOVACTL_OPERATION_PARALLEL": "2"}
         creating = subprocess.Popen(
             [*novactl, "server", "create", "web", "--count", "6", *WANTED], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             text=True)
-        while "starting done" not in creating.stderr.readline():
-            pass
+        while "starting done" not in (line := creating.stderr.readline()):
+            assert line, creating.wait(60)
         creating.send_signal(sent)
         said = creating.communicate(timeout=60)[1]
+        left.set()
         assert creating.returncode == ExitStatus.INTERRUPTED and "go on in the background" in said
         (command,) = [line.removeprefix("try: novactl ") for line in said.splitlines() if line.startswith("try: ")]
         assert command.startswith("operation watch ")
@@ -81,8 +87,6 @@ def test_what_is_interrupted_goes_on_in_the_background(tmp_path: Path, sent: sig
         assert followed.status == 0 and ": starting done" in followed.err, followed.err
         listed = Prompt(world.env).run("server", "list", "--no-headers", "-c", "status")
         assert listed.out.split() == ["ACTIVE"] * 6 and listed.err == ""
-    finally:
-        world.stop()
 
 
 def test_a_server_that_fits_nowhere(prompt: Prompt) -> None:
@@ -174,7 +178,7 @@ def test_several_targets_are_acted_on_side_by_side(tmp_path: Path) -> None:
         assert prompt.run("server", "create", "w", "--count", "4", *WANTED, "-q").status == 0
         names = [f"w-{number}" for number in range(1, 5)]
         assert prompt.run("server", "stop", *names, "--grace", "0", "--yes", "-q").status == 0
-        together, driver = threading.Barrier(4, timeout=20), world.agents["n1"].driver
+        together, driver = threading.Barrier(4, timeout=60), world.agents["n1"].driver
         start = driver.start_domain
 
         def waiting(server: str) -> None:
