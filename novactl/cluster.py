@@ -56,6 +56,25 @@ class SystemClock:
             stop.set()
 
 
+class SharedClock:
+    """The time of the database server, which all who share it reckon in; waits are by this machine's own clock.
+
+    Without the database it is this machine's: then nothing is written of it.
+    """
+
+    def __init__(self, cluster: Cluster, own: Clock) -> None:
+        self._cluster, self._own = cluster, own
+        self.monotonic, self.sleep, self.every = own.monotonic, own.sleep, own.every
+
+    def now(self) -> float:
+        from novactl.errors import NovaError
+
+        try:
+            return self._cluster.db.now(self._own)
+        except NovaError:
+            return self._own.now()
+
+
 class Ids(Protocol):
     def uuid(self) -> str:
         """A new random UUID, lower case."""
@@ -85,7 +104,8 @@ class Cluster:
 
     def __init__(self, config: Config, *, clock: Clock | None = None, ids: Ids | None = None, actor: str = "") -> None:
         self.config = config
-        self.clock: Clock = clock or SystemClock()
+        own: Clock = clock or SystemClock()
+        self.clock: Clock = own if config.database_url.startswith("sqlite") else SharedClock(self, own)
         self.ids: Ids = ids or RandomIds()
         self._actor = actor
         self.reason = ""

@@ -215,9 +215,9 @@ def _keys(cluster: Cluster) -> Finding:
 
 
 def _operations(cluster: Cluster, found: tuple[Operation, ...]) -> list[Finding]:
-    from novactl.conductor.holding import moment, owned_by_the_living
+    from novactl.conductor.holding import owned_by_the_living
 
-    now = moment(cluster)
+    now = cluster.clock.now()
     left = [op for op in found if not owned_by_the_living(op, now)]
     if not left:
         return [Finding("operations", "ok", f"{len(found)} under way")]
@@ -247,6 +247,10 @@ def _nodes(cluster: Cluster, everyone: tuple[Node, ...]) -> list[Finding]:
         elif node.lacks_lease(asked_at) and node.state in (NodeState.ENABLED, NodeState.DISABLED):
             findings.append(Finding(
                 f"node {node.name}", "fail", "it fences itself and has no lease: nothing runs there until it has", "novactl conductor run"))
+        elif node.armed_s is not None and node.fencing.get("method") != "self" and node.state in (NodeState.ENABLED, NodeState.DISABLED):
+            findings.append(Finding(
+                f"node {node.name}", "fail", "its agent stops all servers when it has no lease, which it is not to do any more (no --fence"
+                " self): a conductor tells it", "novactl conductor run"))
         elif answer.body.agent_version != __version__:
             findings.append(Finding(
                 f"node {node.name}", "warn",

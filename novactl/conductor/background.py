@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from novactl.cluster import Cluster
-from novactl.conductor.holding import moment
 from novactl.db import operations
 from novactl.model.operation import OperationState
 
@@ -21,7 +20,7 @@ def let_go(cluster: Cluster, operation_ids: Sequence[str]) -> list[str]:
     """Give operations up with a new epoch, so that this process changes nothing more, and hand them over; their ids."""
     left: list[str] = []
     with cluster.db.write() as tx:
-        until = moment(cluster) + cluster.config["operation.lease_s"]
+        until = cluster.clock.now() + cluster.config["operation.lease_s"]
         for id_ in operation_ids:
             operation = operations.locked(tx, id_)
             if operation is None or operation.state.ended or operation.state is OperationState.STUCK:

@@ -19,7 +19,7 @@ from novactl.cluster import Cluster
 from novactl.conductor import faults, owner
 from novactl.conductor.faults import Verdict
 from novactl.conductor.history import note_of
-from novactl.conductor.holding import deadline_of, late, moment, overdue, taken
+from novactl.conductor.holding import deadline_of, late, overdue, taken
 from novactl.conductor.lease import keeping
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import KEEP_EVERY_S, R, Run, Saga
@@ -90,7 +90,7 @@ class Driver(Generic[R]):
         for position, step in enumerate(self.saga.steps):
             if self._state(position) is StepState.DONE:
                 continue
-            if overdue(self.run.operation, moment(self.cluster)):
+            if overdue(self.run.operation, self.cluster.clock.now()):
                 raise late(self.cluster, self.saga, self.run.operation)
             self._again("journal", lambda done=finished, next_=position: self._begin_step(done, next_))
             self._enter(step.name, "do", "started")
@@ -148,7 +148,7 @@ class Driver(Generic[R]):
                 return uncrossed(act, anyway=True)
             except NovaError as error:
                 wait_s = next(outage if isinstance(error, DatabaseLost) else waits, None) if faults.verdict(error) is Verdict.HERE else None
-                if wait_s is None or overdue(op, moment(self.cluster) + wait_s):
+                if wait_s is None or overdue(op, self.cluster.clock.now() + wait_s):
                     raise
                 self.run.progress(detail=f"waiting {wait_s:.1f} s to try again: {error.message}")
                 self.cluster.clock.sleep(wait_s)
@@ -178,7 +178,7 @@ class Driver(Generic[R]):
                 continue
             step = self.saga.steps[position]
             self._enter(step.name, "undo", "running")
-            if overdue(self.run.operation, moment(self.cluster)):
+            if overdue(self.run.operation, self.cluster.clock.now()):
                 raise self._stuck(late(self.cluster, self.saga, self.run.operation), "was not undone in time")
             try:
                 self._again(step.name, lambda step=step: step.undo(self.run, self.record))
@@ -243,7 +243,7 @@ class Driver(Generic[R]):
     def _write(self, tx: Tx, **changes: Any) -> None:
         for position in self._unwritten:
             self._mark(tx, position, StepState.UNDONE)
-        lease_until = moment(self.cluster) + self.cluster.config["operation.lease_s"]
+        lease_until = self.cluster.clock.now() + self.cluster.config["operation.lease_s"]
         changed = dataclasses.replace(
             self.run.operation, record=wire.to_plain(self.record), lease_until=lease_until, **changes)
         operations.write(tx, changed)

@@ -16,15 +16,10 @@ if TYPE_CHECKING:
     from novactl.conductor.saga import Saga
 
 
-def moment(cluster: Cluster) -> float:
-    """Now, as leases and deadlines of operations are reckoned: machines that share a database need not agree what time it is."""
-    return cluster.db.now(cluster.clock)
-
-
 def deadline_of(cluster: Cluster, saga: Saga[Any], record: Any) -> float | None:
     """When an operation that sets out now is turned back; None: never. What a guest is given to shut down comes on top."""
     limit_s = cluster.config[saga.timeout]
-    return moment(cluster) + limit_s + getattr(record, "grace_s", 0.0) if limit_s else None
+    return cluster.clock.now() + limit_s + getattr(record, "grace_s", 0.0) if limit_s else None
 
 
 def overdue(operation: Operation, now: float) -> bool:
@@ -67,7 +62,7 @@ def late(cluster: Cluster, saga: Saga[Any], operation: Operation) -> Overdue:
 
 def taken(cluster: Cluster, tx: Tx, operation: Operation, state: OperationState) -> Operation:
     """The operation with its epoch raised and this process its owner. Raises Superseded when somebody was faster."""
-    me, until = owner.this_process(), moment(cluster) + cluster.config["operation.lease_s"]
+    me, until = owner.this_process(), cluster.clock.now() + cluster.config["operation.lease_s"]
     if not operations.take(tx, operation, state=state, owner=me, lease_until=until):
         raise operations.superseded(operation)
     return dataclasses.replace(operation, state=state, owner=me, lease_until=until, epoch=operation.epoch + 1)

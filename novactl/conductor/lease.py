@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from novactl.cluster import Cluster
 from novactl.conductor import owner
-from novactl.conductor.holding import moment
 from novactl.db import operations
 from novactl.errors import NovaError
 
@@ -22,7 +21,7 @@ def keeping(cluster: Cluster, operation_ids: Sequence[str]) -> contextlib.Abstra
                 found = [operations.by_id(tx, id_) for id_ in operation_ids]
                 mine = [op for op in found if op is not None and op.ended_at is None and op.owner == me]
                 for operation in mine:
-                    operations.renew(tx, operation, moment(cluster) + lease_s)
+                    operations.renew(tx, operation, cluster.clock.now() + lease_s)
             return bool(mine)
         except NovaError:
             return True                                       # the next round, or the lease runs out and another takes over

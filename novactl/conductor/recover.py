@@ -13,7 +13,7 @@ from novactl.cluster import Cluster
 from novactl.conductor import background, faults, owner
 from novactl.conductor.driver import Driver
 from novactl.conductor.history import note_taken
-from novactl.conductor.holding import busy, deadline_of, late, moment, overdue, owned_by_the_living, taken
+from novactl.conductor.holding import busy, deadline_of, late, overdue, owned_by_the_living, taken
 from novactl.conductor.node_file import remember
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Run, Saga
@@ -39,7 +39,7 @@ def recover(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[Ended, ...]:
     for answers again, or, where that refused it or it waits for something else, once a lease's length; otherwise its error
     stands. What this admin's role is too weak for is left as it is, for somebody else's.
     """
-    now = moment(cluster)
+    now = cluster.clock.now()
     with cluster.db.read() as tx:
         left = [op for op in reversed(operations.under_way(tx)) if not owned_by_the_living(op, now)]
         denied = _denied(tx, cluster.key, left)
@@ -145,7 +145,7 @@ def _park(cluster: Cluster, operation: Operation, because: NovaError) -> Operati
     """Stuck, without asking a node that has just been found silent. Raises Superseded."""
     with cluster.db.write() as tx:
         fresh = operations.locked(tx, operation.id) or operation
-        if fresh.state.ended or owned_by_the_living(fresh, moment(cluster)):
+        if fresh.state.ended or owned_by_the_living(fresh, cluster.clock.now()):
             raise operations.superseded(fresh)
         took = dataclasses.replace(taken(cluster, tx, fresh, OperationState.STUCK), error=because.as_dict())
         operations.write(tx, took)
@@ -155,7 +155,7 @@ def _park(cluster: Cluster, operation: Operation, because: NovaError) -> Operati
 
 def _hand_over(cluster: Cluster, late: Sequence[Operation]) -> None:
     """Give operations, which go the way their sagas say, to a process of their own; this one changes nothing more of them."""
-    left, now, me = [], moment(cluster), owner.this_process()
+    left, now, me = [], cluster.clock.now(), owner.this_process()
     with cluster.db.write() as tx:
         for operation in late:
             fresh = operations.locked(tx, operation.id)
@@ -177,7 +177,7 @@ def _hand_over(cluster: Cluster, late: Sequence[Operation]) -> None:
 def free(cluster: Cluster, object_id: str) -> None:
     """End what nobody drives any more on one object, however long that takes; what this process has just given to the
     background is taken back from there. Raises what keeps it from ending."""
-    now = moment(cluster)
+    now = cluster.clock.now()
     with cluster.db.read() as tx:
         left = [op for op in operations.open_of(tx, object_id) if op.state is not OperationState.STUCK]
     for operation in left:
@@ -215,7 +215,7 @@ def _goes_on(operation: Operation, now: float) -> bool:
 def end(cluster: Cluster, operation: Operation, watch: Watch = unwatched, *, because: NovaError | None = None) -> Operation:
     """Drive an abandoned operation the way its saga says, or back when its time is over. Raises when it cannot be ended now;
     being undone is an end."""
-    driver = take_over(cluster, operation, forward=_goes_on(operation, moment(cluster)) or None, watch=watch, because=because)
+    driver = take_over(cluster, operation, forward=_goes_on(operation, cluster.clock.now()) or None, watch=watch, because=because)
     try:
         driver.drive()
     except NovaError:
@@ -271,7 +271,7 @@ def take_over(
 
 def take(cluster: Cluster, tx: Tx, operation: Operation, *, forward: bool | None, because: NovaError | None = None) -> Operation:
     """The part of `take_over` that is written."""
-    now = moment(cluster)
+    now = cluster.clock.now()
     fresh = operations.locked(tx, operation.id) or operation
     short = fresh.id[:8]
     if fresh.state.ended:

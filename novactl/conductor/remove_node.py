@@ -17,7 +17,7 @@ from novactl.conductor.change import changing
 from novactl.conductor.driver import Driver
 from novactl.conductor.enrolment import Peer, askable, machine, stayed
 from novactl.conductor.history import note
-from novactl.conductor.holding import busy, moment, owned_by_the_living
+from novactl.conductor.holding import busy, owned_by_the_living
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.conductor.saga import Run, Saga, Step, begin, nothing
 from novactl.db import nodes, operations, placement, servers
@@ -179,7 +179,7 @@ def forget(cluster: Cluster, node: Node, *, watch: Watch, dry_run: bool) -> None
     refuse_in_use(cluster, node)
     if dry_run:
         return
-    now = moment(cluster)
+    now = cluster.clock.now()
     with changing(cluster, "node.remove", {"lost": True}, dry_run=False) as tx:
         for operation in operations.open_of(tx, node.id):
             if owned_by_the_living(operation, now):

@@ -16,7 +16,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import owner
 from novactl.conductor.history import note_of
-from novactl.conductor.holding import deadline_of, moment, refuse_busy
+from novactl.conductor.holding import deadline_of, refuse_busy
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
 from novactl.db.statements import Tx
@@ -142,7 +142,7 @@ def begin(
     operation = Operation(
         id=operation_id, kind=saga.kind, object_kind=kind, object_id=id_, object_name=name,
         state=OperationState.RUNNING, epoch=1, attempt=0, owner="" if detached else owner.this_process(),
-        lease_until=moment(cluster) + cluster.config["operation.lease_s"], actor=cluster.actor, record=wire.to_plain(record), error=None,
+        lease_until=now + cluster.config["operation.lease_s"], actor=cluster.actor, record=wire.to_plain(record), error=None,
         created_at=now, ended_at=None, reason=cluster.reason, actor_key=cluster.key, seq=operations.number(tx, operation_id),
         deadline=deadline_of(cluster, saga, record),
     )

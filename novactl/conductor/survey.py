@@ -8,7 +8,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
 from novactl.conductor.drift import Drift, Open, Past, Place, Rows, drifts
-from novactl.conductor.holding import moment, owned_by_the_living
+from novactl.conductor.holding import owned_by_the_living
 from novactl.db import derived, nodes, operations, placement, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
@@ -59,7 +59,7 @@ def _places(tx: Tx) -> dict[str, Place]:
 
 
 def _open(cluster: Cluster, tx: Tx) -> list[Open]:
-    now = moment(cluster)
+    now = cluster.clock.now()
     return [
         Open(op.id, op.kind, op.object_id, op.object_name, owned_by_the_living(op, now), op.state is OperationState.STUCK)
         for op in operations.under_way(tx)]

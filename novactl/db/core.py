@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -83,6 +84,7 @@ class CoreDatabase(Database):
         self.engine, self.where = connecting(url, busy_timeout_s)
         _ask_the_idle(self.engine)
         self._told: tuple[float, float] | None = None
+        self._telling = threading.Lock()
         self._built: dict[str, Any] = {}
 
     @contextlib.contextmanager
@@ -109,15 +111,19 @@ class CoreDatabase(Database):
     def now(self, clock: Clock) -> float:
         """Asked once a minute, and gone on with by this machine's stop watch: its clock may be wrong, and be set."""
         here_s = clock.monotonic()
-        if self._told is None or here_s - self._told[0] > ASK_TIME_S:
+        if (self._told is None or here_s - self._told[0] > ASK_TIME_S) and self._telling.acquire(blocking=self._told is None):
             try:
-                with self.read() as tx:
-                    self._told = here_s, leases.now(tx, clock.now())
+                if self._told is None or here_s - self._told[0] > ASK_TIME_S:
+                    with self.read() as tx:
+                        self._told = clock.monotonic(), leases.now(tx, clock.now())
             except DatabaseFailed:
                 if self._told is None:
                     raise
+            finally:
+                self._telling.release()
+        assert self._told is not None
         then_s, time_s = self._told
-        return time_s + here_s - then_s
+        return time_s + clock.monotonic() - then_s
 
     def schema(self) -> int:
         with self._transaction(writes=False) as tx:

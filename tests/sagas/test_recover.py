@@ -126,9 +126,9 @@ def test_machines_need_not_agree_what_time_it_is(tmp_path: Path, kind: str, ahea
                 assert held is not None
                 operations.take(tx, held, state=held.state, owner=ELSEWHERE, lease_until=held.lease_until)
             assert owner.is_alive(ELSEWHERE) is None
-            assert owned_by_the_living(recover.find(looks, operation.id), recover.moment(looks))
+            assert owned_by_the_living(recover.find(looks, operation.id), looks.clock.now())
             assert recover.recover(looks) == ()
             for cluster in (begins, looks):
-                assert -5 < recover.moment(cluster) - SystemClock.now() < 5
+                assert -5 < cluster.clock.now() - SystemClock.now() < 5
         right.close()
         wrong.close()
