@@ -28,7 +28,7 @@ class Server:
         try:
             self._popen(
                 "mariadb-install-db", "--no-defaults", f"--datadir={self._folder}/data", "--auth-root-authentication-method=normal",
-                "--skip-test-db", "--innodb-log-file-size=16M").wait(60)
+                "--skip-test-db", "--innodb-log-file-size=16M").wait(300)
             self.start()
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -39,7 +39,7 @@ class Server:
             "mariadbd", "--no-defaults", f"--datadir={self._folder}/data", f"--socket={self._folder}/socket", "--skip-networking",
             "--max-connections=200", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M",
             *(() if self._durable else _HASTY))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not self._answers():
             assert self._server.poll() is None and time.monotonic() < deadline, (self._folder / "log").read_text()
             time.sleep(0.02)

@@ -44,7 +44,7 @@ class Server:
             raise
 
     def start(self) -> None:
-        self._run("pg_ctl", "-D", self._data, "-o", self._options, "-l", self._folder / "log", "-w", "start")
+        self._run("pg_ctl", "-D", self._data, "-o", self._options, "-l", self._folder / "log", "-w", "-t", "300", "start")
 
     def kill(self) -> None:
         """As if the machine had lost its power: nothing is said to those who are connected."""

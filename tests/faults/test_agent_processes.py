@@ -80,7 +80,7 @@ def attach(world: World) -> Iterator[Callable[..., tuple[AgentProcess, Node]]]:
             process.process.send_signal(signal.SIGCONT)
             process.process.terminate()
             try:
-                process.process.wait(10)
+                process.process.wait(3)
             except subprocess.TimeoutExpired:                 # unshare passes no signal on but its own death
                 process.process.kill()
                 process.process.wait(20)

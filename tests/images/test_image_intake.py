@@ -377,7 +377,7 @@ def test_nobody_answers(cluster: Cluster) -> None:
 def test_a_server_that_falls_silent(cluster: Cluster, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transfer in which nothing comes any more ends with its deadline."""
     web.pages["/i"] = (200, {"Content-Length": str(len(GOOD))}, None)
-    with pytest.raises(Unreachable, match="broke off"), image_source.open_source(f"{web.url}/i", timeout_s=0.2) as source:
+    with pytest.raises(Unreachable, match="broke off"), image_source.open_source(f"{web.url}/i", timeout_s=2.0) as source:
         list(source.chunks)
 
 
@@ -399,7 +399,7 @@ def test_sigkill_in_the_middle_of_a_download(cluster: Cluster, web: Web, good: P
     child = subprocess.Popen(
         [sys.executable, "-c", script, f"{web.url}/i"], env={**os.environ, "NOVACTL_DATA_DIR": str(cluster.config.data_dir)})
     try:
-        assert web.stalled.wait(30)
+        assert web.stalled.wait(60)
         assert [Path(name).suffix for name in stored(cluster)] == [".part"]
         intake(cluster, good, "meanwhile")
         assert len(stored(cluster)) == 2, "the part of a living process stays"
@@ -409,4 +409,4 @@ def test_sigkill_in_the_middle_of_a_download(cluster: Cluster, web: Web, good: P
     started = time.monotonic()
     intake(cluster, good, "next")
     assert stored(cluster) == {GOOD_SHA256} and recorded(cluster) == ["meanwhile", "next"]
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60

@@ -8,7 +8,7 @@ from nodeagent import workers
 from nodeagent.workers import Pool
 from tests.contract.kit import until
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def test_one_key_runs_in_order_and_alone() -> None:
