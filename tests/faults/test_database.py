@@ -89,7 +89,7 @@ def alone(tmp_path: Path, script: str) -> str:
     (tmp_path / "data").mkdir(mode=0o700)
     mount = f"mount -t tmpfs -o size=6m,mode=700 novactl {tmp_path}/data && exec {sys.executable} -c \"$1\" {tmp_path}"
     argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", mount, "sh", script]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -228,5 +228,5 @@ def test_refusals_are_told_once(cluster: Cluster, tmp_path: Path) -> None:
         "import pathlib, sys; from novactl.conductor.image_inspection import inspect\n"
         "try: inspect(pathlib.Path(sys.argv[1]), None, shown='IT', vouched=False)\n"
         "except Exception as refused: print(refused)\n")
-    ended = subprocess.run([sys.executable, "-c", script, str(source)], capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", script, str(source)], capture_output=True, text=True, check=True, timeout=120)
     assert ended.stderr == "" and ended.stdout.startswith("IT has a backing file")

@@ -231,7 +231,7 @@ class Ledger(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize(("kind", "examples"), [("sqlite", 80), ("postgresql", 12), ("mariadb", 12)])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_the_books_balance(clusters: Callable[[str], Cluster], kind: str, examples: int) -> None:
     """Any interleaving of claims, releases and changes keeps every sum, capacity, quota and group rule; what is refused leaves nothing."""
     Ledger.cluster = clusters(kind)

@@ -17,7 +17,7 @@ from tests.simulate.scheduler import Killed, Process, Scheduler, Stalled, Thread
 from tests.simulate.world import scheduler as running
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def new_scheduler(seed: int = 0) -> tuple[Scheduler, list[str]]:
@@ -27,7 +27,7 @@ def new_scheduler(seed: int = 0) -> tuple[Scheduler, list[str]]:
 
 def printed(*args: str) -> str:
     found = subprocess.run(
-        [sys.executable, "-m", "tests.simulate", *args], cwd=ROOT, capture_output=True, text=True, timeout=200,
+        [sys.executable, "-m", "tests.simulate", *args], cwd=ROOT, capture_output=True, text=True, timeout=1100,
         env={**os.environ, "PYTHONPATH": str(ROOT)})
     return found.stdout
 

@@ -33,7 +33,7 @@ def shell(prompt: Prompt, line: str) -> tuple[int, str, str]:
     """`novactl LINE` in a shell, which makes its redirections; PIPESTATUS of the first command, and what came out."""
     script = f"novactl() {{ {NOVACTL} \"$@\"; }}; novactl {line}; exit ${{PIPESTATUS[0]}}"
     ran = subprocess.run(
-        ["bash", "-c", script], env={**os.environ, **prompt.env}, capture_output=True, text=True, timeout=60, check=False)
+        ["bash", "-c", script], env={**os.environ, **prompt.env}, capture_output=True, text=True, timeout=120, check=False)
     return ran.returncode, ran.stdout, ran.stderr
 
 
@@ -96,6 +96,13 @@ def test_a_batch_goes_on_when_nobody_reads_it(shared: World, tmp_path: Path) -> 
     lines.write_text("flavor create a --ram 64\nflavor create b --ram 64\nflavor show nobody\n")
     assert shell(shared, f"batch {lines} | true")[0] == ExitStatus.PARTIAL
     assert shared.run("flavor", "list", "-o", "name").out.split() == ["a", "b"]
+
+
+def test_following_ends_when_its_reader_has_gone(living: Prompt) -> None:
+    """`events --follow | head` ends with head, not at the next event, which may be tomorrow's."""
+    living.run("flavor", "create", "followed", "--ram", "64")
+    status, out, said = shell(living, "events --follow --event flavor.create -o json | head -n 1")
+    assert (status, said) == (0, "") and out.count("\n") == 1
 
 
 def test_a_log_nobody_reads_ends(living: Prompt) -> None:

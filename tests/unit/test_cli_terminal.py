@@ -47,7 +47,7 @@ def line(tmp_path: Path):
     program = tmp_path / "echo.py"
     program.write_text(ECHO)
     repository = str(Path(__file__).parents[2])
-    spawned = pexpect.spawn(sys.executable, [str(program)], env={**os.environ, "PYTHONPATH": repository}, encoding="utf-8", timeout=20)
+    spawned = pexpect.spawn(sys.executable, [str(program)], env={**os.environ, "PYTHONPATH": repository}, encoding="utf-8", timeout=60)
     spawned.expect("ready")
     settings = termios.tcgetattr(spawned.child_fd)
     spawned.sendline("")

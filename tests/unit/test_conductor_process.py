@@ -9,6 +9,7 @@ import os
 import queue
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -127,12 +128,24 @@ def _rows(world: World) -> list[nodes.AgentRow]:
 def test_a_leader_that_was_stopped_leads_no_more_when_it_goes_on(world: World) -> None:
     """SIGSTOP is not death: after a lease's length another leads; the first, continued, finds that out and waits again."""
     with conductors(world, count=2) as (first, second):
-        first.process.send_signal(signal.SIGSTOP)
+        stop_between_transactions(first, world)
         second.next("leads")
         first.process.send_signal(signal.SIGCONT)
         first.next("leads no more")
         second.kill()
         first.next("leads")
+
+
+def stop_between_transactions(process: Process, world: World) -> None:
+    """One that is stopped in the middle of one keeps SQLite's lock, and nobody could lead."""
+    while True:
+        process.process.send_signal(signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(world.config.data_dir / "novactl.db", timeout=1.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                process.process.send_signal(signal.SIGCONT)
 
 
 def test_sigterm_lets_go_at_once(world: World) -> None:
