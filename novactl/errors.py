@@ -119,7 +119,7 @@ class NotFound(NovaError):
         super().__init__(
             f"no {noun} {ref!r}",
             hint=f"did you mean {', '.join(similar)}?" if similar else "",
-            command=command or f"novactl {noun} list",
+            command=command or f"novactl {noun} list{' --all' if noun == 'operation' else ''}",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from novactl.api.asked import check_event, id_of
 from novactl.api.patience import Patience
@@ -37,8 +37,8 @@ def list_events(cluster: Cluster, of: Asked, *, limit: int) -> tuple[EventRecord
         return found
 
 
-def follow(cluster: Cluster, of: Asked, *, limit: int) -> Iterator[EventRecord]:
-    """The newest, oldest first, and then, without end, what happens, also to objects that there are not yet.
+def follow(cluster: Cluster, of: Asked, *, limit: int, is_read: Callable[[], bool] = lambda: True) -> Iterator[EventRecord]:
+    """The newest, oldest first, and then, as long as `is_read`, what happens, also to objects that there are not yet.
 
     Raises UsageError for an event that there is not, DatabaseLost where the database stays away.
     """
@@ -51,7 +51,7 @@ def follow(cluster: Cluster, of: Asked, *, limit: int) -> Iterator[EventRecord]:
             check_event(tx, of.event)
     yield from found
     coming, patience = Events(cluster, at), Patience(cluster)
-    while True:
+    while is_read():
         new = patience.look(coming.more, [])
         yield from (event for _, event in new if of.takes(event))
         if not new:

@@ -27,9 +27,9 @@ LOOK_S = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperationShown:
+class OperationView:
     """An operation as people and programs are told of it. `owner` is "pid N on HOST", "" once it has ended; `owner_lives` None where
-    only the lease can tell. `arguments` is the record of its saga, after the last finished step. `trace` is where the error came from."""
+    only the lease can tell. `arguments` is the record of its saga, after the last finished step."""
 
     id: str
     kind: str
@@ -53,6 +53,12 @@ class OperationShown:
     progress: Mapping[str, Any] | None
     arguments: Mapping[str, Any]
     error: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationShown(OperationView):
+    """With its steps, and where its error came from (`trace`)."""
+
     trace: str
     steps: tuple[StepShown, ...]
 
@@ -102,23 +108,32 @@ def show(cluster: Cluster, ref: str) -> tuple[Operation, tuple[OperationStep, ..
 
 def shown(cluster: Cluster, ref: str) -> OperationShown:
     """All that is known of one operation."""
-    from novactl.conductor import owner
-
     found, steps = show(cluster, ref)
     now = cluster.clock.now()
-    error = dict(found.error) if found.error else None
-    trace = error.pop("trace", "") if error else ""
-    open_ = not found.state.ended
     return OperationShown(
+        **vars(view(found, now)), trace=(found.error or {}).get("trace", ""), steps=tuple(StepShown(
+            attempt=step.attempt, position=step.position, name=step.name, state=step.state, started_at=step.started_at,
+            ended_at=step.ended_at, duration_s=_took(step.started_at, step.ended_at, found.ended_at or now)) for step in steps))
+
+
+def views(cluster: Cluster, found: Sequence[Operation]) -> tuple[OperationView, ...]:
+    now = cluster.clock.now()
+    return tuple(view(operation, now) for operation in found)
+
+
+def view(found: Operation, now: float) -> OperationView:
+    """`now` is for how long one takes that is under way."""
+    from novactl.conductor import owner
+
+    error = {name: value for name, value in found.error.items() if name != "trace"} if found.error else None
+    open_ = not found.state.ended
+    return OperationView(
         id=found.id, kind=found.kind, object_kind=found.object_kind, object_name=found.object_name, object_id=found.object_id,
         state=found.state, created_at=found.created_at, ended_at=found.ended_at,
         duration_s=_took(found.created_at, found.ended_at, now), actor=found.actor, actor_key=found.actor_key, reason=found.reason,
         owner=owner.shown(found.owner) if open_ else "", owner_lives=owner.is_alive(found.owner) if open_ else None,
         lease_until=found.lease_until, deadline_at=found.deadline, attempt=found.attempt, epoch=found.epoch, seq=found.seq,
-        progress=from_json(found.progress) if found.progress and open_ else None, arguments=found.record, error=error, trace=trace,
-        steps=tuple(StepShown(
-            attempt=step.attempt, position=step.position, name=step.name, state=step.state, started_at=step.started_at,
-            ended_at=step.ended_at, duration_s=_took(step.started_at, step.ended_at, found.ended_at or now)) for step in steps))
+        progress=from_json(found.progress) if found.progress and open_ else None, arguments=found.record, error=error)
 
 
 def _took(began: float, ended: float | None, now: float) -> float:
@@ -190,7 +205,7 @@ class _Followed:
             told = Progress.from_text(op.id, op.object_name, op.progress)
             if told and told.state == "running":
                 self.watch(told)
-        if not holding.owned_by_the_living(op, self.cluster.clock.now()):
+        if not holding.owned_by_the_living(op, holding.moment(self.cluster)):
             try:
                 recover.end(self.cluster, op, self.watch)
             except Denied as error:                           # it waits for somebody who may

@@ -112,11 +112,13 @@ def install(cluster: Cluster, *, for_user: bool = False, dry_run: bool = False) 
 
 
 @needs(Role.ADMIN)
-def uninstall(cluster: Cluster, *, for_user: bool = False) -> Unit:
+def uninstall(cluster: Cluster, *, for_user: bool = False, dry_run: bool = False) -> Unit:
     """Undo `install`; where there is nothing to undo, nothing changes."""
     from novactl.conductor import unit
 
-    gone = unit.uninstall(for_user=for_user)
+    gone = unit.uninstall(for_user=for_user, dry_run=dry_run)
+    if dry_run:
+        return gone
     _journal(cluster, "conductor.uninstall", gone)
     return gone
 

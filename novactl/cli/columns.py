@@ -183,11 +183,6 @@ RESOURCE_CLASSES = Table((
     Column("used", "USED"),
 ))
 
-def _owner(operation: Any) -> str:
-    """'pid 4711 on host', while it drives it."""
-    words = operation.owner.split(" ")
-    return "" if operation.ended_at else f"pid {words[1]} on {words[0]}" if len(words) > 1 else operation.owner
-
 
 OPERATIONS = Table((
     Column("id", "ID", firm=True),
@@ -197,7 +192,7 @@ OPERATIONS = Table((
     Column("state", "STATE", firm=True),
     Column("error", "ERROR", lambda operation: (operation.error or {}).get("message", "")),
     Column("attempt", "ATTEMPT", where=WIDE),
-    Column("owner", "OWNER", _owner, where=WIDE),
+    Column("owner", "OWNER", where=WIDE),
     Column("actor", "ACTOR", where=WIDE),
     Column("reason", "REASON", where=WIDE),
     Column("created_at", "AGE", human=age, firm=True),
@@ -300,13 +295,13 @@ _DRIFT = (
 DRIFTS = Table((
     *_DRIFT,
     Column("repair", "REPAIR"),
-    Column("command", "COMMAND"),
+    Column("command", "COMMAND", firm=True),
 ))
 MENDED = Table((
     *_DRIFT,
     Column("repair", "REPAIR"),
     Column("result", "RESULT"),
-    Column("command", "COMMAND"),
+    Column("command", "COMMAND", firm=True),
 ))
 
 EXPLANATION = Table((

@@ -75,11 +75,11 @@ def install(ctx: typer.Context, user: User = False, dry_run: DryRun = False) -> 
 
 
 @NOUN.verb("uninstall", columns.RECORD, changes=True)
-def uninstall(ctx: typer.Context, user: User = False) -> Any:
-    """Stop the conductor that `install` set up here, and take its unit away.
+def uninstall(ctx: typer.Context, user: User = False, dry_run: DryRun = False) -> Any:
+    """Stop the conductor that `install` set up here, and take its unit away. Where there is none, nothing changes.
 
     novactl conductor uninstall
     """
     from novactl.api import service as api
 
-    return api.uninstall(cluster_of(ctx), for_user=user)
+    return api.uninstall(cluster_of(ctx), for_user=user, dry_run=dry_run)

@@ -38,7 +38,7 @@ def events(
         return api.list_events(session.cluster, of, limit=limit)
     if session.captured is not None:
         raise UsageError("events --follow cannot run in a batch", hint="events can")
-    _pour(session, api.follow(session.cluster, of, limit=limit))
+    _pour(session, api.follow(session.cluster, of, limit=limit, is_read=session.stdout.is_read))
     return None
 
 

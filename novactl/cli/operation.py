@@ -8,6 +8,7 @@ from novactl.cli import columns
 from novactl.cli.options import Async, DryRun, OfNode, OfServer, OperationRef, OperationRefs, Quiet, Timeout, duration
 from novactl.cli.progress import watching
 from novactl.cli.render import Shown
+from novactl.cli.server import begun
 from novactl.cli.session import Session, cluster_of, session_of
 from novactl.cli.tree import Noun
 
@@ -32,7 +33,9 @@ def list_(
     """
     from novactl.api import operations as api
 
-    return api.list_operations(cluster_of(ctx), all=all_, kind=kind, server=server, node=node, state=state.lower(), limit=limit)
+    cluster = cluster_of(ctx)
+    found = api.list_operations(cluster, all=all_, kind=kind, server=server, node=node, state=state.lower(), limit=limit)
+    return api.views(cluster, found)
 
 
 @NOUN.verb("show", columns.OPERATIONS)
@@ -75,7 +78,7 @@ def _followed(ctx: typer.Context, operations: list[str], timeout: str, *, quiet:
 
     session, timeout_s = session_of(ctx), duration(timeout)
     with watching(session, quiet=quiet) as watch:
-        return _shown(api.watch(session.cluster, operations, watch=watch, timeout_s=timeout_s))
+        return _shown(session, api.watch(session.cluster, operations, watch=watch, timeout_s=timeout_s))
 
 
 @NOUN.verb("resume", columns.OPERATIONS, changes=True)
@@ -124,11 +127,11 @@ def _ended(session: Session, act: Any, operations: list[str], quiet: bool, async
     timeout_s = duration(timeout)
     with watching(session, quiet=quiet) as watch:
         ended = act(session.cluster, operations, watch=watch, wait=not async_, timeout_s=timeout_s, dry_run=dry_run)
-    return _shown(ended, begun=async_ and not dry_run)
+    return begun(operation.id for operation in ended) if async_ and not dry_run else _shown(session, ended)
 
 
-def _shown(ended: Any, *, begun: bool = False) -> Shown:
-    if begun:
-        ids = tuple(operation.id for operation in ended)
-        return Shown({"operations": ids}, rows=tuple({"id": id_} for id_ in ids), table=columns.BEGUN)
-    return Shown(ended[0] if len(ended) == 1 else ended, rows=ended)
+def _shown(session: Session, ended: Any) -> Shown:
+    from novactl.api import operations as api
+
+    views = api.views(session.cluster, ended)
+    return Shown(views[0] if len(views) == 1 else views, rows=views)

@@ -55,7 +55,11 @@ InProject = _choice("project", str | None, "The project it belongs to (default: 
 OfProject = _choice("project", str | None, "Only those of this project.")
 OfServer, OfNode = _choice("server", str, "Only those of this server, also of one that is gone."), _choice(
     "node", str, "Only those of this node, also of one that is gone.")
-OperationRef, OperationRefs = _target("operation", "OPERATION"), _targets("operation", "OPERATION...")
+OperationRef = Annotated[str, typer.Argument(
+    metavar="OPERATION", show_default=False, autocompletion=live_names("operation"), help="Its id, or 4 or more first letters of it.")]
+OperationRefs = Annotated[list[str], typer.Argument(
+    metavar="OPERATION...", show_default=False, autocompletion=live_names("operation"),
+    help="One or more ids, or 4 or more first letters of each.")]
 AggregateRef, AggregateRefs = _target("aggregate", "AGGREGATE"), _targets("aggregate", "AGGREGATE...")
 GroupRef, GroupRefs = _target("server-group", "GROUP"), _targets("server-group", "GROUP...")
 ProjectRef, ProjectRefs = _target("project", "PROJECT"), _targets("project", "PROJECT...")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from novactl.cli.formats import visible
 from novactl.cli.session import Session, is_terminal
 from novactl.model.units import human_bytes, human_rate, human_seconds
 
@@ -120,7 +121,7 @@ class Bars(Steps):
             task = self._tasks[progress.subject] = self._display.add_task("", subject=progress.subject, total=None, amount="")
         took = self.took(progress)
         if progress.state in ("failed", "undone"):
-            self._display.console.print(self.sentence(progress), highlight=False, markup=False)
+            self._display.console.print(visible(self.sentence(progress)), highlight=False, markup=False)
         amount = ""
         if progress.total:
             amount = f"{human_bytes(progress.done)} / {human_bytes(progress.total)}"
@@ -128,7 +129,7 @@ class Bars(Steps):
         doing = self.names.get(progress.step, progress.step)
         doing += "" if progress.state in ("started", "running") else f" {progress.state}"
         self._display.update(
-            task, description=f"{doing} {progress.detail}".rstrip(), total=progress.total or None, completed=progress.done,
+            task, description=visible(f"{doing} {progress.detail}".rstrip()), total=progress.total or None, completed=progress.done,
             amount=amount, refresh=progress.state != "running",
         )
 

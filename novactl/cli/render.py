@@ -103,12 +103,14 @@ def _text(session: Session, shown: Shown, table: Table, view: View, output: str)
         return _record_text(session, shown.value, view, output)
     rows = _sorted(rows, table, view.sort)
     if output == "name":
-        return "".join(f"{_name(row)}\n" for row in rows)
+        return "".join(f"{formats.visible(_name(row))}\n" for row in rows)
     columns = _chosen(table.columns, view.columns, output)
     machine = output in MACHINE
     titles = () if view.no_headers or table.bare else tuple(column.key if machine else column.title for column in columns)
     if machine:
         cells = [[cell(column, row) for column in columns] for row in rows]
+        if output == "csv" and is_terminal(session.stdout):
+            cells = [[formats.visible(text) for text in line] for line in cells]
         return (formats.as_csv if output == "csv" else formats.as_tsv)(titles, cells)
     now = session.now()
     cells = [[column.for_people(row, now) for column in columns] for row in rows]
@@ -171,7 +173,7 @@ def flat(value: Any) -> str:
 
 
 def _name(row: Any) -> str:
-    for field in ("name", "target", "id", "check", "node"):
+    for field in ("name", "target", "id", "check", "object", "node"):
         found = row.get(field) if isinstance(row, Mapping) else getattr(row, field, None)
         if found:
             return str(found)
@@ -242,9 +244,11 @@ def _record_text(session: Session, record: Any, view: View, output: str) -> str:
     if view.columns:
         fields = {name: fields[name] for name in view.columns if name in fields}
     if output == "name":
-        return f"{_name(record)}\n"
+        return f"{formats.visible(_name(record))}\n"
     if output in MACHINE:
         rows = [[name, flat(plain(value, name))] for name, value in fields.items()]
+        if output == "csv" and is_terminal(session.stdout):
+            rows = [[name, formats.visible(text)] for name, text in rows]
         titles = () if view.no_headers else ("FIELD", "VALUE")
         return (formats.as_csv if output == "csv" else formats.as_tsv)(titles if output == "csv" else (), rows)
     now = session.now()

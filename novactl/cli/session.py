@@ -125,7 +125,9 @@ class Session:
     def note(self, text: str) -> None:
         """A line for the person, never data, on stderr."""
         if self.chatty:
-            print(f"{text}\n", end="", file=self.stderr, flush=True)      # one write: threads do not mix their lines
+            from novactl.cli.formats import visible
+
+            print(f"{visible(text)}\n", end="", file=self.stderr, flush=True)      # one write: threads do not mix their lines
 
     def now(self) -> float:
         return time.time()

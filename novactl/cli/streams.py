@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,17 @@ class Output:
         """Bytes, written and flushed."""
         self._attempt(lambda: self._stream.buffer.write(data))
         self._attempt(lambda: self._stream.buffer.flush())
+
+    def is_read(self) -> bool:
+        """False once nobody can read what would be written: the reader of the pipe has gone, the terminal is closed."""
+        if self.lost is None:
+            try:
+                asked = select.poll()
+                asked.register(self._stream.fileno(), 0)
+                return not asked.poll(0)
+            except (OSError, ValueError, AttributeError):
+                pass
+        return self.lost is None
 
     def flush(self) -> None:
         self._attempt(lambda: self._stream.flush())

@@ -68,7 +68,8 @@ ProtectProc=invisible
 
 @dataclass(frozen=True)
 class Unit:
-    """`path` is where it goes, `text` what it says. `state`: installed, unchanged, removed, absent, or would-be where only shown."""
+    """`path` is where it goes, `text` what it says. `state`: installed, unchanged, removed, absent, or, where only shown, would-be or
+    present."""
 
     path: Path
     text: str
@@ -120,13 +121,16 @@ def install(wanted: Unit, *, for_user: bool) -> Unit:
     return Unit(wanted.path, wanted.text, "unchanged" if is_there else "installed")
 
 
-def uninstall(*, for_user: bool) -> Unit:
-    """Stop it and take it away; where there is none, nothing changes. Raises NovaError as `install`."""
+def uninstall(*, for_user: bool, dry_run: bool = False) -> Unit:
+    """Stop it and take it away; where there is none, nothing changes. Raises NovaError as `install`. What a dry run returns is
+    there still."""
     path = _folder(for_user) / UNIT
     if not path.exists():
         return Unit(path, "", "absent")
-    _need_systemd()
     text = path.read_text(encoding="utf-8")
+    if dry_run:
+        return Unit(path, text, "present")
+    _need_systemd()
     _systemctl(for_user, "disable", "--now", UNIT)
     try:
         path.unlink()

@@ -41,6 +41,7 @@ def test_what_can_be_left_can_be_left_either_way() -> None:
         for verb, spec in noun.verbs.items():
             flags = inspect.signature(spec.function).parameters
             if spec.changes:
+                assert "dry_run" in flags, f"{name} {verb}"
                 found[f"{name}.{verb.replace('-', '_')}"] = ("async_" in flags, "timeout" in flags)
                 assert "async_" in flags or "--async" not in spec.function.__doc__ or "no --async" in spec.function.__doc__, verb
     assert set(found.values()) == {(True, True), (False, False)}, found

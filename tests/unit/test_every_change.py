@@ -206,8 +206,9 @@ def test_setting_up_a_conductor_leaves_an_operation(world: World, tmp_path: Path
     monkeypatch.setattr(unit, "SYSTEMD", tmp_path)
     monkeypatch.setattr(unit, "SYSTEM_DIR", tmp_path / "units")
     prompt = Prompt({name: value for name, value in world.env.items() if name != "NOVACTL_AGENT_CONNECT_S"})
-    for line in ("install --dry-run", "install --reason nights", "uninstall"):
+    for line in ("uninstall --dry-run", "install --dry-run", "install --reason nights", "uninstall --dry-run"):
         assert (ran := prompt.run("conductor", *line.split())).status == 0, ran.err
+    assert (tmp_path / "units" / unit.UNIT).exists() and prompt.run("conductor", "uninstall").status == 0
     path = str(tmp_path / "units" / unit.UNIT)
     assert [(op.kind, op.object_name, op.reason, dict(op.record)) for op in operations.list_operations(world.cluster, all=True)] == [
         ("conductor.uninstall", os.uname().nodename, "", {"unit": path}),

@@ -10,6 +10,7 @@ from novactl.api.groups import GroupShown, MemberRow
 from novactl.api.keys import KeyView
 from novactl.api.node_views import InventoryRow, NodeShown
 from novactl.api.nodes import NodeView
+from novactl.api.operations import view
 from novactl.api.placement import ClaimRow
 from novactl.api.projects import ProjectView
 from novactl.api.quotas import QuotaRow
@@ -80,6 +81,7 @@ OPERATIONS = (
               state=OperationState.RUNNING, epoch=1, attempt=0, owner="", lease_until=THEN + 30, actor="alice@laptop", record={},
               error=None, created_at=THEN + 3500, ended_at=None),
 )
+OPERATION_VIEWS = tuple(view(operation, THEN + 3600) for operation in OPERATIONS)
 EVENTS = (
     EventRecord(at=THEN, object_kind="server", object_id=uuid(5), object_name="web1", operation_id=uuid(7), event="create",
                 actor="alice@laptop", detail="placed on n1"),
@@ -190,7 +192,7 @@ TABLES: dict[str, tuple[Table, Any]] = {
     "image": (columns.IMAGES, IMAGES),
     "keypair": (columns.KEYPAIRS, KEYPAIRS),
     "key": (columns.KEYS, KEYS),
-    "operation": (columns.OPERATIONS, OPERATIONS),
+    "operation": (columns.OPERATIONS, OPERATION_VIEWS),
     "node": (columns.NODES, NODES),
     "explanation": (columns.EXPLANATION, EXPLANATION),
     "claim": (columns.CLAIMS, CLAIMS),
@@ -211,7 +213,7 @@ TABLES: dict[str, tuple[Table, Any]] = {
     "replay": (columns.REPLAY, (REPLAYED,)),
 }
 RECORDS: dict[str, Any] = {
-    "server": SERVER, "flavor": FLAVORS[0], "image": IMAGES[0], "keypair": KEYPAIRS[0], "key": KEYS[1], "operation": OPERATIONS[0],
+    "server": SERVER, "flavor": FLAVORS[0], "image": IMAGES[0], "keypair": KEYPAIRS[0], "key": KEYS[1], "operation": OPERATION_VIEWS[0],
     "node": NODE_SHOWN, "aggregate": AGGREGATES[0], "server-group": GROUPS[0], "project": PROJECTS[1], "cluster": CLUSTER,
     "scheduler": PART,
 }
