@@ -165,10 +165,10 @@ def fence_the_silent(cluster: Cluster, write: Write) -> tuple[list[str], list[st
     if not after_s:
         return [], []
     with cluster.db.read() as tx:
-        everyone = [node for node in nodes.all_(tx) if node.address]
+        everyone = [node for node in nodes.all_(tx) if node.address and node.state in (NodeState.ENABLED, NodeState.DISABLED)]
         silent = [node for node in everyone if node.silent_since is not None and now - node.silent_since >= after_s]
-        due = [node for node in silent if node.state in (NodeState.ENABLED, NodeState.DISABLED)
-               and any(server.ha and server.state.is_to_run for server in servers.on_node(tx, node.id))
+        due = [node for node in silent
+               if any(server.ha and server.state.is_to_run for server in servers.on_node(tx, node.id))
                and not _lately(tx, node.id, fence_node.FENCE.kind, now)]
     if not due:
         return [], []

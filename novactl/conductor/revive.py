@@ -11,7 +11,7 @@ from novactl.conductor import fleet
 from novactl.conductor.domain import node_of, power_off, power_on, server_in
 from novactl.conductor.history import note, note_on
 from novactl.conductor.saga import Run, Saga, Step, begin
-from novactl.db import nodes, servers
+from novactl.db import nodes, operations, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
 from novactl.errors import NovaError
@@ -97,13 +97,17 @@ def revive(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequ
     """Begin to start what ran when the node's host went down; the ids of the operations, which nobody drives yet.
 
     `rows` were read before the report was taken. The boot counts as looked after, in the same transaction, once none of the
-    servers that should run was busy with something else. Another process being faster, nothing is begun.
+    servers was busy with something else. Another process being faster, nothing is begun.
     """
     here = fleet.life(report)
     if not nodes.booted(tx, node.id, node.boot_id, here):
         return ()
-    begun, busy = [], any(row.operation_id for row in rows if row.vm_state is VmState.ACTIVE)
+    held = {other.object_id for other in operations.under_way(tx)}
+    begun, busy = [], any(row.operation_id for row in rows)   # its operation may end by an answer that is of another boot
     for row in _down(report, rows):
+        if row.id in held:                                    # by what does not hold its row, as a cleaning
+            busy = True
+            continue
         down = f"node {node.name} started anew, or stopped it without a lease, and it does not run there yet"
         if servers.found(tx, row, advance(row.state, Event.FOUND_DOWN, row.name), cluster.clock.now(), down):
             server = server_in(tx, row.id)

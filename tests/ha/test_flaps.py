@@ -14,6 +14,7 @@ from novactl.api import nodes as nodes_api
 from novactl.api import power as power_api
 from novactl.api import servers as servers_api
 from novactl.conductor import background, fleet, ha, power, recover
+from novactl.conductor.clean_server import CLEAN, CleanServer
 from novactl.conductor.progress import Progress
 from novactl.conductor.saga import begin
 from novactl.db import nodes, operations, servers
@@ -149,8 +150,8 @@ def test_the_second_node_dies_in_the_middle_of_an_evacuation(world: World) -> No
     dies(world, "n2")
     assert stuck(world) == moving
     nodes_api.enable(world.cluster, "n3")
-    assert ha.look_after(world.cluster)[0] == []              # most of the nodes are silent
-    api.fence(world.cluster, "n2", by_hand=True)
+    assert ha.evacuate_the_fenced(world.cluster) == ([], {})  # n2 is not fenced yet
+    fenced(world)
     moved = servers_api.show(world.cluster, "web")
     assert (moved.status, moved.node_name) == ("ACTIVE", "n3") and world.domains()[server] == "RUNNING"
     assert under_way(world) == []
@@ -166,3 +167,58 @@ def test_who_lives_is_not_given_up(world: World) -> None:
     with pytest.raises(Busy, match="server.reboot"):
         api.evacuate(world.cluster, "web")
     assert recover.find(world.cluster, id_).state is OperationState.RUNNING
+
+
+def test_those_that_are_off_do_not_count_as_cut_off(world: World) -> None:
+    """Two of three nodes do not answer, but one of them is fenced: the machine that asks is not what is cut off."""
+    server = server_on(world, "n1")
+    dies(world, "n3")
+    api.fence(world.cluster, "n3", by_hand=True)
+    dies(world, "n1")
+    fenced(world)
+    assert servers_api.show(world.cluster, "web").node_name == "n2" and world.domains()[server] == "RUNNING"
+
+
+def test_a_server_that_is_being_cleaned_keeps_no_other_from_starting(world: World) -> None:
+    """What was left of it elsewhere is under way: its row says nothing of that. It is started when that has ended."""
+    kept, other = server_on(world, "n1"), server_on(world, "n1", "other")
+    with world.cluster.db.write() as tx:
+        cleaning = begin(world.cluster, tx, CLEAN, CleanServer(server=kept, node="", epoch=1), ("server", kept, "web"))
+    flap(world)
+    (id_,) = [one for one in under_way(world) if one != cleaning.id]
+    drive(world, id_)
+    assert (world.domains()[other], world.domains()[kept]) == ("RUNNING", "SHUTDOWN")
+    with world.cluster.db.write() as tx:
+        fresh = operations.by_id(tx, cleaning.id)
+        assert fresh is not None
+        operations.take(tx, fresh, state=OperationState.STUCK, owner="", lease_until=0.0)
+        recover.give_up_stuck(world.cluster, tx, kept, NovaError("it is no more"))
+    fleet.refresh(world.cluster, max_age_s=-1.0)
+    (id_,) = under_way(world)
+    drive(world, id_)
+    assert world.domains()[kept] == "RUNNING"
+
+
+def test_an_answer_of_another_boot_does_not_count_as_looked_after(world: World) -> None:
+    """Who started it died with the answer on its way, and the host with it: the takeover is told what was once so, and the next look
+    starts it."""
+    server = server_on(world, "n1", wants_ha=False)
+    flap(world)
+    (id_,) = under_way(world)
+
+    def killed(progress: Progress) -> None:
+        if (progress.step, progress.state) == ("start", "done"):
+            raise Killed
+
+    with pytest.raises(Killed):
+        recover.take_over(world.cluster, recover.find(world.cluster, id_), forward=True, watch=killed).drive()
+    assert world.domains()[server] == "RUNNING"
+    flap(world)
+    world.abandon(recover.find(world.cluster, id_))
+    recover.recover(world.cluster, budget_s=60.0)
+    for _ in range(2):
+        fleet.refresh(world.cluster, max_age_s=-1.0)
+        for one in under_way(world):
+            drive(world, one)
+    shown = servers_api.show(world.cluster, "web")
+    assert (shown.status, world.domains()[server]) == ("ACTIVE", "RUNNING")
