@@ -205,7 +205,7 @@ class _Followed:
             told = Progress.from_text(op.id, op.object_name, op.progress)
             if told and told.state == "running":
                 self.watch(told)
-        if not holding.owned_by_the_living(op, holding.moment(self.cluster)):
+        if not holding.owned_by_the_living(op, self.cluster.clock.now()):
             try:
                 recover.end(self.cluster, op, self.watch)
             except Denied as error:                           # it waits for somebody who may
