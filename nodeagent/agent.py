@@ -134,7 +134,8 @@ class Agent:
         if report is None:
             report = self._next_report()
         values: Dict[str, object] = dict(
-            vars(report), age_s=max(0.0, self.clock.boottime_s() - report.taken_s), admins_version=self.admins.version)
+            vars(report), age_s=max(0.0, self.clock.boottime_s() - report.taken_s), admins_version=self.admins.version,
+            self_fence_s=self.self_fence.self_fence_s)
         return wire.Report(**values)  # type: ignore[arg-type]
 
     def _next_report(self) -> wire.Report:

@@ -380,6 +380,8 @@ class Report:
     """How often, in this boot, it has stopped all servers because nobody renewed its lease."""
     lacks_lease: bool = False
     """It fences itself, nobody has renewed its lease for too long, and it starts no server before it has one."""
+    self_fence_s: float = 0.0
+    """So long after its lease it stops all servers; 0: never. Who has forgotten that it does so hears of it here."""
     admins_version: int = 0
 
 

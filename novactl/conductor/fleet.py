@@ -241,6 +241,8 @@ def take_report(tx: Tx, node_id: str, report: wire.Report, now: float) -> bool:
         return False
     nodes.set_totals(tx, node_id, totals(report, node.dedicated_cpus), cached_gb(report))
     nodes.set_hardware(tx, node_id, hardware(report))
+    if report.self_fence_s > 0 and node.armed_s is None and not nodes.arm(tx, node_id, report.self_fence_s):
+        nodes.look_again(tx, node_id)                         # once it may run servers
     if report.lacks_lease:
         nodes.lacks_lease(tx, node_id, now)
     for domain in report.domains:
@@ -287,6 +289,7 @@ def bounded(report: wire.Report) -> wire.Report:
     return dataclasses.replace(
         report, vcpus=within(report.vcpus, MAX_CPU + 1), memory_mb=within(report.memory_mb), disk_gb=within(report.disk_gb),
         memory_used_mb=within(report.memory_used_mb), disk_used_gb=within(report.disk_used_gb), age_s=max(0.0, report.age_s),
+        self_fence_s=min(max(0.0, report.self_fence_s), 3600.0),
         agent_version=_printable(report.agent_version, MAX_LETTERS), cells=tuple(map(_sized, report.cells)))
 
 
