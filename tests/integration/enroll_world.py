@@ -84,7 +84,7 @@ class World:
             cluster.close()
 
 
-def await_true(what: Callable[[], Any], within_s: float = 15.0) -> None:
+def await_true(what: Callable[[], Any], within_s: float = 120.0) -> None:
     until = time.monotonic() + within_s
     while not what():
         assert time.monotonic() < until, "it did not become true in time"
@@ -100,7 +100,7 @@ def private_host_key(host: Host) -> str:
 
 
 def _offered(host: Host) -> str:
-    done = subprocess.run(["ssh-keyscan", "-t", "ed25519", host.address], capture_output=True, text=True, timeout=10, env=dict(os.environ))
+    done = subprocess.run(["ssh-keyscan", "-t", "ed25519", host.address], capture_output=True, text=True, timeout=60, env=dict(os.environ))
     keys = [line for line in done.stdout.splitlines() if not line.startswith("#")]
     return " ".join(keys[0].split()[1:3]) if keys else ""
 

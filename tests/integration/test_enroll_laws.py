@@ -130,7 +130,7 @@ else:
 
 def killed(world: World, act: str, step: str, state: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _KILLED, act, f"root@{world.host.address}", step, state], cwd=REPOSITORY, timeout=60, capture_output=True,
+        [sys.executable, "-c", _KILLED, act, f"root@{world.host.address}", step, state], cwd=REPOSITORY, timeout=240, capture_output=True,
         env={**os.environ, "HOME": str(world.lab.home), "NOVACTL_DATA_DIR": str(world.folder)})
     assert done.returncode == -9, done.stderr.decode()
 

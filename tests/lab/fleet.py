@@ -17,6 +17,8 @@ from tests.lab.lab import Lab
 
 REPOSITORY = Path(__file__).parents[2]
 READY = "novactl-guest ready: "
+PATIENCE_S = 240.0
+"""What is waited for at most on a machine that has other things to do; only a test that fails waits so long."""
 T = TypeVar("T")
 
 
@@ -42,7 +44,7 @@ class Unexpected(AssertionError):
     """A command ended otherwise than the test says it must."""
 
 
-def until(probe: Callable[[], T], what: str, *, within_s: float = 60.0) -> T:
+def until(probe: Callable[[], T], what: str, *, within_s: float = PATIENCE_S) -> T:
     """Ask again and again until `probe()` is true, and return that. Raises AssertionError naming `what` when time is up."""
     deadline = time.monotonic() + within_s
     while not (found := probe()):
@@ -56,6 +58,7 @@ class Fleet:
 
     def __init__(self, lab: Lab, data_dir: Path) -> None:
         self.lab, self.data_dir = lab, data_dir
+        self._begun: list[subprocess.Popen[str]] = []
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("NOVACTL_", "XDG_", "SSH_"))}
         self.env = {
             **kept, "HOME": str(lab.home), "NOVACTL_DATA_DIR": str(data_dir), "NOVACTL_CONFIG": str(data_dir / "config.toml"),
@@ -66,7 +69,7 @@ class Fleet:
         return [sys.executable, "-m", "novactl", *words]
 
     def novactl(
-        self, *words: str, status: int = 0, stdin: str = "", timeout_s: float = 180, env: Mapping[str, str] | None = None,
+        self, *words: str, status: int = 0, stdin: str = "", timeout_s: float = PATIENCE_S, env: Mapping[str, str] | None = None,
     ) -> Ran:
         """Run `novactl words` to its end, which must be exit `status`. Nobody can answer its questions."""
         done = subprocess.run(
@@ -79,10 +82,52 @@ class Fleet:
 
     def begin(self, *words: str) -> subprocess.Popen[str]:
         """Start `novactl words` and return it running."""
-        return subprocess.Popen(
+        begun = subprocess.Popen(
             self.command(*words), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**self.env, "NOVACTL_NO_INPUT": "1"}, cwd=REPOSITORY,
         )
+        self._begun.append(begun)
+        return begun
+
+    def status(self, *words: str) -> int:
+        """Run `novactl words` to its end, whatever that is; its exit status."""
+        begun = self.begin(*words)
+        begun.communicate(timeout=PATIENCE_S)
+        return begun.returncode
+
+    # Between tests ---------------------------------------------------------------------------------------------------
+
+    def mend(self) -> None:
+        """The fleet as it was enrolled, but for its servers, wherever a test that failed has left it: no host off, hung or cut
+        off, no command running, no operation under way, every node enabled and without a way of being fenced."""
+        for begun in self._begun:
+            begun.kill()
+            if begun.stdout and not begun.stdout.closed:
+                begun.communicate()
+        self._begun.clear()
+        self.lab.heal()
+        for host in self.lab.hosts:
+            host.power_on()
+            host.run("sh", "-c", "kill -CONT $(cat /run/libvirtd.pid)", check=False)
+            if host.run("virsh", "list", check=False).status:
+                host.power_off()
+                host.power_on()
+            until(host.agent_listens, f"the agent of {host.name} runs")
+        until(lambda: not self.under_way() or (self.novactl("node", "list"), False)[1], "nothing is under way")
+        for name, in self.rows("SELECT name FROM node WHERE state <> 'enabled'"):
+            self.novactl("node", "enable", name)
+        for name, in self.rows("SELECT name FROM node JOIN node_file ON node_id = node.id WHERE fencing <> '{}'"):
+            self.novactl("node", "unset", name, "--fence")
+
+    def empty(self) -> None:
+        """Delete all servers. What keeps one is raised when all are gone nevertheless: it is nothing to the next test."""
+        names = self.novactl("server", "list", "-o", "name").stdout.split()
+        if names:
+            try:
+                self.novactl("server", "delete", "--yes", *names)
+            except Unexpected:
+                until(lambda: self.status("server", "delete", "--yes", *names) in (0, 3) and not self.under_way(), "all are deleted")
+                raise
 
     # What is there ---------------------------------------------------------------------------------------------------
 
@@ -110,7 +155,7 @@ class Fleet:
     @contextlib.contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
         """The cluster's own database, to read."""
-        connection = sqlite3.connect(f"file:{self.data_dir}/novactl.db?mode=ro", uri=True, timeout=20)
+        connection = sqlite3.connect(f"file:{self.data_dir}/novactl.db?mode=ro", uri=True, timeout=PATIENCE_S)
         try:
             yield connection
         finally:
@@ -120,12 +165,15 @@ class Fleet:
         with self.database() as database:
             return database.execute(query, values).fetchall()
 
+    def under_way(self) -> list[tuple[str, str, str]]:
+        return self.rows("SELECT kind, object_name, state FROM operation WHERE state NOT IN ('ok', 'failed')")
+
     def leftovers(self) -> dict[str, Any]:
         """What is there and belongs to no living server: empty when all is well. Base images stay by design."""
         living = {row[0] for row in self.rows("SELECT id FROM server WHERE deleted_at IS NULL")}
         found = {
             "claims": self.rows("SELECT consumer_id FROM claim WHERE consumer_id NOT IN (SELECT id FROM server WHERE deleted_at IS NULL)"),
-            "operations": self.rows("SELECT kind, object_name, state FROM operation WHERE state NOT IN ('ok', 'failed')"),
+            "operations": self.under_way(),
             "busy servers": self.rows("SELECT name, task_state FROM server WHERE deleted_at IS NULL AND task_state <> ''"),
         }
         for host in self.lab.hosts:

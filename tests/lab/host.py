@@ -14,7 +14,8 @@ from tests.lab.network import Network, command
 
 BOOT = Path(__file__).with_name("boot.sh")
 PRIVATE = ("root", "tmp", "opt", "var/lib/libvirt/images", "var/cache/libvirt", "var/log/libvirt/qemu", "var/lib/nodeagent")
-START_DEADLINE_S = 30.0
+START_DEADLINE_S = 120.0
+AGENT_PORT = 7766
 
 SSHD = """\
 HostKey /etc/ssh/ssh_host_ed25519_key
@@ -141,16 +142,24 @@ class Host:
 
     def _ssh_answers(self) -> bool:
         try:
-            with socket.create_connection((self.address, 22), timeout=1) as probe:
+            with socket.create_connection((self.address, 22), timeout=10) as probe:
                 return probe.recv(4) == b"SSH-"
         except OSError:
             return False
+
+    def agent_listens(self) -> bool:
+        """Whether nodeagent, where it is enrolled, takes connections."""
+        try:
+            socket.create_connection((self.address, AGENT_PORT), timeout=10).close()
+        except OSError:
+            return False
+        return True
 
     def power_off(self) -> None:
         """Lose power: every process of the host dies at once, guests too; its disks keep what was written."""
         if self._process is not None:
             os.kill(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=120)
             self._process = None
         self.network.drop(self.name)
 
@@ -162,7 +171,7 @@ class Host:
 
     # Commands ----------------------------------------------------------------------------------------------------
 
-    def run(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = 60) -> Output:
+    def run(self, *words: str, check: bool = True, stdin: str | None = None, timeout_s: float = 120) -> Output:
         """Run a command inside the host as root (not over the network, so also when it is cut off)."""
         done = subprocess.run(
             ["nsenter", "-t", str(self._inner_pid()), "-m", "-u", "-i", "-n", "-p", *words],
@@ -178,6 +187,13 @@ class Host:
             raise RuntimeError(f"lab host {self.name} is off")
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         return int(children[0])
+
+    def has(self, pid: int) -> bool:
+        """Whether a process, by its number outside, is one of this host's."""
+        try:
+            return os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{self._inner_pid()}/ns/net")
+        except OSError:
+            return False
 
     def domains(self) -> dict[str, str]:
         """Domain name -> libvirt's state, those that are off too."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 def command(*words: str, check: bool = True, stdin: str | None = None) -> str:
     """Run a command to its end and return its stdout. Raises RuntimeError with its stderr when it fails and `check`."""
-    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, input=stdin, capture_output=True, text=True, timeout=120)
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}: {done.stderr.strip()}")
     return done.stdout
