@@ -2,9 +2,11 @@
 
 import time
 
-from tests.lab.fleet import Fleet, until
+from tests.lab.fleet import PATIENCE_S, Fleet, until
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
+FOR_EVER = {"NOVACTL_AGENT_CONNECT_S": "100"}
+"""Who asks a silent node is told apart from who does not, however slow the machine."""
 
 
 def test_a_cut_off_node_is_unreachable_in_time(fleet: Fleet) -> None:
@@ -39,8 +41,8 @@ def test_lists_do_not_wait_for_a_silent_node(fleet: Fleet) -> None:
     listed = fleet.novactl("node", "list", "-o", "json").items
     assert len(listed) == 3 and time.monotonic() - began < DEADLINE_S
     began = time.monotonic()
-    fleet.novactl("server", "list")
-    assert time.monotonic() - began < 3
+    fleet.novactl("server", "list", env=FOR_EVER)
+    assert time.monotonic() - began < 50
 
 
 def test_a_lost_answer_is_not_asked_twice(fleet: Fleet) -> None:
@@ -48,7 +50,7 @@ def test_a_lost_answer_is_not_asked_twice(fleet: Fleet) -> None:
     host = fleet.lab.host("h2")
     host.cut(to_host=False, from_host=True)
     created = fleet.begin("server", "create", "web1", "--flavor", "tiny", "--image", "guest", "--node", "h2")
-    created.communicate(timeout=120)
+    created.communicate(timeout=PATIENCE_S)
     assert created.returncode in (5, 6)
     fleet.lab.heal()
     until(lambda: (fleet.novactl("server", "list"), fleet.leftovers())[1] == {}, "nothing is left of web1")
@@ -64,5 +66,5 @@ def test_power_loss_and_return(fleet: Fleet) -> None:
     assert fleet.novactl("server", "start", "web1", status=6).stderr
     host.power_on()
     until(lambda: "found_down" in (fleet.server("web1"), fleet.novactl("server", "events", "web1"))[1].stdout, "the boot is seen")
-    until(lambda: fleet.server("web1")["status"] == "ACTIVE", "the server runs again", within_s=30)
+    until(lambda: fleet.server("web1")["status"] == "ACTIVE", "the server runs again")
     fleet.await_ready("web1", boot=2)
