@@ -194,7 +194,7 @@ def held_up(monkeypatch: pytest.MonkeyPatch, function: str) -> tuple[threading.E
     def waiting(*args: Any) -> Any:
         if not called.is_set():
             called.set()
-            assert on.wait(20)
+            assert on.wait(60)
         return act(*args)
 
     monkeypatch.setattr(images.os, function, waiting)
@@ -211,7 +211,7 @@ def test_an_image_that_is_slow_to_reach_the_disk_keeps_its_place(tmp_path: Path,
     called, on = held_up(monkeypatch, "fsync")
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(store.check, SHA256)
-        assert called.wait(20)
+        assert called.wait(60)
         with pytest.raises(Refused, match="arriving already"):
             store.begin(offer("c"))
         on.set()
@@ -228,7 +228,7 @@ def test_images_are_cleared_behind_what_is_being_written(tmp_path: Path, monkeyp
     called, on = held_up(monkeypatch, "pwrite")
     with ThreadPoolExecutor(2) as pool:
         written = pool.submit(store.append, SHA256, 0, CONTENT)
-        assert called.wait(20)
+        assert called.wait(60)
         cleared = pool.submit(store.clear)
         with pytest.raises(TimeoutError):
             cleared.result(0.3)

@@ -42,7 +42,7 @@ def race(cluster: Cluster, acts: Sequence[Callable[[Tx], Any]]) -> list[NovaErro
     found: list[NovaError | None] = [None] * len(acts)
 
     def run(number: int) -> None:
-        ready.wait(10)
+        ready.wait(60)
         try:
             with cluster.db.write() as tx:
                 acts[number](tx)

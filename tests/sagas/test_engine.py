@@ -235,7 +235,7 @@ def test_an_owner_that_hangs_loses_what_is_overdue(world: World) -> None:
     def do(inner: Any, run: Any, record: Any) -> Any:
         record = inner(run, record)
         hung.set()
-        assert overtaken.wait(20)
+        assert overtaken.wait(60)
         return record
 
     def drive() -> None:
@@ -246,12 +246,12 @@ def test_an_owner_that_hangs_loses_what_is_overdue(world: World) -> None:
 
     thread = threading.Thread(target=drive)
     thread.start()
-    assert hung.wait(20)
+    assert hung.wait(60)
     assert recover(world.cluster) == () and owned_by_the_living(find(world.cluster, operation.id), clock(world).now())
     clock(world).late_s = 7200
     assert [error for _, error in recover(world.cluster)] == [None]
     overtaken.set()
-    thread.join(20)
+    thread.join(60)
     (error,) = said
     assert isinstance(error, Superseded) and "taken over" in error.message and "timeout.build_s" in error.message
     assert find(world.cluster, operation.id).state is OperationState.FAILED and slate(world) == before

@@ -59,7 +59,7 @@ def test_an_impostor_is_recognised(world: World) -> None:
 def test_an_unknown_admin_is_told(world: World, tmp_path: Path) -> None:
     """A key the agent does not know is refused in the handshake; the admin reads why (exit 8)."""
     stranger = keys.ensure(tmp_path / "other")
-    agents = Agents(lambda: stranger, actor="mallory", connect_s=1)
+    agents = Agents(lambda: stranger, actor="mallory", connect_s=3)
     with pytest.raises(Denied, match="does not admit this admin's key") as denied:
         agents.call(node(world), "agent.ping")
     assert denied.value.exit_status == 8

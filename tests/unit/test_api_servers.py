@@ -111,7 +111,7 @@ def test_one_object_has_one_open_operation(tmp_path: Path, kind: str) -> None:
             try:
                 with world.cluster.db.write() as tx:
                     meta.get(tx, "schema")
-                    gate.wait(10)
+                    gate.wait(60)
                     begin(world.cluster, tx, saga, record, ("server", "11111111-1111-4111-8111-111111111111", "x"))
                 outcome.append("begun")
             except Conflict:
@@ -461,8 +461,8 @@ def test_what_waits_its_turn_keeps_its_lease(tmp_path: Path) -> None:
     from novactl.db import operations
 
     world = World(tmp_path)
-    world.config = world.cluster.config = world.config.replace(operation__lease_s=2.0, operation__parallel=1)
-    world.add_node("n1", fake={"start_delay_s": 1.5})
+    world.config = world.cluster.config = world.config.replace(operation__lease_s=5.0, operation__parallel=1)
+    world.add_node("n1", fake={"start_delay_s": 3.0})
     world.add_flavor()
     world.add_image()
     world.start()
@@ -492,12 +492,12 @@ def test_a_node_that_hangs_costs_a_command_its_budget_only(world: World) -> None
     world.abandon(operation)
     freed, handed = th.Event(), []
     for agent in world.agents.values():
-        agent.driver.destroy = lambda _server: freed.wait(20)
+        agent.driver.destroy = lambda _server: freed.wait(300)
     original, background.hand_over = background.hand_over, lambda cluster, ids: handed.extend(ids)
     try:
         began = world.cluster.clock.monotonic()
         (said,) = settle(world.cluster, budget_s=0.5)
-        assert world.cluster.clock.monotonic() - began < 8 and "background" in said
+        assert world.cluster.clock.monotonic() - began < 60 and "background" in said
         assert handed == [operation.id]
     finally:
         background.hand_over = original

@@ -173,16 +173,16 @@ def test_a_reader_does_not_wait_for_a_writer(cluster: Cluster) -> None:
     def writer() -> None:
         with cluster.db.write():
             holding.set()
-            release.wait(10)
+            release.wait(60)
         cluster.db.close()
 
     thread = threading.Thread(target=writer)
     thread.start()
-    assert holding.wait(10)
+    assert holding.wait(60)
     with cluster.db.read() as tx:
         assert flavors.all_(tx) == ()
     release.set()
-    thread.join(10)
+    thread.join(60)
 
 
 def node(cluster: Cluster, name: str) -> Node:

@@ -101,7 +101,7 @@ def test_events_are_followed_as_they_happen(world: World) -> None:
     told = json.loads(following.stdout.readline())
     assert (told["object_name"], told["event"], told["detail"], told["reason"]) == ("after", "flavor.create", "ok", "because")
     following.send_signal(signal.SIGINT)
-    assert following.wait(20) == 130
+    assert following.wait(60) == 130
     assert prompt.run("batch", stdin="events --follow\n").lines[0]["exit_status"] == 2
 
 

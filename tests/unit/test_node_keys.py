@@ -70,10 +70,10 @@ def test_who_has_the_old_row_goes_on(world: World, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(other.ring, "mend", lambda agents, peer, refused: mended.append(peer.name) or mend(agents, peer, refused))
     try:
         with other.stream(stale, "inventory.watch") as watch:
-            assert watch.read(10) is not None
+            assert watch.read(60) is not None
             api.rotate_key(world.cluster, "n1")
             world.agents["n1"].changes.notify()
-            assert watch.read(10) is not None
+            assert watch.read(60) is not None
         assert other.call(stale, "agent.hello").body.node_id == stale.id
         assert other.call(stale, "agent.ping") and mended == ["n1"]
         others = Agents(world.cluster.agents.keys, actor="others", connect_s=3, ring=world.cluster.agents.ring)
@@ -189,7 +189,7 @@ def test_started_anew_in_the_middle_it_has_a_key_that_is_known(tmp_path: Path, s
 def test_a_nodes_key_is_nobody_elsewhere(world: World) -> None:
     """With the key of node n1 nobody gets in at n2, nor at n1; and who has it does not pass for n2."""
     pair = keys_of(world.folder / "n1").current()
-    thief = Agents(lambda: KeyPair(pair.public, pair.secret), actor="n1", connect_s=1)
+    thief = Agents(lambda: KeyPair(pair.public, pair.secret), actor="n1", connect_s=3)
     try:
         for name in ("n1", "n2"):
             with pytest.raises(Denied, match="does not admit this admin's key"):
