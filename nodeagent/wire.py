@@ -113,7 +113,7 @@ class Method:
 METHODS: Mapping[str, Method] = {
     "agent.ping":      Method(Nothing,        Nothing,       READER,   False, 2, inline=True),
     "agent.hello":     Method(Nothing,        Hello,         READER,   False, 5, inline=True),
-    "lease.renew":     Method(Renewal,        Nothing,       OPERATOR, False, 5, inline=True),
+    "lease.renew":     Method(Renewal,        Nothing,       ADMIN,    False, 5, inline=True),
     "keys.write":      Method(KeysTable,      Nothing,       ADMIN,    True,  10, once=False, key="version"),
     "keys.next":       Method(Nothing,        NodeKey,       ADMIN,    True,  10, once=False),
     "keys.serve":      Method(NodeKey,        Nothing,       ADMIN,    True,  20, once=False),
