@@ -58,13 +58,18 @@ def run_all(cluster: Cluster, begun: Sequence[Begun], watch: Watch | None, *, wa
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
-        let_go(cluster, ids)
-        short = ids[0][:8]
-        raise WaitTimeout(
-            f"not done after {timeout_s:g} s; operation {short} goes on in the background", command=f"novactl operation watch {short}",
-            operation=ids[0])
+        left = let_go(cluster, ids)
+        raise _late(timeout_s, left or ids)
     if failed:
         raise failed[0]
+
+
+def _late(timeout_s: float, ids: Sequence[str]) -> WaitTimeout:
+    """`ids` go on in the background."""
+    short, one = [id_[:8] for id_ in ids], len(ids) == 1
+    return WaitTimeout(
+        f"not done after {timeout_s:g} s; operation{'' if one else 's'} {', '.join(short)} {'goes' if one else 'go'} on in the background",
+        command=f"novactl operation watch {' '.join(short)}", operation=ids[0] if one else "")
 
 
 class Left(NamedTuple):

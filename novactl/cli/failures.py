@@ -88,8 +88,8 @@ def interrupted(session: Session) -> Interrupted:
         return Interrupted(
             "; ".join(["interrupted", *counts, rest]),
             reasons=[_named(operation) for operation in left.waiting] if len(ids) > 1 else (),
-            hint=f"or turn it back with: novactl operation undo {ids[0]}", command=f"novactl operation resume {' '.join(ids)}",
-            operation=left.waiting[0].id if len(ids) == 1 else "")
+            hint=f"or turn {'it' if len(ids) == 1 else 'them'} back with: novactl operation undo {' '.join(ids)}",
+            command=f"novactl operation resume {' '.join(ids)}", operation=left.waiting[0].id if len(ids) == 1 else "")
     going_on = left.going_on or watched
     if not going_on:
         return Interrupted("; ".join(["interrupted", *counts]))
@@ -98,7 +98,7 @@ def interrupted(session: Session) -> Interrupted:
     return Interrupted(
         "; ".join(["interrupted", *counts, f"{_those(going_on)} {'goes' if one else 'go'} on{where}"]),
         reasons=() if one else [_named(operation) for operation in going_on],
-        hint=f"come back with the command below, or turn {'it' if one else 'one'} back with: novactl operation cancel {ids[0]}",
+        hint=f"come back with the command below, or turn {'it' if one else 'them'} back with: novactl operation cancel {' '.join(ids)}",
         command=f"novactl operation watch {' '.join(ids)}", operation=going_on[0].id if one else "")
 
 

@@ -264,8 +264,8 @@ def fence(
     novactl node fence n1 --i-have-powered-it-off
     novactl node fence n1 --dry-run
 
-    With --async, and past a --timeout, only the fencing goes on by itself: its servers are started elsewhere by a conductor service
-    (`novactl conductor show`), or by this command given again.
+    Where it is not waited for to the end (--async, --timeout, Ctrl-C), the fencing alone goes on by itself: its servers are started
+    elsewhere by a conductor service (`novactl conductor show`), or by this command given again.
     """
     from novactl.api import ha as api
 

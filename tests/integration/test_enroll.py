@@ -1,5 +1,6 @@
 """Enrolment over real SSH of a real libvirt host, and what bad input gets there."""
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from nodeagent import wire
 from novactl.api import keys as api_keys
 from novactl.api import nodes as api_nodes
+from novactl.api import operations as api_operations
 from novactl.conductor import check_node, enrolment
 from novactl.conductor.progress import Progress
 from novactl.db import placement
@@ -28,6 +30,7 @@ from novactl.errors import (
     SshDenied,
     Unreachable,
     UsageError,
+    WaitTimeout,
 )
 from novactl.model.key import Role
 from novactl.model.node import NodeState
@@ -79,6 +82,24 @@ def test_enrolled_again_and_removed(world: World) -> None:
         world.enroll(name="third-name")
     assert "another-name" in refused.value.reasons[0]
     world.remove("another-name")
+
+
+def test_waiting_for_a_machine_has_an_end(world: World) -> None:
+    """With a timeout a process in the background changes the machine, and is followed: past it that one goes on, and is named."""
+    bare, said = world.slate(), []
+    wanted = api_nodes.EnrollNode(target=f"root@{world.host.address}")
+    with pytest.raises(UsageError, match="cannot ask for a password"):
+        api_nodes.enroll(world.cluster, dataclasses.replace(wanted, sudo_password=lambda: "secret"), timeout_s=1)
+    with pytest.raises(WaitTimeout) as late:
+        api_nodes.enroll(world.cluster, wanted, timeout_s=0)
+    assert late.value.command == f"novactl operation watch {late.value.operation[:8]}"
+    api_operations.watch(world.cluster, [late.value.operation], timeout_s=300)
+    assert world.node().state is NodeState.ENABLED
+    removed = api_nodes.remove(world.cluster, "h1", timeout_s=300, watch=said.append)
+    assert not isinstance(removed, str) and removed.state == "removed" and world.slate() == bare
+    assert [step.step for step in said if step.step.startswith("no ")]
+    enrolled = api_nodes.enroll(world.cluster, wanted, timeout_s=300)
+    assert isinstance(enrolled, api_nodes.NodeView) and enrolled.name == "h1"
 
 
 def test_dry_run(world: World) -> None:

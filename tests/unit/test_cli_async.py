@@ -110,6 +110,23 @@ def test_taking_over_several_with_an_end_to_the_waiting(world: World, verb: str,
     assert {find(world.cluster, id_).state for id_ in ids} == {state}
 
 
+def test_past_a_timeout_all_that_go_on_are_named(tmp_path: Path) -> None:
+    """Of several servers, those that are not done: each can be watched by what is printed."""
+    world = World(tmp_path)
+    world.add_node("n1", fake={"start_delay_s": 2.0})
+    world.add_flavor()
+    world.add_image()
+    world.start()
+    try:
+        prompt = Prompt(world.env)
+        late = prompt.run("server", "create", "web", *FLAGS, "--count", "2", "--timeout", "0.5")
+        watch = late.err.rpartition("try: novactl ")[2].split()
+        assert late.status == ExitStatus.TIMEOUT and len(watch) == 4 and f"operations {watch[2]}, {watch[3]} go on" in late.err, late.err
+        assert prompt.run(*watch).status == 0 and list(world.domains().values()) == ["RUNNING", "RUNNING"]
+    finally:
+        world.stop()
+
+
 # ---------------------------------------------------------------- fencing, which is half of what is wanted
 
 def test_who_starts_the_servers_of_a_node_that_is_fenced_meanwhile_is_said(world: World) -> None:

@@ -194,6 +194,7 @@ def test_an_interruption_tells_what_is_done_and_what_is_left(interrupted: Callab
     assert "error[interrupted]: interrupted; 2 ended ok, 1 failed; 3 operations go on in the background\n" in ran.err
     assert "  00000005 (server.create web-5)\n" in ran.err
     assert "try: novactl operation watch 00000001 00000004 00000005\n" in ran.err
+    assert "turn them back with: novactl operation cancel 00000001 00000004 00000005\n" in ran.err
 
 
 def test_an_interruption_that_leaves_nothing_names_nothing(interrupted: Callable[..., Ran]) -> None:
