@@ -383,6 +383,8 @@ class Report:
     self_fence_s: float = 0.0
     """So long after its lease it stops all servers; 0: never. Who has forgotten that it does so hears of it here."""
     admins_version: int = 0
+    pool_id: str = ""
+    """Two nodes that tell the same have one pool, two that tell different ones do not; '' is not known."""
 
 
 @dataclass(frozen=True)
