@@ -18,6 +18,7 @@ from nodeagent.drivers.base import Driver
 from nodeagent.images import ImageStore
 from nodeagent.ledger import Ledger
 from nodeagent.patience import Patience
+from nodeagent.poolid import PoolId
 from nodeagent.secretfile import write_private
 from nodeagent.selffence import SelfFence
 from nodeagent.strays import strays
@@ -66,6 +67,7 @@ class Agent:
     def __init__(self, config: Config, driver: Driver, clock: Clock, ledger: Ledger, admins) -> None:
         self.config, self.driver, self.clock, self.ledger, self.admins = config, driver, clock, ledger, admins
         self.images = ImageStore(config.pool_dir)
+        self.pool_id = PoolId(config.pool_dir)
         self._pool = Patience(f"the pool {config.pool_dir}")
         self.consoles = Consoles()
         self.changes = Changes()
@@ -152,7 +154,8 @@ class Agent:
     def _take_report(self, now_s: float) -> wire.Report:
         host, found, (seq, operation) = self.driver.host(), self.driver.states(), self.ledger.highest()
         known = {state.server for state in found.domains}
-        images, files = self._pool.ask(lambda: (tuple(self.images.list()), strays(self.config.pool_dir, known)))
+        pool_id, images, files = self._pool.ask(
+            lambda: (self.pool_id.read(), tuple(self.images.list()), strays(self.config.pool_dir, known)))
         report = wire.Report(
             node_id=self.config.node_id,
             agent_version=__version__,
@@ -164,6 +167,7 @@ class Agent:
             foreign_domains=found.foreign,
             wild=found.wild,
             files=files,
+            pool_id=pool_id,
             going_down=going_down(),
             seq=seq,
             seq_operation=operation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ class World:
 
     def __init__(self, folder: Path, *, url: str = "") -> None:
         self.folder = folder
-        env = {"HOME": str(folder), "NOVACTL_DATA_DIR": str(folder / "data"), "NOVACTL_AGENT_CONNECT_S": "1"}
+        env = {"HOME": str(folder), "NOVACTL_DATA_DIR": str(folder / "data"), "NOVACTL_AGENT_CONNECT_S": "3"}
         if url:
             env["NOVACTL_DATABASE_URL"] = url
         self.env = env
@@ -80,6 +81,13 @@ class World:
         self.agents[name], self.endpoints[name] = agent, endpoint
         return node
 
+    def share_pool(self, owner: str, *names: str) -> None:
+        """The pools of these nodes are that of `owner`: one directory, as over NFS. Before anything is in theirs."""
+        for name in names:
+            shutil.rmtree(self.folder / name / "pool")
+            (self.folder / name / "pool").symlink_to(self.folder / owner / "pool")
+            self.agents[name]._report = None
+
     def start(self) -> World:
         self._thread = threading.Thread(target=self.loop.run, name="agents", daemon=True)
         self._thread.start()
@@ -121,7 +129,8 @@ class World:
     def disks(self) -> list[str]:
         """Every file in every pool but base images."""
         return sorted(
-            path.name for name in self.agents for path in (self.folder / name / "pool").iterdir() if not path.name.startswith("base-"))
+            path.name for name in self.agents for path in (self.folder / name / "pool").iterdir()
+            if not path.name.startswith(("base-", ".")))
 
     def leftovers(self) -> list[str]:
         """Whatever a server that is gone should not have left: rows, claims, domains, disks, unfinished operations."""

@@ -13,6 +13,7 @@ def prepare(call, args, payload):
     made = dict(agent.prepared.made)
     if _make_directory(agent.config.pool_dir):
         made["pool_dir"] = agent.config.pool_dir
+    agent.pool_id.keep()
     try:
         agent.driver.prepare(args.network, made)
     except Refused:
@@ -30,6 +31,7 @@ def unprepare(call, args, payload):
         names = ", ".join(sorted(spec.name for spec in servers)[:5])
         raise Refused(Code.CONFLICT, f"{len(servers)} servers are still on this node: {names}", hint="delete them first")
     agent.images.clear()
+    agent.pool_id.drop()
     agent.driver.unprepare(agent.prepared.network, agent.prepared.made)
     if agent.prepared.made.get("pool_dir") and os.path.isdir(agent.config.pool_dir):
         _remove_empty(agent.config.pool_dir)

@@ -114,13 +114,19 @@ def set_(cluster: Cluster, ref: str, change: SetNode, *, dry_run: bool = False) 
     UsageError (a number, class, trait, label or CPU that cannot be), Conflict (two zones, or servers that asked for the zone it
     leaves) and InUse (a pinned CPU).
     """
-    return node_changes.set_(cluster, ref, change, dry_run=dry_run)
+    return _remembered(cluster, node_changes.set_(cluster, ref, change, dry_run=dry_run), dry_run)
 
 
 @needs(Role.ADMIN)
 def unset(cluster: Cluster, ref: str, change: UnsetNode, *, dry_run: bool = False) -> Changed:
     """Take away what `set_` gave; what is not there is no error. Raises InUse for a class or a CPU that servers hold, and Conflict."""
-    return node_changes.unset(cluster, ref, change, dry_run=dry_run)
+    return _remembered(cluster, node_changes.unset(cluster, ref, change, dry_run=dry_run), dry_run)
+
+
+def _remembered(cluster: Cluster, done: Changed, dry_run: bool) -> Changed:
+    if not dry_run:
+        remember(cluster)
+    return done
 
 
 @needs(Role.ADMIN)

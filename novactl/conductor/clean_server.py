@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
+from novactl.agents import wire
 from novactl.conductor import domain
 from novactl.conductor.history import note
+from novactl.conductor.pools import apart
 from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import nodes, servers
 from novactl.db.statements import Tx
-from novactl.errors import Conflict
+from novactl.errors import AgentRefused, Conflict, Unreachable
+from novactl.model.node import Node
+
+ANSWERS_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanServer:
-    """`epoch` is the server's newest: the node obeys no older one."""
+    """`epoch` is the server's newest: the node obeys no older one. `kept` is why its files were left where they are."""
 
     server: str
     node: str
     epoch: int
+    kept: str = ""
 
 
 def check(run: Run, record: CleanServer) -> CleanServer:
@@ -41,23 +48,43 @@ def undefine(run: Run, record: CleanServer) -> CleanServer:
 
 
 def files(run: Run, record: CleanServer) -> CleanServer:
-    """Its seed, and its disk, unless that lies where the server has it now."""
-    if not shares_disk(run, record):
+    """Its seed and its disk, where it is known that they are not those which the server has now."""
+    kept = _why_kept(run, record)
+    if not kept:
         domain.delete_seed(run, record)
         domain.delete_disk(run, record)
-    return record
+    return dataclasses.replace(record, kept=kept)
 
 
-def shares_disk(run: Run, record: CleanServer) -> bool:
+def _why_kept(run: Run, record: CleanServer) -> str:
+    """"" where nothing of a living server can be in them."""
     with run.cluster.db.read() as tx:
         server = servers.by_id(tx, record.server)
         there = nodes.by_id(tx, record.node)
         home = nodes.by_id(tx, server.node_id) if server is not None and server.deleted_at is None and server.node_id else None
-    return home is not None and there is not None and bool(there.shared_disk) and there.shared_disk == home.shared_disk
+    if home is None or there is None:
+        return ""
+    is_said = bool(there.shared_disk) and there.shared_disk == home.shared_disk
+    are_two = False if is_said else apart(_pool_id(run, there), _pool_id(run, home))
+    if are_two:
+        return ""
+    return f"its files stay: {_SURE if are_two is False else _UNSURE} node {home.name}"
+
+
+_SURE = "they are those that it has on"
+_UNSURE = "it is not known whether they are those that it has on"
+
+
+def _pool_id(run: Run, node: Node) -> str:
+    try:
+        report: wire.Report = run.call(node, "inventory.read", wire.InventoryRead(0.0), timeout_s=ANSWERS_S)
+        return report.pool_id
+    except (AgentRefused, Unreachable):
+        return ""
 
 
 def cleaned(run: Run, tx: Tx, record: CleanServer) -> None:
-    note(run, tx, "cleaned", f"from {nodes.name_of(tx, record.node)}")
+    note(run, tx, "cleaned", f"from {nodes.name_of(tx, record.node)}" + (f"; {record.kept}" if record.kept else ""))
 
 
 _UNTOUCHED = nothing("what is removed was nobody's any more")

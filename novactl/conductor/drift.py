@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from novactl.agents import wire
 from novactl.conductor.fleet import life, told_of
+from novactl.conductor.pools import apart, unlike
 from novactl.conductor.revive import went_down_with_it
 from novactl.db.claims import ClaimRow
 from novactl.db.derived import COLUMN_OF
@@ -33,6 +34,7 @@ class Kind(enum.StrEnum):
     SUMS = "sums"
     BUSY = "busy"
     OPERATION = "operation"
+    POOL = "pool"
     VERSION = "version"
     DIVERGED = "diverged"
     SILENT = "silent"
@@ -121,9 +123,13 @@ def drifts(rows: Rows, reports: Mapping[str, wire.Report], silent: Mapping[str, 
     By node id `reports`, or in `silent` why there is none; `version` is this novactl's.
     """
     all_of = [*_servers(rows), *_ledger(rows), *_journal(rows)]
-    for node_id, report in reports.items():
+    for node_id in reports:
         if node_id in rows.places:
-            all_of += _Node(rows, rows.places[node_id], report).drifts(version)
+            all_of += _Node(rows, rows.places[node_id], reports).drifts(version)
+    all_of += [
+        Drift(Kind.POOL, f"node {rows.places[one.node_id].name}", rows.places[one.node_id].name, one.what, "", one.command,
+              object_id=one.node_id, node_id=one.node_id)
+        for one in unlike(rows.places, reports)]
     all_of += [
         Drift(Kind.SILENT, f"node {rows.places[id_].name}", rows.places[id_].name, f"not looked at: {why}", "",
               f"novactl node check {rows.places[id_].name}", object_id=id_, node_id=id_)
@@ -207,8 +213,8 @@ def _name(rows: Rows, node_id: str) -> str:
 class _Node:
     """One node's report against the rows."""
 
-    def __init__(self, rows: Rows, place: Place, report: wire.Report) -> None:
-        self.rows, self.place, self.report = rows, place, report
+    def __init__(self, rows: Rows, place: Place, reports: Mapping[str, wire.Report]) -> None:
+        self.rows, self.place, self.report, self.reports = rows, place, reports[place.id], reports
         self.homes = {row.id: row for row in rows.servers}
         self.busy = {operation.object_id for operation in rows.open} | set(rows.changing)
 
@@ -294,12 +300,24 @@ class _Node:
                 continue
             if home is None:
                 yield self._stranger(id_, "", "files of a server that", Kind.UNKNOWN)
-            elif home.node_id != self.place.id and not self._shares(home.node_id):
-                where = _name(self.rows, home.node_id) or "none"
-                yield self._of(
-                    Kind.LEFTOVER, home.name, f"files of it were left behind: it is on node {where}", CLEAN, id_=id_, epoch=home.epoch)
+            elif home.node_id != self.place.id:
+                yield from self._left(home)
 
-    def _shares(self, other: str) -> bool:
-        """Its disks lie where that other node's do."""
-        there = self.rows.places.get(other)
-        return bool(self.place.pool) and there is not None and there.pool == self.place.pool
+    def _left(self, home: PowerRow) -> Iterator[Drift]:
+        """Files of a server that is elsewhere: they are its own where both have one pool, and who does not know removes nothing."""
+        there, told = self.rows.places.get(home.node_id), self.reports.get(home.node_id)
+        if there is None:
+            yield self._of(
+                Kind.LEFTOVER, home.name, "files of it were left behind: it is on no node", CLEAN, id_=home.id, epoch=home.epoch)
+            return
+        are_two = apart(self.report.pool_id, told.pool_id if told else "")
+        if are_two is False or (self.place.pool and self.place.pool == there.pool):
+            return
+        what = f"files of it were left behind: it is on node {there.name}"
+        if are_two:
+            yield self._of(Kind.LEFTOVER, home.name, what, CLEAN, id_=home.id, epoch=home.epoch)
+            return
+        untold = self.place if not self.report.pool_id else there
+        yield self._of(
+            Kind.LEFTOVER, home.name, f"{what}, and whether they are its own there, in one pool, is not known: node {untold.name} does not"
+            " tell its pool", "", id_=home.id, command=f"novactl node check {there.name}" if told is None else untold.enroll_again)

@@ -17,7 +17,7 @@ from typing import Any
 
 from novactl.db import claims, groups, pieces, quotas
 from novactl.db.claims import ClaimRow, all_, consumers, fitting_of, fittings, fittings_on, used, used_on, used_other
-from novactl.db.derived import COLUMN_OF, lock_pool, resum
+from novactl.db.derived import COLUMN_OF, lock, lock_pool, lock_with_pools, resum
 from novactl.db.inventories import inventories_of
 from novactl.db.nodes import hardware_of
 from novactl.db.refusals import GroupPolicy, Moved, OverCapacity
@@ -163,7 +163,10 @@ def acknowledge(tx: Tx, wanted: Claim) -> None:
         amounts = {name: amount for name, amount in wanted.amounts.items() if amount}
         claims.write(tx, wanted.consumer_id, wanted.node_id, claims.Held(wanted.kind, wanted.project_id, amounts), wanted.fitting)
         quotas.recharge(tx, wanted.project_id, amounts)
-        resum(tx, wanted.node_id)
+        lock_with_pools(tx, wanted.node_id)
+        there = lock(tx, wanted.node_id)
+        for id_ in lock_pool(tx, there["shared_disk"]) if there and there["shared_disk"] else [wanted.node_id]:
+            resum(tx, id_)                                    # in a pool the disk is claimed of all
 
 
 def lend(tx: Tx, server_id: str, node_id: str, operation_id: str) -> None:

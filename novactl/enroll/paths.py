@@ -22,6 +22,8 @@ STATE_DIR = "/var/lib/nodeagent"
 POOL_NAME = "novactl"
 POOL_PARENT = "/var/lib/libvirt/images"
 POOL_DIR = f"{POOL_PARENT}/novactl"
+POOL_ID = ".novactl-pool"
+"""The agent's own file in it (nodeagent.poolid)."""
 
 UNIT = "nodeagent.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"

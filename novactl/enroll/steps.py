@@ -97,6 +97,7 @@ rm -rf {paths.STATE_DIR}/* {paths.STATE_DIR}/.[!.]*
 if [ -n "$1" ]; then as_before {paths.STATE_DIR} $1
 elif ! rmdir {paths.STATE_DIR} 2>/dev/null; then as_before {paths.STATE_DIR} 755 root root; fi
 [ -z "$2" ] || as_before {paths.POOL_DIR} $2
+[ "$(ls -A {paths.POOL_DIR} 2>/dev/null)" != {paths.POOL_ID} ] || rm -f {paths.POOL_DIR}/{paths.POOL_ID}
 rmdir {paths.CONFIG_DIR} {paths.AGENT_HOME} 2>/dev/null && rmdir {paths.AGENT_HOME.rpartition('/')[0]} 2>/dev/null
 [ -n "$2" ] || [ ! -d {paths.POOL_DIR} ] || rmdir {paths.POOL_DIR} 2>/dev/null || ls -A {paths.POOL_DIR} | head -n 5
 """, args=(site.before.state_dir, site.before.pool))

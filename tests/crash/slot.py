@@ -420,11 +420,10 @@ class World:
 
     def disks(self) -> list[str]:
         """Every file in every pool but base images."""
-        return sorted(
-            path.name for name in NODES for path in (self.folder / name / "pool").iterdir() if not path.name.startswith("base-"))
+        return sorted(name for node in NODES for name in self.pool(node) if not name.startswith("base-"))
 
     def pool(self, name: str) -> list[str]:
-        return sorted(path.name for path in (self.folder / name / "pool").iterdir())
+        return sorted(path.name for path in (self.folder / name / "pool").iterdir() if path.name[0] != ".")
 
 
 class NodeFiles:

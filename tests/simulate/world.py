@@ -539,7 +539,7 @@ class SimNode:
         return {spec.server: hypervisor.state(spec.server) for spec in hypervisor.specs()}
 
     def files(self) -> list[str]:
-        return sorted(path.name for path in (self.folder / "pool").iterdir() if not path.name.startswith("base-"))
+        return sorted(path.name for path in (self.folder / "pool").iterdir() if not path.name.startswith(("base-", ".")))
 
 
 # ---------------------------------------------------------------- the world

@@ -107,8 +107,10 @@ def test_a_copy_left_behind(world: World, web: Server) -> None:
         assert operations.recent(tx, ended=True, limit=1)[0].kind == "server.clean"
 
 
-def test_a_copy_beside_a_shared_disk_leaves_the_disk(world: World, web: Server) -> None:
+def test_a_copy_beside_a_shared_disk_leaves_the_disk(world: World) -> None:
     """Where both nodes' disks are one pool, the copy's domain goes and the disk, which is the server's own, stays."""
+    world.share_pool("n1", "n2")
+    web = api.create(world.cluster, CreateServer(name="web", flavor="small", image="guest")).servers[0]
     other = leave_behind(world, web)
     with world.cluster.db.write() as tx:
         for node in nodes.all_(tx):
