@@ -166,7 +166,7 @@ def doctor(cluster: Cluster) -> tuple[Finding, ...]:
     except NovaError as error:
         about = "admin key" if isinstance(error, BadConfig) else "database"
         return (Finding(about, "fail", error.message, error.command or error.hint),)
-    findings.append(Finding("database", "ok", cluster.db.where))
+    findings.append(_database(cluster))
     findings.extend(_private(cluster.config))
     key = _keys(cluster)
     findings.append(key)
@@ -176,6 +176,16 @@ def doctor(cluster: Cluster) -> tuple[Finding, ...]:
     if key.verdict != "fail":
         findings.extend(_nodes(cluster, everyone))
     return tuple(findings)
+
+
+def _database(cluster: Cluster) -> Finding:
+    from novactl.db.engine import free_bytes, is_full
+
+    where = cluster.db.where
+    if cluster.config.database_url.startswith("sqlite:///") and is_full(where):
+        return Finding("database", "fail", f"{where}: its file system has {free_bytes(where)} bytes free, nothing can be changed",
+                       f"df -h {Path(where).parent}; make room there")
+    return Finding("database", "ok", cluster.db.where)
 
 
 def _private(config: Config) -> list[Finding]:

@@ -1,7 +1,8 @@
 """Opening the database. SQLite by the standard library and the compiled text; any other by SQLAlchemy.
 
 SQLite: `isolation_level=None` with our own `BEGIN IMMEDIATE` for writers (a deferred one loses the race for the write
-lock when it is too late to wait), WAL, `synchronous=FULL`, a busy timeout, foreign keys, 0600 in a 0700 directory.
+lock when it is too late to wait), WAL, `synchronous=FULL`, a busy timeout, foreign keys, 0600 in a 0700 directory. On a full file
+system the index of the log cannot be made: who only reads then keeps it in memory, and lets nobody else in meanwhile.
 Other databases: READ COMMITTED, rows locked by `FOR UPDATE` where a decision rests on them, compare-and-set besides.
 No transaction spans a call to an agent.
 """
@@ -81,6 +82,10 @@ def open_database(url: str, *, busy_timeout_s: float = 60.0) -> Database:
 
 # ---------------------------------------------------------------- SQLite
 
+ALONE = "locking_mode=EXCLUSIVE"
+"""The file is locked for as long as the connection is open, and the index of the log is in memory (sqlite.org/wal.html#noshm)."""
+
+
 class SqliteTx:
     def __init__(self, connection: sqlite3.Connection) -> None:
         from novactl.db.compiled import SQLITE
@@ -122,20 +127,51 @@ class SqliteDatabase(Database):
     def _connection(self) -> sqlite3.Connection:
         found = getattr(self._local, "connection", None)
         if found is None:
-            if not self.path.exists():
-                raise NotInitialised(self.where)
-            found = sqlite3.connect(
-                f"file:{_quoted(self.path)}?mode=rw", uri=True, isolation_level=None, timeout=self.busy_timeout_s,
-                check_same_thread=False,
-            )
-            found.row_factory = sqlite3.Row
-            found.execute("PRAGMA synchronous=FULL")
-            found.execute("PRAGMA foreign_keys=ON")
-            self._local.connection = found
+            found = self._local.connection = self._opened()
         return found
 
-    def read(self) -> contextlib.AbstractContextManager[Tx]:
-        return self._transaction("BEGIN")
+    def _opened(self, *pragmas: str) -> sqlite3.Connection:
+        if not self.path.exists():
+            raise NotInitialised(self.where)
+        opened = sqlite3.connect(
+            f"file:{_quoted(self.path)}?mode=rw", uri=True, isolation_level=None, timeout=self.busy_timeout_s, check_same_thread=False)
+        opened.row_factory = sqlite3.Row
+        try:
+            for pragma in (*pragmas, "synchronous=FULL", "foreign_keys=ON"):
+                opened.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            opened.close()                                    # what it has locked it would keep
+            raise
+        return opened
+
+    def is_cut_off(self) -> bool:
+        """Whether there is no room for the index of the log: nothing can be written, and read only ALONE."""
+        if getattr(self._local, "connection", None) is not None or not is_full(self.where) or not self.path.exists():
+            return False
+        try:
+            with contextlib.closing(self._opened()) as tried:
+                tried.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as failed:
+            return "disk I/O" in str(failed)
+        except sqlite3.Error:
+            pass                                              # who opens it says what it is
+        return False
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Tx]:
+        """A transaction that sees one moment and writes nothing; also where there is no room left."""
+        try:
+            cut_off = self.is_cut_off()
+            if cut_off:
+                self._local.connection = self._opened(ALONE)
+        except sqlite3.Error as failed:
+            raise sqlite_explained(failed, self.where, self.busy_timeout_s) from failed
+        try:
+            with self._transaction("BEGIN") as tx:
+                yield tx
+        finally:
+            if cut_off:
+                self.close()
 
     def write(self) -> contextlib.AbstractContextManager[Tx]:
         return self._transaction("BEGIN IMMEDIATE")
@@ -197,13 +233,32 @@ def held(where: str, waited_s: float) -> DatabaseUnavailable:
         f"another process has held the database {where} for {waited_s:g} s", hint="`novactl operation list` shows who is at work")
 
 
-def _is_full(where: str) -> bool:
-    """SQLite calls a full disk an I/O error where it happens beside the database itself (the log, the index of the log)."""
+FULL_BYTES = 1 << 20
+
+
+def free_bytes(where: str) -> int | None:
+    """For those who are not root; None where it cannot be told."""
     try:
         stat = os.statvfs(os.path.dirname(where))
     except OSError:
-        return False
-    return stat.f_bavail * stat.f_frsize < 1 << 20
+        return None
+    return stat.f_bavail * stat.f_frsize
+
+
+def is_full(where: str) -> bool:
+    """SQLite calls a full disk an I/O error where it happens beside the database itself (the log, the index of the log)."""
+    free = free_bytes(where)
+    return free is not None and free < FULL_BYTES
+
+
+def _full(where: str, text: str) -> DatabaseUnavailable:
+    folder, free = os.path.dirname(where), free_bytes(where)
+    while not os.path.ismount(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return DatabaseUnavailable(
+        f"no space left for the database {where}: {text}; its file system, mounted at {folder}, has {free or 0} bytes free",
+        hint="nothing was changed. Free some space there; lists, `show` and `novactl db backup FILE` to another file system work meanwhile",
+        command=f"df -h {folder}; du -xah {folder} | sort -h | tail")
 
 
 def sqlite_explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -> NovaError:
@@ -214,7 +269,7 @@ def sqlite_explained(failed: sqlite3.Error, where: str, busy_timeout_s: float) -
         return held(where, busy_timeout_s)
     if "readonly" in text or "unable to open" in text:
         return DatabaseFailed(f"cannot write the database {where}: {text}", hint="check its owner, mode and file system")
-    if "full" in text or ("disk I/O" in text and _is_full(where)):
-        return DatabaseUnavailable(f"no space left for the database {where}: {text}", hint="free some space; nothing was changed")
+    if "full" in text or ("disk I/O" in text and is_full(where)):
+        return _full(where, text)
     damaged = "not a database" in text or "malformed" in text
     return DatabaseFailed(f"database {where}: {text}", hint=meta.DAMAGED if damaged else "")

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from novactl.db import derived, mariadb, meta
 from novactl.db.core import CoreTx, connecting, explained
-from novactl.db.engine import SCHEMA, Database, SqliteDatabase, sqlite_explained
+from novactl.db.engine import ALONE, SCHEMA, Database, SqliteDatabase, sqlite_explained
 from novactl.db.statements import Tx
 
 
@@ -53,7 +53,7 @@ def migrating(database: Database, url: str) -> Iterator[sqlalchemy.Connection]:
 def transaction(database: Database, url: str, *, reads: bool = False) -> Iterator[sqlalchemy.Connection]:
     """A transaction on a connection of its own; with `reads` one that sees a single moment of the whole database."""
     if isinstance(database, SqliteDatabase):
-        engine = sqlite_engine(url, database.busy_timeout_s, "BEGIN" if reads else "BEGIN IMMEDIATE")
+        engine = sqlite_engine(url, database.busy_timeout_s, "BEGIN" if reads else "BEGIN IMMEDIATE", alone=reads and database.is_cut_off())
     else:
         engine = connecting(url, database.busy_timeout_s)[0]
         if reads:
@@ -89,7 +89,7 @@ def alembic_config(connection: sqlalchemy.Connection) -> AlembicConfig:
     return config
 
 
-def sqlite_engine(url: str, busy_timeout_s: float = 60.0, begin: str = "BEGIN IMMEDIATE") -> sqlalchemy.Engine:
+def sqlite_engine(url: str, busy_timeout_s: float = 60.0, begin: str = "BEGIN IMMEDIATE", *, alone: bool = False) -> sqlalchemy.Engine:
     """SQLAlchemy on SQLite with writers that queue: the driver's own transactions are off, ours begin IMMEDIATE.
 
     Foreign keys are not enforced: a table that is made anew is dropped in between, which would take along what refers to it.
@@ -100,6 +100,8 @@ def sqlite_engine(url: str, busy_timeout_s: float = 60.0, begin: str = "BEGIN IM
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys=OFF")
+        if alone:
+            connection.execute(f"PRAGMA {ALONE}")
 
     @sqlalchemy.event.listens_for(engine, "begin")
     def on_begin(connection: Any) -> None:
