@@ -201,9 +201,18 @@ class ImageStore:
             arrival.close()
         _unlink(self._part(sha256))
 
+    def under_disks(self) -> bool:
+        """Whether the directory holds a server's disk, whole or half."""
+        return any(name.startswith("disk-") for name in _names(self._directory))
+
     def clear(self) -> None:
-        """Drop all images, whole and half."""
+        """Drop all images, whole and half. Where a disk is, of no server of this node, the directory is other nodes', too: what lies
+        there, under their disks perhaps, or is arriving for them, stays; only what arrives here is given up."""
+        for sha256 in list(self._arriving):
+            self.abandon(sha256)
         for name in _names(self._directory):
+            if self.under_disks():
+                return
             part = _PART.match(name)
             if part:
                 self.abandon(part.group(1))

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from typing import List, Mapping, MutableMapping, Optional, Set
+from typing import Any, Dict, List, Mapping, MutableMapping, Optional, Set
 
 from nodeagent import domainxml
 from nodeagent.drivers.base import disk_bytes
@@ -90,16 +90,27 @@ class Storage:
             self._delete(conn, base_name(sha256, disk_format))
 
     def image_users(self, sha256: str) -> List[str]:
-        """Servers of the disks whose backing file is the image."""
+        """Servers of the disks whose backing file is the image, or may be: another node's agent makes disks in the same directory
+        where the pool is shared, and what libvirt cannot look into is not known to be none."""
         bases = {base_name(sha256, disk_format) for disk_format in DISK_FORMATS}
         with self._link.acting(f"look for disks on image {sha256[:12]}") as conn:
             pool = self._pool(conn)
-            users = []
-            for volume in pool.listAllVolumes(0) if pool is not None and pool.isActive() else ():
-                server = domainxml.server_of_disk(volume.name())
-                if server and os.path.basename(domainxml.parse_volume(volume.XMLDesc(0))[1]) in bases:
-                    users.append(server)
-            return users
+            if pool is not None and not pool.isActive():
+                pool = None
+            disks = _disks(pool)
+            if pool is not None and self._lying_there() - disks.keys():
+                self._refresh(pool)
+                disks = _disks(pool)
+            users = {server for server, volume in disks.items()
+                     if os.path.basename(domainxml.parse_volume(volume.XMLDesc(0))[1]) in bases}
+            return sorted(users | (self._lying_there() - disks.keys()))
+
+    def _lying_there(self) -> Set[str]:
+        """Servers whose disks are files of the directory."""
+        try:
+            return set(filter(None, map(domainxml.server_of_disk, os.listdir(self._directory))))
+        except FileNotFoundError:
+            return set()
 
     # ------------------------------------------------------------ disks
 
@@ -164,3 +175,9 @@ class Storage:
         path = os.path.join(self._directory, name)
         if os.path.lexists(path):
             os.unlink(path)
+
+
+def _disks(pool) -> Dict[str, Any]:
+    """The volumes of a pool that are disks, by server; none of no pool."""
+    found = {domainxml.server_of_disk(volume.name()): volume for volume in (pool.listAllVolumes(0) if pool is not None else ())}
+    return {server: volume for server, volume in found.items() if server}

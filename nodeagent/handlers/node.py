@@ -24,7 +24,8 @@ def prepare(call, args, payload):
 
 
 def unprepare(call, args, payload):
-    """Take away what `prepare` made, cached images included. Refused while servers are here."""
+    """Take away what `prepare` made, cached images included, unless disks of other nodes' servers are there. Refused while servers are
+    here."""
     agent = call.agent
     servers = agent.driver.specs()
     if servers:
@@ -33,7 +34,7 @@ def unprepare(call, args, payload):
     agent.images.clear()
     agent.pool_id.drop()
     agent.driver.unprepare(agent.prepared.network, agent.prepared.made)
-    if agent.prepared.made.get("pool_dir") and os.path.isdir(agent.config.pool_dir):
+    if agent.prepared.made.get("pool_dir") and os.path.isdir(agent.config.pool_dir) and not agent.images.under_disks():
         _remove_empty(agent.config.pool_dir)
     agent.set_prepared(Prepared())
     return Nothing(), None

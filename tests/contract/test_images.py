@@ -1,9 +1,11 @@
 """How an image arrives: in order, checked, resumable, and never seen before it is right."""
 
 import hashlib
+import json
 import os
 import random
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from typing import Any
@@ -239,3 +241,40 @@ def test_images_are_cleared_behind_what_is_being_written(tmp_path: Path, monkeyp
         with pytest.raises(Refused) as refused:
             late()
         assert refused.value.failure.code == Code.NOT_FOUND and refused.value.failure.retryable
+
+
+def another_nodes_disk(node: Node, sha256: str) -> str:
+    """As the agent of another host makes it in a directory that both have: no libvirt here has heard of it. -> its server"""
+    server = str(uuid.uuid4())
+    (node.pool / f"disk-{server}.qcow2").write_text(json.dumps({"server": server, "image_sha256": sha256}))
+    return server
+
+
+def test_images_under_another_nodes_disks_stay(node: Node) -> None:
+    """Neither image.delete nor node.unprepare removes what may lie under a disk in the directory, whoever made that; what arrives here
+    is given up, what arrives elsewhere is not."""
+    sha256 = node.put_image()
+    server = another_nodes_disk(node, sha256)
+    failure = node.refusal("image.delete", ImageRef(sha256))
+    assert failure.code == Code.CONFLICT and server in failure.message
+    node.ok("image.begin", OFFER)
+    (node.pool / f"base-{'ab' * 32}.part").write_bytes(b"half of another's")
+    node.ok("node.unprepare")
+    base = next(name for name in files(node) if sha256 in name)
+    assert files(node) == sorted([f"base-{'ab' * 32}.part", base, f"disk-{server}.qcow2"])
+    (node.pool / f"disk-{server}.qcow2").unlink()
+    node.prepare()
+    node.ok("node.unprepare")
+    assert files(node) == []
+    node.prepare()
+
+
+def test_a_directory_that_the_agent_made_stays_while_others_disks_are_there(tmp_path: Path) -> None:
+    """The node is given up all the same."""
+    made = Node(tmp_path)
+    made.pool.rmdir()
+    made.prepare()
+    server = another_nodes_disk(made, "c" * 64)
+    made.ok("node.unprepare")
+    assert files(made) == [f"disk-{server}.qcow2"]
+    made.down()
