@@ -191,7 +191,8 @@ def _database(cluster: Cluster) -> Finding:
 def _private(config: Config) -> list[Finding]:
     """What is for its owner only and is not: who can write the database is an admin, whatever their key."""
     private = [(config.data_dir, "700")]
-    if config.database_url.startswith("sqlite:///"):
+    on_file = config.database_url.startswith("sqlite:///")
+    if on_file:
         private.append((Path(config.database_url.removeprefix("sqlite:///")), "600"))
     findings = []
     for path, wanted in private:
@@ -200,6 +201,10 @@ def _private(config: Config) -> list[Finding]:
             verdict, done = ("fail", "written") if mode & 0o022 else ("warn", "read")
             findings.append(Finding(
                 "private files", verdict, f"{path} can be {done} by others (mode {mode:04o})", f"chmod {wanted} {path}"))
+    folder = private[-1][0].parent                            # elsewhere than the keys others may look, but put no other file in its place
+    if on_file and folder != config.data_dir and folder.exists() and folder.stat().st_mode & 0o022:
+        findings.append(Finding(
+            "private files", "fail", f"{folder}, where the database is, can be written by others", f"chmod go-w {folder}"))
     return findings
 
 

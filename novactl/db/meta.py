@@ -7,7 +7,9 @@ from typing import Any
 from novactl.db.statements import Tx, statement
 from novactl.errors import DatabaseFailed
 
-DAMAGED = "it is damaged: move it away, then novactl db restore FILE, from the last backup; without one: novactl init, novactl db rebuild"
+DAMAGED = (
+    "it is damaged: with its -wal and -shm move it away, then novactl db restore FILE, from the last backup; without one: novactl init,"
+    " novactl db rebuild")
 
 N_PLUS_1 = "n_plus_1"
 """The key under which "1" says that no placement may leave the loss of one node without room."""

@@ -171,6 +171,20 @@ def test_doctor_finds_what_others_can_read_or_write(prompt: Prompt) -> None:
     assert prompt.run("doctor").status == 0
 
 
+def test_doctor_finds_a_folder_in_which_others_could_replace_the_database(tmp_path: Path) -> None:
+    """Where it is kept elsewhere than the keys; that others may look in there is no fault."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    url = f"sqlite:///{folder}/novactl.db"
+    prompt = Prompt({"NOVACTL_DATA_DIR": str(tmp_path / "data"), "HOME": str(tmp_path), "NOVACTL_DATABASE_URL": url})
+    assert prompt.run("init").status == 0
+    for mode, status in ((0o755, ExitStatus.OK), (0o777, ExitStatus.FAILED)):
+        folder.chmod(mode)
+        ran = prompt.run("doctor", "-o", "json")
+        found = [item for item in ran.json["items"] if item["check"] == "private files"]
+        assert ran.status == status and [item["fix"] for item in found] == [f"chmod go-w {folder}"] * (mode == 0o777)
+
+
 def test_several_targets_are_acted_on_side_by_side(tmp_path: Path) -> None:
     """Four servers to start: each start waits for the other three, so they run at once or not at all; outcomes stay in order."""
     with small_world(tmp_path, count=1) as world:
