@@ -9,6 +9,12 @@ import typing
 from typing import Any, Dict, Mapping, Tuple, Type, TypeVar
 
 MAX_INT = (1 << 63) - 1
+MAX_COUNT = 1 << 53
+"""No number of an operation and no epoch is higher."""
+FAR_COUNT = 1 << 52
+"""Nor does counting lead so far: what is beyond came from elsewhere, and an adoption forgets it."""
+FAR_EPOCH = 1000
+"""Likewise of a server's epoch before the one that its domain was defined at."""
 
 SHOWN_CHARS = 60
 

@@ -29,6 +29,8 @@ READ_BYTES, WRITE_BYTES = 8 << 20, 64 << 20
 STREAMS_AT_MOST, STREAMS_EACH = 256, 64
 """Of all, and of one key: a reader's watches leave room for others' consoles."""
 STREAM_PROBE_S = 15.0
+AHEAD = 1 << 20
+"""Epochs at once: one is used up by each process that takes an operation over, and by each node that a server moves to."""
 PRUNE_EVERY_S = 3600.0
 FOLLOW_EVERY_S = 5.0
 """So often at most all guests are looked at for what runs: many may change in a second."""
@@ -203,7 +205,7 @@ class Dispatcher:
     def _mutate(self, call: Call, method: Method, args: Any, payload: Optional[bytes]) -> Tuple[str, Any, Optional[bytes]]:
         """Fence, ledger, effect, mark: under the key's order, so that nothing comes between them."""
         request, ledger = call.request, self.agent.ledger
-        self._fence(request, args)
+        self._fence(call, args)
         args_hash = ""
         if method.once:
             args_hash = _hash(request.method, args, payload)
@@ -226,8 +228,10 @@ class Dispatcher:
             ledger.record(request.id, Given(args_hash, kind, body), time.time())
         return kind, body, answered
 
-    def _fence(self, request: Request, args: Any) -> None:
-        """Raises Refused: STALE for what is late, of another boot, or overtaken; DIVERGED for a number that is not the operation's."""
+    def _fence(self, call: Call, args: Any) -> None:
+        """Raises Refused: STALE for what is late, of another boot, or overtaken; DIVERGED for a number that is not the operation's;
+        DENIED for an epoch that would leave none to those who come after."""
+        request = call.request
         if not request.id or not request.operation or request.epoch < 1:
             raise Refused(Code.BAD_REQUEST, "a mutation carries an id, its operation and that operation's epoch (1 or more)")
         clock, ledger = self.agent.clock, self.agent.ledger
@@ -237,6 +241,10 @@ class Dispatcher:
         if late_s >= 0:
             raise Refused(Code.STALE, f"the request expired {late_s:.1f} s ago")
         server, server_epoch = getattr(args, "server", ""), getattr(args, "epoch", 0)
+        if not (0 <= request.seq <= wire.MAX_COUNT and request.epoch <= wire.MAX_COUNT and server_epoch <= wire.MAX_COUNT):
+            raise Refused(Code.BAD_REQUEST, f"numbers and epochs are {wire.MAX_COUNT} at most")
+        if request.method == "node.adopt":
+            ledger.forget_far(request.seq, {spec.server: spec.epoch for spec in self.agent.driver.specs()})
         seen, stored = ledger.epochs(request.operation, server)
         if request.epoch < seen:
             raise Refused(Code.STALE, f"operation {request.operation} is at epoch {seen}, the request at {request.epoch}")
@@ -246,6 +254,10 @@ class Dispatcher:
             known = spec.epoch if spec else 0
         if server and server_epoch < (known or 0):
             raise Refused(Code.STALE, f"server {server} is at epoch {known}, the request at {server_epoch}")
+        if call.role != wire.ADMIN and max(request.epoch - seen, server_epoch - (known or 0)) > AHEAD:
+            raise Refused(
+                Code.DENIED, f"operation {request.operation} at epoch {request.epoch} (here {seen}), server at {server_epoch} (here"
+                f" {known or 0}): more than {AHEAD} at once needs the role {wire.ADMIN}")
         if request.epoch > seen or (server and (stored is None or server_epoch > stored)):
             try:
                 ledger.raise_epochs(request.operation, request.epoch, server, server_epoch, time.time(), request.seq)

@@ -11,6 +11,8 @@ import sqlite3
 import threading
 from typing import Any, Dict, Iterable, Mapping, NamedTuple, Optional, Tuple
 
+from nodeagent.codec import FAR_COUNT, FAR_EPOCH
+
 KEEP_S = 14 * 86400
 KEEP_ROWS = 200_000
 WINDOW = 1_000_000
@@ -147,6 +149,24 @@ class Ledger:
             if seq <= max(int(self._fact(db, "floor") or 0), highest - WINDOW):
                 raise Numbered("")
         return seq
+
+    def forget_far(self, own: int, epochs: Mapping[str, int]) -> None:
+        """What is beyond FAR_COUNT, and beyond the number `own` of an adoption, nobody has counted: it bars no other number and no
+        epoch any more. `epochs` are those that servers were defined at here.
+
+        That is left to an adoption, as a number cannot be held against what its node has seen, which may be years behind.
+        """
+        bound = max(FAR_COUNT, own)
+        with self._lock, self._db() as db:
+            db.execute("UPDATE operation SET seq = 0 WHERE seq > ?", (bound,))
+            db.execute("UPDATE operation SET epoch = 1 WHERE epoch > ?", (FAR_COUNT,))
+            db.execute("UPDATE server SET epoch = 0 WHERE epoch > ?", (FAR_COUNT,))
+            db.executemany(
+                "UPDATE server SET epoch = 0 WHERE id = ? AND epoch > ?",
+                [(server, epoch + FAR_EPOCH) for server, epoch in epochs.items()])
+            if int(self._fact(db, "floor") or 0) > bound:
+                db.execute("DELETE FROM fact WHERE name = 'floor'")
+            self._highest = None
 
     def highest(self) -> Tuple[int, str]:
         """The highest number seen, and its operation; (0, '') for none. Does not wait for writers once it was asked."""

@@ -16,7 +16,7 @@ Adding a method adds its messages, one row to METHODS, one function in `handlers
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Tuple, Type
 
-from nodeagent.codec import MAX_INT, BadMessage, T, dumps, from_plain, loads, shown, to_plain
+from nodeagent.codec import FAR_COUNT, FAR_EPOCH, MAX_COUNT, MAX_INT, BadMessage, T, dumps, from_plain, loads, shown, to_plain
 from nodeagent.domains import Page, WildDomain, fitting
 from nodeagent.keytable import ADMIN, OPERATOR, READER, ROLES, AdminKey, KeysTable, NodeKey
 from nodeagent.messages import (
@@ -60,11 +60,11 @@ from nodeagent.pieces import DomainCell, NumaCell, PciDevice
 __all__ = [
     "ADMIN", "AdminKey", "BadMessage", "CHUNK_BYTES", "CONSOLE_WINDOW_BYTES", "CachedImage", "CachedImages", "Code", "ConsoleClosed",
     "ConsoleLog", "ConsoleLogRead", "ConsoleRef", "DISK_FORMATS", "DiskSpec", "DomainCell", "DomainRef", "DomainSpec", "DomainState",
-    "DomainStates", "ERROR", "Failure", "Hello", "ID_CHARS", "IMAGE_WINDOW", "ImageChunk", "ImageOffer", "ImageProgress", "ImageRef",
-    "InventoryRead", "KeysTable", "MAX_HEADER_BYTES", "MAX_INT", "MAX_MESSAGE_BYTES", "METHODS", "Method", "NodeKey", "Nothing",
-    "NumaCell", "OPERATOR", "PORT", "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare", "READER", "RESULT", "ROLES",
-    "Reboot", "Renewal", "Reply", "Report", "Request", "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN", "check_id", "check_key",
-    "check_name", "check_sha256", "check_uuid", "decode", "encode", "from_plain", "shown", "to_plain",
+    "DomainStates", "ERROR", "FAR_COUNT", "FAR_EPOCH", "Failure", "Hello", "ID_CHARS", "IMAGE_WINDOW", "ImageChunk", "ImageOffer",
+    "ImageProgress", "ImageRef", "InventoryRead", "KeysTable", "MAX_COUNT", "MAX_HEADER_BYTES", "MAX_INT", "MAX_MESSAGE_BYTES", "METHODS",
+    "Method", "NodeKey", "Nothing", "NumaCell", "OPERATOR", "PORT", "POWER_STATES", "PROGRESS", "PciDevice", "PROTOCOL", "Prepare",
+    "READER", "RESULT", "ROLES", "Reboot", "Renewal", "Reply", "Report", "Request", "SPEAKS", "Stop", "TEXT_CHARS", "ZAP_DOMAIN",
+    "check_id", "check_key", "check_name", "check_sha256", "check_uuid", "decode", "encode", "from_plain", "shown", "to_plain",
     "DomainSpecs", "NO_IMAGE", "Page", "WildDomain", "fitting",
 ]
 

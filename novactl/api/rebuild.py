@@ -10,7 +10,7 @@ from novactl.api.authority import Role, needs
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
-from novactl.conductor.adopt_cluster import Adopted, number_from
+from novactl.conductor.adopt_cluster import Adopted, highest_of, number_from
 from novactl.conductor.adopt_cluster import adopt as _adopt
 from novactl.conductor.node_file import recall, remember
 from novactl.conductor.take_in import TakenIn, Told, hear, take_in, told_only
@@ -128,7 +128,7 @@ def _add(cluster: Cluster, tx: Tx, node: Node, told: Told | None) -> None:
 
 def _beyond(tx: Tx, told: dict[str, Told]) -> None:
     """Numbers and keys' versions go on from where the lost database was."""
-    seen = max((one.report.seq for one in told.values()), default=0)
+    seen = highest_of(told)
     if seen > max(operations.highest_number(tx), int(meta.get(tx, meta.SEQ_OFFSET) or 0)):
         number_from(tx, seen)
     version = max((one.report.admins_version for one in told.values()), default=0)

@@ -107,6 +107,10 @@ def adopt(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> Any:
     done = api.adopt(session.cluster, dry_run=dry_run)
     if done.silent:
         session.note("not asked, or not told; run it again when they are mended: " + "; ".join(done.why))
+    if done.beyond:
+        session.note(
+            "numbers or epochs that nobody can have counted were on " + ", ".join(done.beyond) + ": they are forgotten there; who has an"
+            " operator's key: novactl key list")
     if not dry_run:
         session.note("what still does not agree: novactl cluster verify")
     return done

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from novactl.agents import wire
 from novactl.agents.link import Fence
 from novactl.cluster import Cluster
 from novactl.conductor.change import changing
 from novactl.conductor.crew import in_threads
-from novactl.conductor.take_in import Copy, TakenIn, Told, claim_of, copies_of, hear, newest, take_in, told_only
+from novactl.conductor.take_in import Copy, TakenIn, Told, claim_of, copies_of, hear, is_far, newest, take_in, told_only
 from novactl.db import keys, meta, nodes, operations, placement, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
@@ -27,7 +28,7 @@ EPOCHS = 1_000
 class Adopted:
     """`highest` is the number of an operation that an agent, or this database, had seen; `begins` the first that will be given.
     `raised` are servers whose epoch, or node, followed the agents; `silent` the nodes that were not asked or not told, `why` a sentence
-    for each."""
+    for each. `beyond` are nodes whose numbers or epochs nobody can have counted: somebody's key was misused, and they forget them."""
 
     highest: int
     begins: int
@@ -35,6 +36,7 @@ class Adopted:
     taken_in: TakenIn
     silent: tuple[str, ...]
     why: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
 
 
 def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
@@ -48,7 +50,7 @@ def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
     heard = hear(cluster, asked)
     told = told_only(heard)
     with changing(cluster, "cluster.adopt", {}, dry_run=dry_run) as tx:
-        highest = max([operations.highest_number(tx), int(meta.get(tx, meta.SEQ_OFFSET) or 0), *(one.report.seq for one in told.values())])
+        highest = max(operations.highest_number(tx), int(meta.get(tx, meta.SEQ_OFFSET) or 0), highest_of(told))
         begins = number_from(tx, highest)
         tables = max((one.report.admins_version for one in told.values()), default=0)
         if tables >= keys.version(tx):                        # agents take this database's table of admins' keys again
@@ -67,7 +69,17 @@ def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
             f"this database's operations are numbered from {begins} now, but no node could be told: none of them obeys it yet", reasons=why,
             hint=f"{denied.hint}; then, again:" if denied else "again, when they answer:", command="novactl cluster adopt")
     return Adopted(
-        highest=highest, begins=begins, raised=tuple(raised), taken_in=added, silent=tuple(node.name for node in silent), why=why)
+        highest=highest, begins=begins, raised=tuple(raised), taken_in=added, silent=tuple(node.name for node in silent), why=why,
+        beyond=tuple(node.name for node in asked if node.id in told and _is_beyond(told[node.id])))
+
+
+def highest_of(told: Mapping[str, Told]) -> int:
+    """The highest number that an agent told, of those that can have been counted; 0 for none."""
+    return max((one.report.seq for one in told.values() if one.report.seq <= wire.FAR_COUNT), default=0)
+
+
+def _is_beyond(one: Told) -> bool:
+    return one.report.seq > wire.FAR_COUNT or any(is_far(spec, one.ahead.get(spec.server, 0)) for spec in one.specs)
 
 
 def _told_of(cluster: Cluster, asked: Sequence[Node]) -> dict[str, NovaError]:

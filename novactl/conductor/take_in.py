@@ -100,8 +100,13 @@ def copies_of(told: Mapping[str, Told]) -> dict[str, list[Copy]]:
         powers = {domain.server: domain.power_state for domain in one.report.domains}
         for spec in one.specs:
             power, ahead = powers.get(spec.server, "NOSTATE"), one.ahead.get(spec.server, 0)
-            found.setdefault(spec.server, []).append(Copy(node_id, spec, power, ahead))
+            found.setdefault(spec.server, []).append(Copy(node_id, spec, power, 0 if is_far(spec, ahead) else ahead))
     return found
+
+
+def is_far(spec: wire.DomainSpec, ahead: int) -> bool:
+    """Nobody can have counted that epoch: who adopts the node has it forgotten there."""
+    return ahead > spec.epoch + wire.FAR_EPOCH
 
 
 def newest(copies: Sequence[Copy], at: str = "") -> Copy | None:
