@@ -18,6 +18,7 @@ from novactl.cluster import Cluster
 from novactl.config import load_config
 from novactl.db import nodes, operations
 from novactl.errors import Denied, Partial, Unreachable
+from tests.unit.cli_world import Prompt
 from tests.world import World, small_world
 
 REFUSES = "does not admit this admin's key"
@@ -75,6 +76,9 @@ def test_the_list_of_nodes_tells_it(outdated: Cluster) -> None:
     assert [found[name].status for name in ("n1", "n2")] == ["stale", "stale"]
     assert found["n1"].reason == node_views.DENIED and "has not answered" in found["n2"].reason
     assert REFUSES in found["n1"].reason
+    env = {"HOME": str(outdated.config.data_dir.parent), "NOVACTL_DATA_DIR": str(outdated.config.data_dir)}
+    ran = Prompt({**env, "NOVACTL_PLACEMENT_REFRESH_S": "0.001"}).run("node", "list")
+    assert ran.status == 0 and f"n1: {node_views.DENIED}" in ran.err
 
 
 def test_verify_tells_it(outdated: Cluster) -> None:
