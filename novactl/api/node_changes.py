@@ -131,7 +131,7 @@ def _changing(
         named: Node = resolve(tx, "node", nodes, ref)
         derived.lock_with_pools(tx, named.id, pool)           # of two who set it at once the second reads what the first wrote
         node = nodes.by_id(tx, named.id) or named
-        if node.state not in (NodeState.ENABLED, NodeState.DISABLED):
+        if node.state not in (NodeState.ENABLED, NodeState.DISABLED, NodeState.FENCED):
             refuse_busy(cluster, tx, node.id)
             raise Conflict(f"node {node.name} is {node.state.value}", command="novactl operation list")
         said = act(tx, node)

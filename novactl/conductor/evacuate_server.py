@@ -14,6 +14,7 @@ from novactl.agents import wire
 from novactl.conductor import create_server as create
 from novactl.conductor.domain import delete_disk, delete_seed, node_of, power_off, server_in, undefine
 from novactl.conductor.history import note
+from novactl.conductor.pools import apart
 from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import nodes, placement, servers
 from novactl.db.statements import Tx
@@ -52,15 +53,28 @@ def of_server(server: Server, extra: Mapping[str, int], image_format: str, sizes
 
 
 def fenced(run: Run, record: EvacuateServer) -> EvacuateServer:
-    """Nothing of it runs on the node it leaves: that was made sure of. Nodes without its disk are left out."""
+    """Nothing of it runs on the node it leaves: that was made sure of. Nodes without its disk, or with it unsaid, are left out."""
     with run.cluster.db.read() as tx:
         source = nodes.by_id(tx, record.source)
-        others = [node for node in nodes.all_(tx) if record.pool and node.shared_disk != record.pool]
+        others = {node.id: why for node in nodes.all_(tx) if source is not None and (why := _without_its_disk(record, source, node))}
     if source is None or source.state is not NodeState.FENCED:
         raise unfenced(source.name if source else record.source, record.name)
     _not_there(run, record, source)
-    return dataclasses.replace(
-        record, elsewhere={node.id: f"does not have the disks {record.pool}, where the server's is" for node in others})
+    return dataclasses.replace(record, elsewhere=others)
+
+
+def _without_its_disk(record: EvacuateServer, source: Node, node: Node) -> str:
+    """Why it cannot be built there: it would be without its disk, or that would be made anew over the one it has. "" where it can."""
+    if record.pool:
+        return "" if node.shared_disk == record.pool else f"does not have the disks {record.pool}, where the server's is"
+    if node.id == source.id or apart(_pool_id(node), _pool_id(source)) is not False:
+        return ""
+    return f"has node {source.name}'s pool of disks, and their rows do not say so: novactl node set NODE --shared-disk POOL, for both"
+
+
+def _pool_id(node: Node) -> str:
+    """As its last report had it."""
+    return str((node.report or {}).get("pool_id") or "")
 
 
 def _not_there(run: Run, record: EvacuateServer, source: Node) -> None:
@@ -115,6 +129,12 @@ def drop_disk(run: Run, record: EvacuateServer) -> None:
         delete_disk(run, record)
 
 
+def drop_seed(run: Run, record: EvacuateServer) -> None:
+    """Where the disk is the server's own, the seed beside it is, too."""
+    if not record.pool:
+        delete_seed(run, record)
+
+
 def start(run: Run, record: EvacuateServer) -> EvacuateServer:
     return _same(create.start(run, record)) if record.runs else record
 
@@ -162,7 +182,7 @@ EVACUATE: Saga[EvacuateServer] = Saga(
         Step("image", do=lambda run, record: _same(create.bring_image(run, record)),
              undo=nothing("base images are shared and content-addressed")),
         Step("disk", do=make_disk, undo=drop_disk),
-        Step("seed", do=lambda run, record: _same(create.write_seed(run, record)), undo=delete_seed),
+        Step("seed", do=lambda run, record: _same(create.write_seed(run, record)), undo=drop_seed),
         Step("define", do=lambda run, record: _same(create.define(run, record)), undo=undefine),
         Step("start", do=start, undo=power_off),
     ),
