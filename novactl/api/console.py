@@ -26,7 +26,7 @@ def _node(cluster: Cluster, server: Server) -> Node:
 
 
 def log(cluster: Cluster, server: Server, *, lines: int | None, follow: bool) -> Iterator[bytes]:
-    """The log from its beginning, or its last `lines`; with `follow` what comes after, for ever."""
+    """The log from its beginning, or its last `lines`; with `follow` what comes after, for ever: b"" where nothing has come yet."""
     node = _node(cluster, server)
     offset = 0
     if lines is not None:
@@ -48,6 +48,7 @@ def log(cluster: Cluster, server: Server, *, lines: int | None, follow: bool) ->
         elif not follow:
             return
         else:
+            yield b""
             cluster.clock.sleep(FOLLOW_EVERY_S)
 
 

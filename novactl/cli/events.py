@@ -1,13 +1,13 @@
 """`novactl events`: what has happened, in one list."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from novactl.cli import columns
 from novactl.cli.options import OfNode, OfServer, duration
-from novactl.cli.session import Session, session_of
+from novactl.cli.render import Stream
+from novactl.cli.session import session_of
 from novactl.cli.tree import Noun
 from novactl.errors import UsageError
 
@@ -38,21 +38,4 @@ def events(
         return api.list_events(session.cluster, of, limit=limit)
     if session.captured is not None:
         raise UsageError("events --follow cannot run in a batch", hint="events can")
-    _pour(session, api.follow(session.cluster, of, limit=limit, is_read=session.stdout.is_read))
-    return None
-
-
-def _pour(session: Session, found: Iterator[Any]) -> None:
-    """A line each, while somebody reads."""
-    from novactl.cli.formats import as_json, visible
-    from novactl.cli.plain import plain
-    from novactl.cli.render import cell
-
-    for event in found:
-        if session.wants_json:
-            session.stdout.write(as_json(plain(event), indent=None))
-        else:
-            session.stdout.write("\t".join(visible(cell(column, event)) for column in columns.EVENTS_OF_ALL.columns) + "\n")
-        session.stdout.flush()
-        if session.stdout.lost:
-            return
+    return Stream(api.follow(session.cluster, of, limit=limit, is_read=session.stdout.is_read))

@@ -235,7 +235,9 @@ def unset(
 def _fencing(method: str | None, options: list[str]) -> dict[str, str] | None:
     if method is None:
         if options:
-            raise UsageError("--fence-option belongs to a --fence METHOD")
+            raise UsageError(
+                "--fence-option belongs to a --fence METHOD", hint="give both: they replace what was set",
+                command="novactl node set --help")
         return None
     return {"method": method, **pairs(options)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from novactl.cli import table as c
@@ -33,6 +33,12 @@ class Shown(NamedTuple):
     table: Table | None = None
 
 
+class Stream(NamedTuple):
+    """Values as they come, maybe without end: each is printed as soon as it is there, while somebody reads."""
+
+    values: Iterator[Any]
+
+
 class View(NamedTuple):
     """The output options, checked."""
 
@@ -60,6 +66,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 def emit(session: Session, result: Any, table: Table, view: View) -> ExitStatus:
     """Print `result` (a record, a tuple of records, a `Shown`, or None for nothing) as `view` asks; its exit status."""
+    if isinstance(result, Stream):
+        return _pour(session, result.values, table, view)
     shown = result if isinstance(result, Shown) else Shown(result)
     if shown.table is not None:
         shown, table, view = _fitted(shown, table, view)
@@ -74,6 +82,30 @@ def emit(session: Session, result: Any, table: Table, view: View) -> ExitStatus:
     session.stdout.write(_text(session, shown, table, view, output))
     session.stdout.flush()
     return shown.status
+
+
+def _pour(session: Session, values: Iterator[Any], table: Table, view: View) -> ExitStatus:
+    """JSON an object a line; YAML one sequence; else the columns, tab-separated also for people: no width is known beforehand."""
+    from novactl.cli import formats
+
+    if view.sort:
+        raise UsageError("what is followed has no end to be sorted at", hint="leave out --sort, or --follow")
+    columns = _chosen(table.columns, view.columns, "tsv")
+
+    def text(value: Any) -> str:
+        if view.output == "json":
+            return formats.as_json(plain(value), indent=None)
+        if view.output == "yaml":
+            return formats.as_yaml([plain(value)])
+        cells = [cell(column, value) for column in columns]
+        return formats.as_csv((), [cells]) if view.output == "csv" else "\t".join(formats.visible(one) for one in cells) + "\n"
+
+    for value in values:
+        session.stdout.write(text(value))
+        session.stdout.flush()
+        if session.stdout.lost:
+            break
+    return ExitStatus.OK
 
 
 def _fitted(shown: Shown, declared: Table, view: View) -> tuple[Shown, Table, View]:

@@ -29,7 +29,7 @@ def pour(session: Session, chunks: Iterable[bytes]) -> None:
     session.stdout.flush()
     for chunk in chunks:
         session.stdout.send(chunk)
-        if session.stdout.lost:
+        if not session.stdout.is_read():
             return
 
 

@@ -105,6 +105,13 @@ def test_following_ends_when_its_reader_has_gone(living: Prompt) -> None:
     assert (status, said) == (0, "") and out.count("\n") == 1
 
 
+def test_following_a_log_ends_when_its_reader_has_gone(living: Prompt) -> None:
+    """Likewise `server console-log --follow`, though the guest writes nothing more."""
+    living.run(*CREATE.format("quiet").split())
+    status, out, said = shell(living, "server console-log quiet --follow | head -c 1")
+    assert (status, len(out), said) == (0, 1, "")
+
+
 def test_a_log_nobody_reads_ends(living: Prompt) -> None:
     """`server console-log | true` ends with 0."""
     living.run(*CREATE.format("log").split())

@@ -103,6 +103,21 @@ def test_events_are_followed_as_they_happen(world: World) -> None:
     following.send_signal(signal.SIGINT)
     assert following.wait(60) == 130
     assert prompt.run("batch", stdin="events --follow\n").lines[0]["exit_status"] == 2
+    assert prompt.run("events", "--follow", "--sort", "event").status == 2
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    ("-c event,object_name", "flavor.create\tbefore"), ("-o csv -c event,object_name", "flavor.create,before"), ("-o yaml", "- at: "),
+])
+def test_what_is_followed_is_printed_as_asked(world: World, words: str, line: str) -> None:
+    """--columns and the format hold while following, too."""
+    Prompt(world.env).run("flavor", "create", "before", "--ram", "1G")
+    following = subprocess.Popen(
+        [sys.executable, "-m", "novactl", "events", "--follow", "--event", "flavor.create", *words.split()],
+        env={**os.environ, **world.env}, stdout=subprocess.PIPE, text=True)
+    assert following.stdout and following.stdout.readline().startswith(line)
+    following.send_signal(signal.SIGINT)
+    assert following.wait(60) == 130
 
 
 @pytest.mark.parametrize("kind", databases.SHARED)
