@@ -74,6 +74,8 @@ class Event(enum.StrEnum):
     the host lost power (`found_down`: it is to run again) or has no lease (`found_fenced`: not before it has), somebody used virsh."""
     BEGIN_REVIVE = "revive"
     REVIVED = "revived"
+    STILL_DOWN = "still_down"
+    """It could not be started there now, and is tried again."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,8 @@ class ServerState:
 
     @property
     def waits_for_its_node(self) -> bool:
-        """It is to run, and its node, which fences itself, runs nothing before it has a lease: it is started again there, or elsewhere."""
+        """It is to run, and its node runs nothing now, for it fences itself and has no lease, or could not start it: it is started again
+        there, or elsewhere."""
         return self.vm_state is VmState.ACTIVE and self.power_state is PowerState.SHUTDOWN
 
     @property
@@ -114,6 +117,7 @@ _BUSY_STATUS: Mapping[tuple[VmState, TaskState], str] = {
     (VmState.STOPPED, TaskState.REBOOTING_HARD): "HARD_REBOOT",
     (VmState.ERROR, TaskState.REBOOTING_HARD): "HARD_REBOOT",
     (VmState.ERROR, TaskState.POWERING_ON): "REBOOT",
+    (VmState.ACTIVE, TaskState.POWERING_ON): "REBOOT",
 }
 STATUSES: tuple[str, ...] = tuple(dict.fromkeys([*_STATUS.values(), *_BUSY_STATUS.values()]))
 
@@ -174,9 +178,12 @@ TRANSITIONS: Mapping[Event, Transition] = {
         frozenset({VmState.ACTIVE, VmState.STOPPED}), _IDLE, VmState.ACTIVE, None, PowerState.PAUSED),
     Event.FOUND_DOWN: Transition(frozenset({VmState.ACTIVE}), _IDLE, VmState.ERROR, None, PowerState.SHUTDOWN),
     Event.FOUND_FENCED: Transition(frozenset({VmState.ACTIVE}), _IDLE, None, None, PowerState.SHUTDOWN),
-    Event.BEGIN_REVIVE: Transition(frozenset({VmState.ERROR}), _IDLE, None, TaskState.POWERING_ON),
+    Event.BEGIN_REVIVE: Transition(frozenset({VmState.ACTIVE, VmState.ERROR}), _IDLE, None, TaskState.POWERING_ON),
     Event.REVIVED: Transition(
-        frozenset({VmState.ERROR}), frozenset({TaskState.POWERING_ON}), VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
+        frozenset({VmState.ACTIVE, VmState.ERROR}), frozenset({TaskState.POWERING_ON}), VmState.ACTIVE, TaskState.NONE, PowerState.RUNNING),
+    Event.STILL_DOWN: Transition(
+        frozenset({VmState.ACTIVE, VmState.ERROR}), frozenset({TaskState.POWERING_ON}),
+        VmState.ACTIVE, TaskState.NONE, PowerState.SHUTDOWN),
 }
 """What may follow what. A server that is busy (task_state set) accepts nothing new: its operation ends first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,17 @@ from novactl.api.resolve import resolve
 from novactl.api.trial import changing
 from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
-from novactl.conductor import evacuate_server, fence_node, ha
+from novactl.conductor import evacuate_server, fence_node, fleet, ha
 from novactl.conductor.background import hand_over
-from novactl.conductor.holding import busy
 from novactl.conductor.progress import Watch
-from novactl.db import nodes, operations, servers
+from novactl.db import nodes, servers
 from novactl.errors import AgentRefused, Conflict, NovaError, Unreachable, UsageError
 from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation
 from novactl.model.server import Server
+
+DOMAINS_S = 5.0
+"""What a node that is enabled again gets to say what it has."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,6 @@ def fence(
             return Fenced(shown(cluster, tx, node), stayed=tuple(_due(node, servers.on_node(tx, node.id))))
     if node.state is not NodeState.FENCED:
         with cluster.db.write() as tx:
-            for other in operations.open_of(tx, node.id):
-                raise busy(cluster, other)
             operation = ha.begin_fencing(cluster, tx, nodes.by_id(tx, node.id) or node, fencing, detached=not wait)
         run_all(cluster, [Begun(fence_node.FENCE, operation)], watch, wait=wait, timeout_s=timeout_s)
         if not wait:
@@ -126,8 +127,10 @@ def welcome(cluster: Cluster, ref: str, *, dry_run: bool = False) -> NodeShown:
         raise Conflict(
             f"node {node.name} still has {len(copies)} copies of servers that live elsewhere: it stays fenced",
             reasons=[f"{one.object}: {one.result or one.what}" for one in copies], command=f"novactl cluster repair --node {node.name}")
+    there = [] if dry_run else _domains(cluster, node)
     with changing(cluster, "node.enable", {}, dry_run=dry_run) as tx:
         nodes.lock(tx, node.id)
+        _refuse_others(tx, node, there)
         fresh = nodes.by_id(tx, node.id) or node
         if fresh.state is not NodeState.FENCED:
             raise Conflict(f"node {node.name} is {fresh.state.value} by now", command=f"novactl node show {node.name}")
@@ -138,6 +141,26 @@ def welcome(cluster: Cluster, ref: str, *, dry_run: bool = False) -> NodeShown:
     if not dry_run:
         reconcile.settle(cluster, [node.id])
     return view
+
+
+def _domains(cluster: Cluster, node: Node) -> list[str]:
+    """Ids of the servers that it has a domain of."""
+    heard = fleet.reports(cluster, [node], 0.0, timeout_s=DOMAINS_S)[node.id]
+    if isinstance(heard, NovaError):
+        raise heard
+    return [domain.server for domain in heard.domains]
+
+
+def _refuse_others(tx: Tx, node: Node, there: Sequence[str]) -> None:
+    """A copy of a server that is busy elsewhere is no drift yet, and would stay for good. Raises Conflict."""
+    strange = [server for id_ in there if (server := servers.by_id(tx, id_)) and server.deleted_at is None and server.node_id != node.id]
+    if strange:
+        raise Conflict(
+            f"node {node.name} still has {len(strange)} servers that live elsewhere: it stays fenced",
+            reasons=[f"server {server.name}: it is on node {server.node_name or 'none'}" + (
+                f", and {server.task_state} for operation {server.operation_id[:8]}" if server.operation_id else "")
+                for server in strange],
+            hint="when what is under way on them has ended, enable it again", command=f"novactl node enable {node.name}")
 
 
 @needs(Role.OPERATOR)

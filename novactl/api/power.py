@@ -10,7 +10,7 @@ from novactl.api.sight import look
 from novactl.api.waiting import Begun, run_all
 from novactl.cluster import Cluster
 from novactl.conductor import delete_server as deletion
-from novactl.conductor import power
+from novactl.conductor import power, revive
 from novactl.conductor.change import changing
 from novactl.conductor.create_server import CREATE
 from novactl.conductor.holding import refuse_busy
@@ -32,7 +32,11 @@ def start(
 ) -> Server | str:
     server = _seen(cluster, ref)
     if server.state.waits_for_its_node and not server.operation_id:
-        raise Conflict(f"server {server.name} cannot be started now: {server.fault}", command="novactl conductor run")
+        with cluster.db.read() as tx:
+            node = nodes.by_id(tx, server.node_id)
+        if node is not None and node.lacks_lease(cluster.clock.now()):
+            raise Conflict(f"server {server.name} cannot be started now: {server.fault}", command="novactl conductor run")
+        return _change(cluster, server, revive.REVIVE, Event.BEGIN_REVIVE, revive.of_server, watch, (dry_run, wait, timeout_s))
     if server.vm_state is VmState.ACTIVE and not server.operation_id:
         return server
     return _change(cluster, server, power.START, Event.BEGIN_START, _power, watch, (dry_run, wait, timeout_s))

@@ -64,6 +64,9 @@ class CreateServer:
         """Node id -> why it is not asked."""
         return {node: f"was tried and failed: {what}" for node, what in self.failed.items()}
 
+    def may_leave(self, tx: Tx) -> None:
+        """Raises Conflict where it is to stay on `source`; whose row is locked."""
+
 
 PLACE_TRIES = 10
 """Races lost for a node before giving up (Placement's own number)."""
@@ -102,6 +105,7 @@ def _decided(run: Run, record: CreateServer, *, best: bool) -> tuple[Decision, C
             record = dataclasses.replace(record, node=decision.chosen.node, epoch=server.epoch + 1)
             if record.source:
                 placement.lend(tx, server.id, record.source, run.operation.id)
+                record.may_leave(tx)
             placer.claim(tx, asked, decision, best=best)
             servers.place(tx, record.server, record.node, record.epoch, cluster.clock.now())
     return decision, record

@@ -26,6 +26,7 @@ from novactl.enroll.site import Before, Site
 from novactl.errors import EnrolFailed, NovaError, Unreachable, UsageError
 from novactl.model.key import Role
 from novactl.model.node import Node, NodeState
+from novactl.model.operation import OperationState
 from novactl.model.resources import Inventory
 
 AGENT_DEADLINE_S = 20.0
@@ -259,8 +260,9 @@ def _fail(run: Run, tx: Tx, record: EnrollRecord, error: NovaError) -> None:
     elif record.new:
         nodes.delete(tx, record.node_id)
     log = run.cluster.config.data_dir / "logs" / f"enrol-{record.name}.log"
-    left = stayed(run)
-    error.reasons = (*error.reasons, *(left or ["rolled back: nothing stays on the machine"]), f"log: {log}")
+    undone = run.operation.state is OperationState.UNWINDING
+    left = stayed(run) or ["rolled back: nothing stays on the machine" if undone else "given up: what it has done there stays"]
+    error.reasons = (*error.reasons, *left, f"log: {log}")
     note(run, tx, "enrolment failed", error.message)
 
 

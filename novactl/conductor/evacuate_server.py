@@ -40,7 +40,13 @@ class EvacuateServer(create.CreateServer):
 
     @property
     def excluded(self) -> Mapping[str, str]:
-        return {**self.elsewhere, **super().excluded}
+        return {self.source: "is the node it leaves", **self.elsewhere, **super().excluded}
+
+    def may_leave(self, tx: Tx) -> None:
+        """Not where its node is back, and enabled by now."""
+        source = nodes.by_id(tx, self.source)
+        if source is None or source.state is not NodeState.FENCED:
+            raise unfenced(source.name if source else self.source, self.name)
 
 
 def of_server(server: Server, extra: Mapping[str, int], image_format: str, sizes: tuple[int, int], pool: str) -> EvacuateServer:

@@ -8,11 +8,17 @@ from collections.abc import Iterator
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
+from novactl.db import operations
+from novactl.db.statements import Tx
 from novactl.errors import AgentRefused, NovaError
+from novactl.model.operation import OperationState
 
 TRACE_CHARS = 8000
 LINE_CHARS = 300
 OUTAGE_S = 30.0
+LATER_S = 300.0
+"""What failed by itself (a server not evacuated, or not started after a boot; a node not fenced) is tried again after so long."""
+ABANDONED = NovaError("the process that ran it died")
 
 
 class Verdict(enum.Enum):
@@ -45,6 +51,13 @@ def waits(cluster: Cluster, seed: str) -> Iterator[float]:
     for _ in range(cluster.config["operation.retries"]):
         yield wait_s * chance.uniform(0.75, 1.25)
         wait_s *= 2
+
+
+def failed_lately(tx: Tx, object_id: str, kind: str, now: float) -> bool:
+    """Whether the last operation of that kind on an object failed a short while ago; one whose process died did not fail."""
+    last = operations.last_of(tx, object_id, kind)
+    return (last is not None and last.ended_at is not None and last.state is not OperationState.OK
+            and (last.error or {}).get("message") != ABANDONED.message and now - last.ended_at < LATER_S)
 
 
 def outage(cluster: Cluster) -> Iterator[float]:

@@ -15,12 +15,13 @@ from novactl.cluster import Cluster
 from novactl.conductor import evacuate_server, fence_node, fences, recover
 from novactl.conductor.create_server import CREATE
 from novactl.conductor.delete_server import DELETE
+from novactl.conductor.faults import failed_lately
 from novactl.conductor.history import note_of
 from novactl.conductor.holding import refuse_busy
 from novactl.conductor.saga import begin
 from novactl.db import claims, images, nodes, operations, servers
 from novactl.db.statements import Tx
-from novactl.errors import Conflict, NovaError, Unreachable
+from novactl.errors import Busy, Conflict, NovaError, Unreachable
 from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation, OperationState
 from novactl.model.resources import DISK_GB, MEMORY_MB, VCPU
@@ -30,14 +31,15 @@ from novactl.states import Event, advance
 Write = Callable[[], contextlib.AbstractContextManager[Tx]]
 ASKED_S = 2.0
 """What a node that is to be fenced gets to answer."""
-RETRY_S = 300.0
-"""A server that could not be evacuated, or a node that could not be fenced, is tried again after so long."""
 
 _ENDED_FIRST = (CREATE.kind, DELETE.kind)
 
 
 def begin_fencing(cluster: Cluster, tx: Tx, node: Node, fencing: dict[str, str], *, detached: bool) -> Operation:
-    """`fencing` empty: somebody has powered it off by hand."""
+    """`fencing` empty: somebody has powered it off by hand. What is stuck on it, for it did not answer, is given up. Raises Busy."""
+    if node.state in (NodeState.ENABLED, NodeState.DISABLED):
+        recover.give_up_stuck(cluster, tx, node.id, Conflict(f"node {node.name} is being fenced"))
+    refuse_busy(cluster, tx, node.id)
     operation = begin(
         cluster, tx, fence_node.FENCE, fence_node.of_node(node, fencing), ("node", node.id, node.name), detached=detached)
     note_of(cluster, tx, operation, "fence", fencing.get("method", "by hand"))
@@ -169,7 +171,7 @@ def fence_the_silent(cluster: Cluster, write: Write) -> tuple[list[str], list[st
         silent = [node for node in everyone if node.silent_since is not None and now - node.silent_since >= after_s]
         due = [node for node in silent
                if any(server.ha and server.state.is_to_run for server in servers.on_node(tx, node.id))
-               and not _lately(tx, node.id, fence_node.FENCE.kind, now)]
+               and not failed_lately(tx, node.id, fence_node.FENCE.kind, now)]
     if not due:
         return [], []
     if len(silent) > 1 and len(silent) * 2 > len(everyone):
@@ -184,10 +186,13 @@ def fence_the_silent(cluster: Cluster, write: Write) -> tuple[list[str], list[st
             continue
         if not isinstance(answers[node.id], Unreachable):
             continue
-        with write() as tx:
-            fresh = nodes.by_id(tx, node.id)
-            if fresh is not None and fresh.silent_since is not None and fresh.state is node.state and not operations.open_of(tx, node.id):
-                begun.append(begin_fencing(cluster, tx, fresh, dict(fresh.fencing), detached=True).id)
+        try:
+            with write() as tx:
+                fresh = nodes.by_id(tx, node.id)
+                if fresh is not None and fresh.silent_since is not None and fresh.state is node.state:
+                    begun.append(begin_fencing(cluster, tx, fresh, dict(fresh.fencing), detached=True).id)
+        except Busy as busy:
+            said.append(f"node {node.name} is silent and cannot be fenced yet: {busy.message}")
     return begun, said
 
 
@@ -201,7 +206,7 @@ def evacuate_the_fenced(
         lost = [node for node in nodes.all_(tx) if node.state is NodeState.FENCED and (only is None or node.id in only)]
         due = [server for node in lost for server in servers.on_node(tx, node.id)
                if server.ha and server.state.is_to_run and not _held(tx, server)
-               and (only is not None or not _lately(tx, server.id, evacuate_server.EVACUATE.kind, now))]
+               and (only is not None or not failed_lately(tx, server.id, evacuate_server.EVACUATE.kind, now))]
     begun, refused = [], {}
     for server in due:
         try:
@@ -218,10 +223,3 @@ def _held(tx: Tx, server: Server) -> bool:
     """By an operation that somebody ends, or that has to be undone before all."""
     return bool(server.operation_id) and any(
         other.state is not OperationState.STUCK or other.kind in _ENDED_FIRST for other in operations.open_of(tx, server.id))
-
-
-def _lately(tx: Tx, object_id: str, kind: str, now: float) -> bool:
-    """Whether such an operation failed a short while ago."""
-    last = operations.last_of(tx, object_id, kind)
-    return (last is not None and last.ended_at is not None and last.state is not OperationState.OK
-            and now - last.ended_at < RETRY_S)

@@ -54,7 +54,7 @@ def _end(cluster: Cluster, some: Sequence[Drift], watch: Watch) -> Said:
 
 def _follow(cluster: Cluster, some: Sequence[Drift], watch: Watch) -> Said:
     """Rows follow what runs; what ran before its host started anew is started, and waited for."""
-    begun = reconcile.follow(cluster, sorted({drift.node_id for drift in some}))
+    begun = reconcile.follow(cluster, sorted({drift.node_id for drift in some}), at_once=True)
 
     def drive(id_: str) -> tuple[str, NovaError | None]:
         driver = recover.take_over(cluster, recover.find(cluster, id_), forward=True, watch=watch)

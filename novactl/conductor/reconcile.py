@@ -33,11 +33,12 @@ def settle(cluster: Cluster, node_ids: Sequence[str]) -> None:
         hand_over(cluster, begun)
 
 
-def follow(cluster: Cluster, node_ids: Sequence[str]) -> tuple[str, ...]:
+def follow(cluster: Cluster, node_ids: Sequence[str], *, at_once: bool = False) -> tuple[str, ...]:
     """Ask these nodes again and believe what they say of their idle servers.
 
     Returns the ids of operations that start what ran before a host started anew; nobody drives them yet. Nodes that do not
-    answer are left as they are, as are servers that change meanwhile: the next report asks for them again.
+    answer are left as they are, as are servers that change meanwhile: the next report asks for them again. What failed to start
+    lately waits, but not where somebody asks for it (`at_once`).
     """
     with cluster.db.read() as tx:
         known = [nodes.by_id(tx, id_) for id_ in sorted(node_ids)]
@@ -48,7 +49,7 @@ def follow(cluster: Cluster, node_ids: Sequence[str]) -> tuple[str, ...]:
     for node in asked:
         report = heard[node.id]
         if not isinstance(report, NovaError):
-            begun += _believe(cluster, node, rows[node.id], report)
+            begun += _believe(cluster, node, rows[node.id], report, at_once=at_once)
     return tuple(begun)
 
 
@@ -57,7 +58,9 @@ def _is_given_up(node: Node) -> bool:
     return node.state in (NodeState.FENCING, NodeState.FENCED)
 
 
-def _believe(cluster: Cluster, node: Node, rows: Sequence[PowerRow], report: wire.Report) -> tuple[str, ...]:
+def _believe(
+    cluster: Cluster, node: Node, rows: Sequence[PowerRow], report: wire.Report, *, at_once: bool = False,
+) -> tuple[str, ...]:
     try:
         with cluster.db.write() as tx:
             fleet.take_report(tx, node.id, report, cluster.clock.now())
@@ -67,7 +70,7 @@ def _believe(cluster: Cluster, node: Node, rows: Sequence[PowerRow], report: wir
                 if report.lacks_lease or node.lacks_lease(cluster.clock.now()):     # it would stop at once what is started
                     hold_down(cluster, tx, node, report, rows)
                 else:
-                    begun = revive(cluster, tx, node, report, rows)
+                    begun = revive(cluster, tx, node, report, rows, at_once=at_once)
                 ran = {domain.server for domain in report.domains if not went_down_with_it(domain, report)}
                 left = [row for row in rows if row.id in ran]
             reasons = {domain.server: domain.reason for domain in report.domains}

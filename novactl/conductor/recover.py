@@ -12,6 +12,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import background, faults, owner
 from novactl.conductor.driver import Driver
+from novactl.conductor.faults import ABANDONED
 from novactl.conductor.history import note_taken
 from novactl.conductor.holding import busy, deadline_of, late, overdue, owned_by_the_living, taken
 from novactl.conductor.node_file import remember
@@ -23,7 +24,6 @@ from novactl.db.statements import Tx
 from novactl.errors import AgentRefused, Conflict, Denied, ExitStatus, NotFound, NovaError, Superseded, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
-ABANDONED = NovaError("the process that ran it died")
 PROBE_S = 0.3
 """What the node of a stuck operation gets to show that trying again is worth it."""
 THREADS, PIECE = 8, 32

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import fleet
-from novactl.conductor.domain import node_of, power_off, power_on, server_in
+from novactl.conductor.domain import HeldOff, node_of, power_off, power_on, server_in
+from novactl.conductor.faults import failed_lately
 from novactl.conductor.history import note, note_on
 from novactl.conductor.saga import Run, Saga, Step, begin
 from novactl.db import nodes, operations, servers
@@ -19,6 +20,8 @@ from novactl.model.node import Node
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
 
+AGAIN = "again"
+"""A boot that no node is in: what went down with the last one is looked after once more."""
 RAN = ("shutdown", "destroyed", "crashed")
 """Reasons that only a guest has which ran since its host started."""
 
@@ -53,12 +56,20 @@ def revived(run: Run, tx: Tx, record: Revive) -> None:
 
 
 def _not_revived(run: Run, tx: Tx, record: Revive, error: NovaError) -> None:
+    """What passes is waited for: the boot does not count as looked after, and whoever looks next tries anew, not too soon."""
     server = server_in(tx, record.server)
-    if server.operation_id == run.operation.id:
-        servers.move_state(
-            tx, server, advance(server.state, Event.ABORTED, server.name), operation_id="", at=run.cluster.clock.now(),
-            fault=f"it did not start again: {error.message}; novactl server reboot --hard {server.name} tries anew")
-        note(run, tx, Event.ABORTED, error.message)
+    if server.operation_id != run.operation.id:
+        return
+    node = nodes.by_id(tx, record.node)
+    passes = node is not None and (error.retryable or isinstance(error, HeldOff))
+    if node is not None and passes:
+        nodes.booted(tx, node.id, node.boot_id, AGAIN)
+    event = Event.STILL_DOWN if passes else Event.ABORTED
+    then = "it is tried again, at once by novactl server start" if passes else "novactl server reboot --hard tries anew:"
+    servers.move_state(
+        tx, server, advance(server.state, event, server.name), operation_id="", at=run.cluster.clock.now(),
+        fault=f"it did not start again: {error.message}; {then} {server.name}")
+    note(run, tx, event, error.message)
 
 
 REVIVE: Saga[Revive] = Saga(
@@ -67,10 +78,13 @@ REVIVE: Saga[Revive] = Saga(
 SAGAS = {REVIVE.kind: REVIVE}
 
 
+def of_server(server: Server) -> Revive:
+    return Revive(server=server.id, node=server.node_id, epoch=server.epoch)
+
+
 def begin_one(cluster: Cluster, tx: Tx, server: Server, *, detached: bool) -> str:
-    """The id of the operation that starts a server which is in ERROR because it does not run. Raises Conflict."""
-    record = Revive(server=server.id, node=server.node_id, epoch=server.epoch)
-    operation = begin(cluster, tx, REVIVE, record, ("server", server.id, server.name), detached=detached)
+    """The id of the operation that starts a server which is to run and does not. Raises Conflict."""
+    operation = begin(cluster, tx, REVIVE, of_server(server), ("server", server.id, server.name), detached=detached)
     state = advance(server.state, Event.BEGIN_REVIVE, server.name)
     servers.move_state(tx, server, state, operation_id=operation.id, at=cluster.clock.now())
     return operation.id
@@ -88,13 +102,18 @@ def hold_down(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: S
 
 
 def _down(report: wire.Report, rows: Sequence[PowerRow]) -> list[PowerRow]:
-    """The idle servers that are to run and went down with their host."""
-    off = {domain.server: domain.epoch for domain in report.domains if went_down_with_it(domain, report)}
-    return [row for row in rows if row.vm_state is VmState.ACTIVE and not row.operation_id and off.get(row.id) == row.epoch]
+    """The idle servers that are to run and went down with their host, or could not be started there since."""
+    off = {domain.server: domain for domain in report.domains if domain.power_state in ("SHUTDOWN", "CRASHED")}
+    idle = [(row, off[row.id]) for row in rows if row.vm_state is VmState.ACTIVE and not row.operation_id and row.id in off]
+    return [row for row, domain in idle if domain.epoch == row.epoch and (
+        row.state.waits_for_its_node or went_down_with_it(domain, report))]
 
 
-def revive(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequence[PowerRow]) -> tuple[str, ...]:
-    """Begin to start what ran when the node's host went down; the ids of the operations, which nobody drives yet.
+def revive(
+    cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequence[PowerRow], *, at_once: bool = False,
+) -> tuple[str, ...]:
+    """Begin to start what ran when the node's host went down; the ids of the operations, which nobody drives yet. What could not be
+    started a short while ago is tried `at_once` where somebody asks for it.
 
     `rows` were read before the report was taken. The boot counts as looked after, in the same transaction, once none of the
     servers was busy with something else. Another process being faster, nothing is begun.
@@ -105,8 +124,8 @@ def revive(cluster: Cluster, tx: Tx, node: Node, report: wire.Report, rows: Sequ
     held = {other.object_id for other in operations.under_way(tx)}
     begun, busy = [], any(row.operation_id for row in rows)   # its operation may end by an answer that is of another boot
     for row in _down(report, rows):
-        if row.id in held:                                    # by what does not hold its row, as a cleaning
-            busy = True
+        if row.id in held or (not at_once and failed_lately(tx, row.id, REVIVE.kind, cluster.clock.now())):
+            busy = True                                       # held by what does not hold its row, as a cleaning
             continue
         down = f"node {node.name} started anew, or stopped it without a lease, and it does not run there yet"
         if servers.found(tx, row, advance(row.state, Event.FOUND_DOWN, row.name), cluster.clock.now(), down):

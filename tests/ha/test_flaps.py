@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +12,14 @@ from novactl.api import ha as api
 from novactl.api import nodes as nodes_api
 from novactl.api import power as power_api
 from novactl.api import servers as servers_api
-from novactl.conductor import background, fleet, ha, power, recover
+from novactl.conductor import background, faults, fleet, ha, owner, power, recover
 from novactl.conductor.clean_server import CLEAN, CleanServer
 from novactl.conductor.progress import Progress
+from novactl.conductor.rotate_key import ROTATE_KEY, RotateKey
 from novactl.conductor.saga import begin
 from novactl.db import nodes, operations, servers
-from novactl.errors import Busy, NovaError
+from novactl.errors import Busy, Conflict, NovaError, NoValidHost
+from novactl.model.node import NodeState
 from novactl.model.operation import OperationState
 from novactl.states import Event, advance
 from tests.ha.test_fencing import drive, power_cut, server_on
@@ -42,13 +43,10 @@ class Killed(BaseException):
 def dies(world: World, name: str) -> None:
     """As `power_cut`, and nothing listens at its address any more."""
     power_cut(world, name)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
     with world.cluster.db.write() as tx:
         node = nodes.by_name(tx, name)
         assert node is not None
-        nodes.update(tx, dataclasses.replace(node, address=address))
+        nodes.update(tx, dataclasses.replace(node, address="tcp://127.0.0.1:9"))
 
 
 def under_way(world: World) -> list[str]:
@@ -222,3 +220,112 @@ def test_an_answer_of_another_boot_does_not_count_as_looked_after(world: World) 
             drive(world, one)
     shown = servers_api.show(world.cluster, "web")
     assert (shown.status, world.domains()[server]) == ("ACTIVE", "RUNNING")
+
+
+def test_a_node_that_is_enabled_meanwhile_keeps_its_own(world: World) -> None:
+    """Its server was about to be started elsewhere when it came back: it stays, with its disk."""
+    server = server_on(world, "n1")
+    power_cut(world, "n1")
+    api.fence(world.cluster, "n1", by_hand=True, wait=False)
+    (fencing,) = under_way(world)
+    drive(world, fencing)
+    (moving,), _said = ha.look_after(world.cluster)
+    disks = world.disks()
+
+    def enabled(progress: Progress) -> None:
+        if (progress.step, progress.state) == ("place", "started"):
+            with world.cluster.db.write() as tx:
+                n1 = nodes.by_name(tx, "n1")
+                assert n1 is not None
+                nodes.update(tx, dataclasses.replace(n1, state=NodeState.ENABLED, fenced_at=None))
+
+    with pytest.raises(Conflict, match="node n1 is not fenced"):
+        recover.take_over(world.cluster, recover.find(world.cluster, moving), forward=True, watch=enabled).drive()
+    stays = servers_api.show(world.cluster, "web", refresh=False)
+    assert (stays.node_name, stays.epoch, stays.operation_id) == ("n1", 1, "") and world.disks() == disks
+    assert server and under_way(world) == []
+
+
+def test_the_node_it_leaves_is_never_where_it_goes(world: World) -> None:
+    server_on(world, "n1")
+    for name in ("n2", "n3"):
+        nodes_api.disable(world.cluster, name)
+    power_cut(world, "n1")
+    api.fence(world.cluster, "n1", by_hand=True)
+    with pytest.raises(NoValidHost) as refused:
+        api.evacuate(world.cluster, "web")
+    assert "is the node it leaves" in f"{refused.value.message} {refused.value.reasons}"
+
+
+def test_what_is_stuck_on_a_node_does_not_keep_it_from_being_fenced(world: World) -> None:
+    """It died in the middle of a change of its key: either key is known afterwards, and its servers run elsewhere."""
+    server = server_on(world, "n1")
+    n1 = nodes_api.show(world.cluster, "n1", refresh=False)
+    with world.cluster.db.write() as tx:
+        begin(world.cluster, tx, ROTATE_KEY, RotateKey(node=n1.id), ("node", n1.id, "n1"), detached=True)
+    dies(world, "n1")
+    (id_,) = under_way(world)
+    with world.cluster.db.write() as tx:
+        one = operations.by_id(tx, id_)
+        assert one is not None
+        operations.take(tx, one, state=OperationState.RUNNING, owner=owner.this_process(), lease_until=world.cluster.clock.now() + 60)
+    begun, said = ha.look_after(world.cluster)
+    assert begun == [] and "node n1 is silent and cannot be fenced yet" in said[0] and "node.rotate_key" in said[0]
+    with world.cluster.db.write() as tx:
+        one = operations.by_id(tx, id_)
+        assert one is not None
+        operations.take(tx, one, state=OperationState.STUCK, owner="", lease_until=0.0)
+    fenced(world)
+    runs_elsewhere(world, server)
+    assert recover.find(world.cluster, id_).state is OperationState.FAILED
+
+
+def test_a_fencing_whose_process_died_is_begun_anew_at_once(world: World) -> None:
+    """It did not fail: a conductor that is restarted costs no five minutes."""
+    server = server_on(world, "n1")
+    power_cut(world, "n1")
+    for _ in range(2):
+        (lost,), _said = ha.look_after(world.cluster)
+        world.abandon(recover.find(world.cluster, lost))
+        recover.recover(world.cluster, budget_s=60.0)
+        assert recover.find(world.cluster, lost).state is OperationState.FAILED
+        (again,), _said = ha.look_after(world.cluster)
+        drive(world, again)
+    runs_elsewhere(world, server)
+
+
+def test_what_could_not_be_started_now_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its host was being fenced just then, in vain: it is to run, and does when somebody looks later, or asks for it."""
+    web, other = server_on(world, "n1", wants_ha=False), server_on(world, "n1", "other", wants_ha=False)
+    flap(world)
+    ids = under_way(world)
+    n1 = nodes_api.show(world.cluster, "n1", refresh=False).id
+    set_state(world, n1, NodeState.FENCING)
+    for id_ in ids:
+        with pytest.raises(NovaError, match="is fencing"):
+            recover.take_over(world.cluster, recover.find(world.cluster, id_), forward=True).drive()
+    set_state(world, n1, NodeState.ENABLED)
+    for name in ("web", "other"):
+        shown = servers_api.show(world.cluster, name, refresh=False)
+        assert shown.status == "ERROR" and f"novactl server start {name}" in shown.fault
+    fleet.refresh(world.cluster, max_age_s=-1.0)
+    assert under_way(world) == [], "not at once"
+    power_api.start(world.cluster, "other")
+    assert world.domains()[other] == "RUNNING" and servers_api.show(world.cluster, "other").status == "ACTIVE"
+    monkeypatch.setattr(faults, "LATER_S", 0.0)
+    fleet.refresh(world.cluster, max_age_s=-1.0)
+    for id_ in under_way(world):
+        drive(world, id_)
+    assert world.domains()[web] == "RUNNING" and servers_api.show(world.cluster, "web").fault == ""
+    fleet.refresh(world.cluster, max_age_s=-1.0)
+    assert under_way(world) == []
+    power_api.stop(world.cluster, "web")
+    fleet.refresh(world.cluster, max_age_s=-1.0)
+    assert under_way(world) == [] and servers_api.show(world.cluster, "web").status == "SHUTOFF"
+
+
+def set_state(world: World, node_id: str, state: NodeState) -> None:
+    with world.cluster.db.write() as tx:
+        node = nodes.by_id(tx, node_id)
+        assert node is not None
+        nodes.update(tx, dataclasses.replace(node, state=state))
