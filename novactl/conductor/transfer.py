@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ from novactl.model.node import Node
 
 _LOCKS: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
 """Within one process a node gets an image once; another process that sends the same only skips ahead."""
+
+
+class NoImageFile(NovaError):
+    """Images are files of the machine that took them in: a node that has it by now needs no machine's."""
+
+    code, elsewhere = "image.no_file", True
 
 
 def ensure_image(run: Run, node: Node, offer: wire.ImageOffer) -> None:
@@ -34,9 +41,11 @@ def _send(run: Run, node: Node, offer: wire.ImageOffer) -> None:
         if state.present:
             return
         if not path.is_file():
-            raise NovaError(
-                f"the file of image {offer.sha256[:12]} is not on this machine: {path}",
-                hint="it lies where `novactl image create` was run; take the same file in here, under another name")
+            raise NoImageFile(
+                f"node {node.name} does not have image {offer.sha256[:12]}, and its file is not on this machine "
+                f"({os.uname().nodename}): {path}",
+                hint="it lies where `novactl image create` was run; take the same file in here, under another name",
+                command="novactl image create NAME FILE")
         reached = state.offset
         results = run.cluster.agents.pipeline(
             node, "image.chunk", _chunks(path, offer.sha256, state.offset), fence=run.fence("image.chunk"), window=wire.IMAGE_WINDOW)
