@@ -167,7 +167,8 @@ their key, --reason, steps with times, and its result, or the error and where th
 
 Leaving. --async does not wait, --timeout waits so long, and Ctrl-C, SIGTERM or a closed terminal end the command, not the operation:
 it goes on in the background, and the command to come back is printed. Enrolling and removing nodes need this process (its SSH
-connection, its passwords): interrupted, they are undone at once; interrupted again, that is left to operation resume.
+connection, its passwords): interrupted, they are undone at once; interrupted again, that is left to operation resume. With --async or
+--timeout a process in the background does it from the start, which can ask for no password.
 
 States. running, unwinding (being undone), ok, failed (undone, or nothing was done), stuck: it can neither go on nor back now. The
 message names step, node and the next command. A stuck operation is tried again when its node answers.
