@@ -105,8 +105,9 @@ class Driver(Protocol):
         """Delete the image's file and forget it."""
 
     def create_disk(self, spec: DiskSpec, disk_format: str) -> None:
-        """A fresh overlay on the base image (whose format is `disk_format`), unless the server's domain is defined:
-        then its disk is in use and stays. A disk without a domain was never acknowledged and is made anew."""
+        """A fresh overlay on the base image (whose format is `disk_format`), unless the server's domain is defined at the same epoch:
+        then its disk is in use and stays. A disk without a domain was never acknowledged and is made anew; with a domain of another
+        epoch it is a copy from before the server was elsewhere: both go. Raises Refused(CONFLICT) where that runs."""
 
     def delete_disk(self, server: str) -> None: ...
 

@@ -118,8 +118,11 @@ class FakeDriver:
 
     def create_disk(self, spec: DiskSpec, disk_format: str) -> None:
         self._may("create_disk")
-        if spec.server in self._guests and os.path.exists(self._disk_path(spec.server)):
+        guest = self._guests.get(spec.server)
+        if guest is not None and guest.spec.epoch == spec.epoch and os.path.exists(self._disk_path(spec.server)):
             return
+        if guest is not None and guest.spec.epoch != spec.epoch:
+            self.undefine(spec.server)
         path = self._disk_path(spec.server)
         with open(path + ".part", "w", encoding="utf-8") as file:
             json.dump(wire.to_plain(spec), file)

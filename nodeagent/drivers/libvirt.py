@@ -150,8 +150,13 @@ class LibvirtDriver:
 
     def create_disk(self, spec: DiskSpec, disk_format: str) -> None:
         with self.link.acting(f"look for server {spec.server}") as conn:
-            if self._domain(conn, spec.server) is not None and os.path.exists(self._disk_path(spec.server)):
+            domain = self._domain(conn, spec.server)
+            known = self._known_of(domain) if domain is not None else None
+            is_its = known is not None and known[0].epoch == spec.epoch
+            if is_its and os.path.exists(self._disk_path(spec.server)):
                 return
+        if domain is not None and not is_its:
+            self.undefine(spec.server)
         self._storage.create_disk(spec, disk_format)
 
     def delete_disk(self, server: str) -> None:

@@ -5,7 +5,7 @@ from nodeagent.wire import Code, Nothing
 
 
 def create(call, args, payload):
-    """A fresh overlay on the image; where the server's domain is defined, the disk it has stays."""
+    """A fresh overlay on the image; where the server's domain is defined at this epoch, the disk it has stays."""
     disk_format = call.agent.images.format_of(args.image_sha256)
     if disk_format is None:
         raise Refused(Code.NOT_FOUND, f"image {args.image_sha256[:12]} is not on this node", retryable=True)

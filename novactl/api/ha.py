@@ -18,6 +18,7 @@ from novactl.conductor import evacuate_server, fence_node, fleet, ha
 from novactl.conductor.background import hand_over
 from novactl.conductor.progress import Watch
 from novactl.db import nodes, servers
+from novactl.db.statements import Tx
 from novactl.errors import AgentRefused, Conflict, NovaError, Unreachable, UsageError
 from novactl.model.node import Node, NodeState
 from novactl.model.operation import Operation
@@ -156,7 +157,7 @@ def _refuse_others(tx: Tx, node: Node, there: Sequence[str]) -> None:
     strange = [server for id_ in there if (server := servers.by_id(tx, id_)) and server.deleted_at is None and server.node_id != node.id]
     if strange:
         raise Conflict(
-            f"node {node.name} still has {len(strange)} servers that live elsewhere: it stays fenced",
+            f"node {node.name} still has domains of servers that live elsewhere: it stays fenced",
             reasons=[f"server {server.name}: it is on node {server.node_name or 'none'}" + (
                 f", and {server.task_state} for operation {server.operation_id[:8]}" if server.operation_id else "")
                 for server in strange],

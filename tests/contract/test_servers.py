@@ -143,6 +143,25 @@ def test_a_disk_in_use_is_not_made_anew(node: Node) -> None:
     assert node.agent.driver.image_users(sha256) == [spec.server]
 
 
+def test_a_disk_of_an_older_epoch_is_made_anew(node: Node) -> None:
+    """What was left of a server while it was elsewhere is not taken for its disk: it goes with its domain, unless that runs."""
+    sha256 = node.put_image()
+    spec = node.define(sha256)
+    disk = node.pool / f"disk-{spec.server}.qcow2"
+    disk.write_text("data of last year")
+    node.ok("domain.start", ref(spec))
+    later = wire.DiskSpec(spec.server, 2, sha256, 1)
+    assert node.refusal("disk.create", later).code == Code.CONFLICT and disk.read_text() == "data of last year"
+    node.ok("domain.destroy", DomainRef(spec.server, 2))
+    node.ok("disk.create", later)
+    assert node.agent.driver.spec(spec.server) is None
+    assert not disk.exists() or disk.read_text() != "data of last year"
+    node.ok("domain.define", dataclasses.replace(spec, epoch=2))
+    disk.write_text("its own")
+    node.ok("disk.create", later)
+    assert disk.read_text() == "its own"
+
+
 def test_an_image_under_a_disk_stays(node: Node) -> None:
     """image.delete is refused while a disk is an overlay on it, and works when the disk is gone."""
     spec = node.define(node.put_image())
