@@ -134,7 +134,7 @@ def test_a_node_that_has_been_heard_of_since_is_asked(world: World) -> None:
     """By whomever: the conductor, or an enrolment."""
     with hanging(world, "n2"):
         assert _refresh(world)
-    node, now = _node(world, "n2"), world.cluster.clock.now()
+    node, now = _node(world, "n2"), world.cluster.clock.now() + 1.0
     with world.cluster.db.write() as tx:
         fleet.take_report(tx, node.id, world.agents["n2"].report(0), now)
     with hanging(world, "n2") as mute:
