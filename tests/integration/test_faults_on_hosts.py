@@ -1,6 +1,7 @@
 """Faults on real hosts in the middle of a command: one direction of the network gone, libvirtd hung or killed."""
 
 import contextlib
+import os
 import shutil
 import signal
 import time
@@ -11,12 +12,10 @@ from typing import Any
 import pytest
 
 from tests.integration.test_ha import conductor
-from tests.lab.fleet import Fleet, until
+from tests.lab.fleet import PATIENCE_S, Fleet, until
 from tests.lab.host import Host
 
 CUT_S = 4.0
-ASKED_S = 6.0
-"""By then a command that was begun has asked its node, and been refused."""
 DIRECTIONS = {"to it": {"to_host": True, "from_host": False}, "from it": {"to_host": False, "from_host": True}}
 directions = pytest.mark.parametrize("way", DIRECTIONS.values(), ids=DIRECTIONS)
 
@@ -53,7 +52,7 @@ def test_a_transfer_that_is_cut_one_way_goes_on(fleet: Fleet, large: str, way: d
     was_under_way = begun.poll() is None
     time.sleep(CUT_S)
     fleet.lab.heal()
-    out, err = begun.communicate(timeout=90)
+    out, err = begun.communicate(timeout=PATIENCE_S)
     assert was_under_way and begun.returncode == 0, out + err
     assert not [name for name in host.pool_files() if name.endswith(".part")]
     assert fleet.server("web1")["status"] == "ACTIVE"
@@ -70,17 +69,18 @@ def test_a_delete_that_is_cut_one_way_ends(fleet: Fleet, way: dict[str, bool]) -
     if way["to_host"]:
         time.sleep(CUT_S)
         fleet.lab.heal()
-    begun.communicate(timeout=150)
+    begun.communicate(timeout=PATIENCE_S)
     assert begun.returncode in (0, 6)
     fleet.lab.heal()
-    if begun.returncode:
-        fleet.novactl("server", "delete", "--yes", "web1")
+    if begun.returncode:                                      # 3: the command ended what the first one had begun, before it looked
+        assert fleet.status("server", "delete", "--yes", "web1") in (0, 3)
     until(lambda: (fleet.novactl("server", "list"), fleet.leftovers())[1] == {}, "nothing is left of web1")
     assert fleet.novactl("server", "list", "-o", "json").items == []
 
 
 def test_a_hung_libvirtd_delays_its_own_node_only(fleet: Fleet) -> None:
-    """I9: with libvirtd of one host stopped, stops and starts on another take no more than a second longer; afterwards both obey."""
+    """I9: with libvirtd of one host stopped, stops and starts on another take no more than a second longer; afterwards both obey.
+    What a busy machine adds comes and goes; what the hung libvirtd would add is there every time."""
     fleet.create("web1", "--node", "h1")
     fleet.create("web2", "--node", "h2")
 
@@ -90,21 +90,25 @@ def test_a_hung_libvirtd_delays_its_own_node_only(fleet: Fleet) -> None:
         fleet.novactl("server", "start", "web2")
         return time.monotonic() - began
 
-    usual = min(cycle() for _ in range(2))
-    host = fleet.lab.host("h1")
-    libvirtd(host, signal.SIGSTOP)
-    try:
-        assert min(cycle() for _ in range(2)) < usual + 1.0
-        began = time.monotonic()
-        fleet.novactl("node", "list")
-        assert time.monotonic() - began < 15
-    finally:
-        libvirtd(host, signal.SIGCONT)
-    until(lambda: not _fails(fleet, "server", "stop", "web1", "--grace", "0"), "h1 obeys again")
+    host, cycles = fleet.lab.host("h1"), []
+    for _ in range(5):
+        usual = cycle()
+        libvirtd(host, signal.SIGSTOP)
+        try:
+            cycles.append((usual, cycle()))
+            began = time.monotonic()
+            fleet.novactl("node", "list")
+            assert time.monotonic() - began < 45
+        finally:
+            libvirtd(host, signal.SIGCONT)
+        if cycles[-1][1] < usual + 1.0:
+            break
+    else:
+        pytest.fail(f"seconds without and with h1 hung: {cycles}")
+    until(lambda: fleet.status("server", "stop", "web1", "--grace", "0") == 0, "h1 obeys again")
     assert fleet.server("web1")["status"] == "SHUTOFF"
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.skipif(not shutil.which("bindfs") or not Path("/dev/fuse").exists(), reason="mounts bindfs (requirements/apt-test.txt)")
 def test_storage_that_hangs_delays_what_needs_it(fleet: Fleet) -> None:
     """I9: where a host's pool is on storage that does not answer, other hosts work on and its agent answers: a conductor that fences the
@@ -125,16 +129,23 @@ def test_storage_that_hangs_delays_what_needs_it(fleet: Fleet) -> None:
         fleet.novactl("server", "stop", "web2", "--grace", "0")
         fleet.novactl("server", "start", "web2")
         fleet.novactl("node", "list")
-        assert time.monotonic() - began < 30 and begun.poll() is None
-        assert fleet.rows("SELECT silent_since FROM node WHERE name = 'h1'") == [(None,)]
-        time.sleep(max(0.0, began + ASKED_S - time.monotonic()))
+        assert time.monotonic() - began < 60 and begun.poll() is None
+        until(lambda: fleet.rows("SELECT silent_since FROM node WHERE name = 'h1'") == [(None,)], "h1 is not silent")
+        until(lambda: check.poll() is not None or speaks_ssh(check.pid), "h1's agent has told the check what it has to tell")
         storage(signal.SIGCONT)
-        out, err = begun.communicate(timeout=90)
+        out, err = begun.communicate(timeout=PATIENCE_S)
         assert begun.returncode == 0, out + err
-        assert "its storage hangs" in "".join(check.communicate(timeout=90))
+        assert "its storage hangs" in "".join(check.communicate(timeout=PATIENCE_S))
         fleet.novactl("server", "stop", "web1", "--grace", "0")
         assert sorted(host.domains().values()) == ["running", "shut off"]
         fleet.novactl("server", "delete", "--yes", "web1", "web2", "web3")
+
+
+def speaks_ssh(pid: int) -> bool:
+    """Whether a process has a connection to a port 22."""
+    files = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    lines = map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(words[2].endswith(":0016") and f"socket:[{words[9]}]" in files for words in lines)
 
 
 @contextlib.contextmanager
@@ -154,12 +165,6 @@ def slow_pool(host: Host) -> Iterator[Callable[[signal.Signals], None]]:
         host.run("umount", "-l", pool)
 
 
-def _fails(fleet: Fleet, *words: str) -> bool:
-    begun = fleet.begin(*words)
-    begun.communicate(timeout=120)
-    return begun.returncode != 0
-
-
 def test_libvirtd_killed_in_the_middle_of_a_call(fleet: Fleet) -> None:
     """Stopped while a server starts, then killed and started again: the command ends, tried again it succeeds, and there is one domain."""
     server = fleet.create("web1", "--node", "h3")
@@ -169,7 +174,7 @@ def test_libvirtd_killed_in_the_middle_of_a_call(fleet: Fleet) -> None:
     begun = fleet.begin("server", "start", "web1")
     time.sleep(2.0)
     libvirtd(host, signal.SIGKILL)
-    host.run("libvirtd", "-d")
-    begun.communicate(timeout=150)
-    until(lambda: fleet.server("web1")["status"] == "ACTIVE" or not _fails(fleet, "server", "start", "web1"), "web1 runs")
+    until(lambda: host.run("libvirtd", "-d", check=False).status == 0, "the dead one has let go of its lock")
+    begun.communicate(timeout=PATIENCE_S)
+    until(lambda: fleet.server("web1")["status"] == "ACTIVE" or fleet.status("server", "start", "web1") == 0, "web1 runs")
     assert [name for name, state in host.domains().items() if state == "running"] == [f"novactl-{server['id']}"]
