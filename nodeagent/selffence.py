@@ -23,10 +23,13 @@ AGAIN_S = 5.0
 """As long as there is no lease it is looked so often whether something runs: what was started just then, or by hand."""
 AT_ONCE = 64
 """So many servers are stopped side by side; libvirt gives a guest that hangs a quarter of a minute."""
+COUNT_S = 1.0
+"""So long the servers' stopping waits for its count to be on disk."""
 
 
 class SelfFence:
-    """`count` is how often it has stopped its servers in this boot.
+    """`count` is how often it has stopped its servers in this boot, or may have: it is on disk before, or, where the disk hangs, the
+    next agent counts once more. Without it they would be taken for stopped by their owner.
 
     `path` says whether it is armed, and is synced. Beside it, in `path`.end, is the lease's end, which is of this boot alone: it is written
     by the way, and what is not yet there can only make a later agent's shorter.
@@ -43,6 +46,10 @@ class SelfFence:
         self._stopping: Set[str] = set()
         self._looking = self._writing = self._counted = False
         self._none_ran_s = float("-inf")
+        self._kept_count, self._keeping = self.count, threading.Thread()
+        if self._ended_s is not None and self.lacks_lease():
+            self.count += 1
+            self._keep_count()
 
     def renew(self, renewal: Renewal) -> None:
         """Raises Refused(STALE) for another boot's, and for one that a later one has overtaken: that one stays in force."""
@@ -106,11 +113,14 @@ class SelfFence:
                 counts, self._counted = bool(mine) and not self._counted, self._counted or bool(mine)
                 self.count += counts
                 self._none_ran_s = float("-inf") if running else self._clock.boottime_s()
-            for server in mine:
-                threading.Thread(target=self.fire, args=(driver, server), name="self-fence", daemon=True).start()
+            if self._kept_count != self.count and not self._keeping.is_alive():
+                self._keeping = threading.Thread(target=self._keep_count, name="self-fence", daemon=True)
+                self._keeping.start()
             if counts:
                 log(f"no lease for {without_s:.0f} s: stopping {len(running)} servers, which may be started elsewhere from now on")
-                self._keep()
+                self._keeping.join(COUNT_S)
+            for server in mine:
+                threading.Thread(target=self.fire, args=(driver, server), name="self-fence", daemon=True).start()
         except Refused as refused:
             log(f"cannot stop the servers yet: {refused.failure.message}")
         finally:
@@ -130,9 +140,16 @@ class SelfFence:
 
     def _keep(self) -> None:
         with self._disk:
-            kept_s = self.self_fence_s
-            _write(self._path, {"self_fence_s": kept_s, "boot_id": self._clock.boot_id, "count": self.count}, sync=True)
-            self._kept_s = kept_s
+            kept_s, count = self.self_fence_s, self.count
+            _write(self._path, {"self_fence_s": kept_s, "boot_id": self._clock.boot_id, "count": count}, sync=True)
+            self._kept_s, self._kept_count = kept_s, count
+
+    def _keep_count(self) -> None:
+        """Where it cannot be, the next look tries again."""
+        try:
+            self._keep()
+        except OSError as error:
+            log(f"{self._path}: that servers are stopped cannot be noted yet: {error}")
 
     def _write_end(self) -> None:
         """A disk that is full keeps an older end, which is sooner."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -154,3 +155,59 @@ def test_a_server_that_cannot_be_stopped_holds_up_no_other_and_is_asked_once(wor
     assert agent.driver.run_id(hangs) and asked.count(hangs) == 1
     ends.set()
     until(lambda: not agent.driver.run_id(hangs), "it is stopped when it can be")
+
+
+def test_that_its_servers_are_stopped_is_on_disk_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed the moment the first is stopped, it says so when it is back: they were not stopped by their owner."""
+    agent, found = world.agents["n1"], []
+    server = server_on(world, "n1", "web", wants_ha=False)
+    destroy = agent.driver.destroy
+
+    def destroyed(server: str) -> None:
+        found.append(json.loads((Path(agent.config.state_dir) / "lease.json").read_text())["count"])
+        destroy(server)
+
+    monkeypatch.setattr(agent.driver, "destroy", destroyed)
+    lapse(agent)
+    until(lambda: not agent.driver.run_id(server), "it is stopped")
+    assert found == [1]
+
+
+def test_a_disk_that_hangs_keeps_none_running(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are stopped all the same, also one that could not be at first; the agent that comes after it says that they were."""
+    agent, ends, refused = world.agents["n1"], threading.Event(), []
+    server = server_on(world, "n1", "web", wants_ha=False)
+    destroy = agent.driver.destroy
+
+    def destroyed(server: str) -> None:
+        if not refused:
+            refused.append(server)
+            raise Refused(Code.DRIVER, "not now")
+        destroy(server)
+
+    lapse(agent)
+    monkeypatch.setattr(agent.self_fence, "_keep", lambda: ends.wait(300))
+    monkeypatch.setattr(agent.driver, "destroy", destroyed)
+    agent.self_fence._write_end()
+    until(lambda: not agent.driver.run_id(server), "it is stopped")
+    assert refused == [server]
+    again = SelfFence(str(Path(agent.config.state_dir) / "lease.json"), agent.clock)
+    assert again.count == agent.self_fence.count == 1
+    assert SelfFence(str(Path(agent.config.state_dir) / "lease.json"), agent.clock).count == 2   # it may have, as far as anybody knows
+    ends.set()
+
+
+def test_a_disk_that_is_full_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, full = world.agents["n1"], [True]
+    server_on(world, "n1", "web", wants_ha=False)
+    keep = agent.self_fence._keep
+
+    def kept() -> None:
+        if full:
+            full.pop()
+            raise OSError(28, "No space left on device")
+        keep()
+
+    lapse(agent)
+    monkeypatch.setattr(agent.self_fence, "_keep", kept)
+    until(lambda: agent.self_fence._kept_count == 1, "the next look keeps it")
