@@ -147,11 +147,10 @@ def _record(
     stored = existing.undo.get("before") if existing else None
     origin = earliest(wire.from_plain(Before, stored), before) if stored else origin_of(before)
     unfinished = existing is not None and existing.state is NodeState.ENROLLING
-    zone = request.zone or (existing.zone if existing else "")
-    labels = dict(request.labels) or dict(existing.labels if existing else {})
     return EnrollRecord(
-        node_id=goal.node_id, name=goal.name, zone=zone, labels=labels, address=_address(request, existing, access, goal.port),
-        new=existing is None or unfinished, access=access, goal=goal, before=origin if unfinished else before, origin=origin,
+        node_id=goal.node_id, name=goal.name, zone=request.zone or "", labels=dict(request.labels),
+        address=_address(request, existing, access, goal.port), new=existing is None or unfinished, access=access, goal=goal,
+        before=origin if unfinished else before, origin=origin,
         changes=tuple(change.step for change in plan.changes), machine_id=facts.machine_id, admins=admins_text(goal),
         family=family.name if family else "", packages=wanted, keep_on_failure=request.keep_on_failure,
         public_key=facts.installed.public_key,
@@ -171,8 +170,8 @@ def _row_changes(existing: Node | None, record: EnrollRecord) -> tuple[str, ...]
     """What changes in the database alone."""
     if existing is None:
         return ()
-    wanted: Mapping[str, Any] = {"zone": record.zone, "labels": dict(record.labels), "address": record.address, "ssh": record.access.ssh}
-    return tuple(f"{name}: {value}" for name, value in wanted.items() if getattr(existing, name) != value)
+    asked: Mapping[str, Any] = {"zone": record.zone, "labels": dict(record.labels), "address": record.address, "ssh": record.access.ssh}
+    return tuple(f"{name}: {value}" for name, value in asked.items() if value and getattr(existing, name) != value)
 
 
 def _tell(watch: Watch, name: str, plan: Plan) -> None:
@@ -196,6 +195,8 @@ def _recheck(cluster: Cluster, node: Node, record: EnrollRecord, watch: Watch) -
         nodes.lock(tx, node.id)                               # what is set of it at this moment is not lost
         fresh = nodes.by_id(tx, node.id)
         if fresh is not None:
+            if fresh.public_key != node.public_key:           # it was rotated since the machine was looked at
+                record = dataclasses.replace(record, public_key=fresh.public_key)
             nodes.update(tx, enrolment.enrolled(fresh, record, report))
             fleet.take_report(tx, node.id, report, cluster.clock.now())
         tx.on(node, detail="already enrolled")

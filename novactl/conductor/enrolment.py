@@ -36,7 +36,8 @@ AGENT_DEADLINE_S = 20.0
 @dataclass(frozen=True, kw_only=True)
 class EnrollRecord:
     """`new`: the node has never been enrolled to the end. `changes`: the steps that have something to do. `origin` is `Before` of the
-    first enrolment, kept for `node remove`; `report` is the agent's first."""
+    first enrolment, kept for `node remove`; `report` is the agent's first. `zone` and `labels` are those asked for: what is empty stays
+    as it is in the row by then."""
 
     node_id: str
     name: str
@@ -237,7 +238,8 @@ def enrolled(node: Node, record: EnrollRecord, report: wire.Report) -> Node:
     return dataclasses.replace(
         node, state=NodeState.ENABLED if first else node.state, reason="" if first else node.reason,
         address=record.address, public_key=record.public_key, ssh=record.access.ssh, host_key=record.access.host_key,
-        zone=record.zone, labels=record.labels, architecture=report.architecture, agent_version=report.agent_version,
+        zone=record.zone or node.zone, labels=record.labels or node.labels, architecture=report.architecture,
+        agent_version=report.agent_version,
         undo=undo_of(record),
     )
 
