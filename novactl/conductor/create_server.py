@@ -98,7 +98,8 @@ def _decided(run: Run, record: CreateServer, *, best: bool) -> tuple[Decision, C
             decided = operations.decision_of(tx, record.server)
             if decided is not None:
                 return Decision.from_plain(decided[1]), dataclasses.replace(record, node=server.node_id, epoch=server.epoch)
-        asked = Asked(server=server, extra=record.extra, only_node=record.only_node, exclude=record.excluded)
+        asked = Asked(
+            server=server, extra=record.extra, only_node=record.only_node, exclude=record.excluded, moves=bool(record.source))
         decision = placer.decide(tx, request_of(cluster, tx, asked))
         operations.decide(tx, run.operation.id, shortened(decision, TOLD).to_plain())
         if decision.chosen is not None:

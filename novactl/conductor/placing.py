@@ -6,8 +6,8 @@ claims are written, in one transaction: each decision sees the ones before it, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from novactl.cluster import Cluster
@@ -37,12 +37,14 @@ MANY = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One server to place: its row, and what only this try knows. `extra` are amounts beyond its row's (a 0 there takes one away)."""
+    """One server to place: its row, and what only this try knows. `extra` are amounts beyond its row's (a 0 there takes one away).
+    `moves`: it leaves a fenced node, and has lent what it holds there."""
 
     server: Server
     extra: Mapping[str, int] = field(default_factory=dict)
     only_node: str = ""
     exclude: Mapping[str, str] = field(default_factory=dict)
+    moves: bool = False
 
     @property
     def amounts(self) -> Amounts:
@@ -60,11 +62,13 @@ def request_of(
     """What the scheduler is asked for this server, its group and its peers as they are now. `mates` are its batch so far; `known`
     is kept from one of a batch to the next, and filled: each node's labels are read once."""
     server, config = asked.server, cluster.config
-    wants = server.wants
+    wants, nowhere = server.wants, groups.lost(tx) if asked.moves else frozenset()
     named = dict.fromkeys((*wants.same_host, *wants.different_host))
     peers = {id_: Peer(found.id, found.name, found.node_id) for id_ in named if (found := servers.by_id(tx, id_))}
+    if nowhere:
+        wants = replace(wants, same_host=tuple(id_ for id_ in wants.same_host if id_ not in peers or peers[id_].node not in nowhere))
     known = {} if known is None else known
-    group = group_view(tx, server, known)
+    group = group_view(tx, server, known, nowhere)
     spread = None
     if wants.spread_by:
         members = group.members if group else tuple(mates)
@@ -78,12 +82,16 @@ def request_of(
         group=group, spread=spread)
 
 
-def group_view(tx: Tx, server: Server, known: Known) -> GroupView | None:
-    """The server's group as it is without the server; None where it is in none."""
+def group_view(tx: Tx, server: Server, known: Known, nowhere: Collection[str] = ()) -> GroupView | None:
+    """The server's group as it is without the server; None where it is in none. Hard affinity does not look at members on nodes that
+    are `nowhere`."""
     group = groups.by_id(tx, server.group_id) if server.group_id else None
     if group is None:
         return None
-    members = tuple(Peer(m.id, m.name, m.node_id) for m in groups.members(tx, group.id) if m.id != server.id)
+    if group.policy is not Policy.AFFINITY:
+        nowhere = ()
+    members = tuple(
+        Peer(m.id, m.name, "" if m.node_id in nowhere else m.node_id) for m in groups.members(tx, group.id) if m.id != server.id)
     return GroupView(
         name=group.name, policy=group.policy, scope=group.scope, max_per_domain=group.max_per_domain, members=members,
         domains=_domains(tx, group.scope, members, known) if group.scope else {})
@@ -143,7 +151,7 @@ class Placer:
         try:
             placement.claim(tx, placement.Claim(
                 server.id, node, asked.amounts, project_id=server.project_id, group_id=server.group_id, fitting=fitting,
-                generation=self._fleet.generations[index] if best else None, name=server.name))
+                generation=self._fleet.generations[index] if best else None, name=server.name, moves=asked.moves))
         except placement.Moved:
             self.forget()
             raise

@@ -167,6 +167,7 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                   "(server_group.policy = 'affinity' OR server_group.policy = 'anti-affinity')",
  'groups.q_labels': 'SELECT node.id, node.labels FROM node',
  'groups.q_lock': 'SELECT server_group.id FROM server_group WHERE server_group.id = :by_id',
+ 'groups.q_lost': 'SELECT node.id FROM node WHERE node.state = :by_state',
  'groups.q_members': "SELECT server.id, server.name, coalesce(server.node_id, '') AS coalesce_1 FROM server WHERE "
                      'server.group_id = :by_id AND server.live_name IS NOT NULL ORDER BY server.name',
  'groups.q_node': 'SELECT node.name, node.labels FROM node WHERE node.id = :by_id',

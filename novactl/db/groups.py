@@ -10,6 +10,7 @@ from novactl.db.named import Named
 from novactl.db.refusals import GroupPolicy
 from novactl.db.statements import Row, Tx, from_json, statement
 from novactl.model.group import Policy, ServerGroup
+from novactl.model.node import NodeState
 
 FEW = 32
 _COLUMNS = tuple(ServerGroup.__dataclass_fields__)
@@ -80,6 +81,11 @@ def q_node(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_lost(sa: Any, t: Any) -> Any:
+    return sa.select(t.node.c.id).where(t.node.c.state == sa.bindparam("by_state"))
+
+
+@statement
 def q_labels(sa: Any, t: Any) -> Any:
     return sa.select(t.node.c.id, t.node.c.labels)
 
@@ -100,17 +106,25 @@ def members(tx: Tx, group_id: str) -> list[Member]:
     return [Member(*row) for row in tx.stream(q_members, by_id=group_id)]
 
 
-def hold(tx: Tx, group_id: str, consumer_id: str, node_id: str) -> None:
+def lost(tx: Tx) -> frozenset[str]:
+    """The fenced nodes. For one that leaves such a node, members that are left on them are nowhere: else each would wait for the others."""
+    return frozenset(id_ for (id_,) in tx.stream(q_lost, by_state=NodeState.FENCED.value))
+
+
+def hold(tx: Tx, group_id: str, consumer_id: str, node_id: str, *, moves: bool = False) -> None:
     """Raises GroupPolicy where a hard group does not let this server of its own on the node.
 
-    The group stays locked until the transaction ends. Who counts as a member there is who holds a claim there.
+    The group stays locked until the transaction ends. Who counts as a member there is who holds a claim there; of an affinity group
+    not on a fenced node, where the server `moves` away from one.
     """
     if not tx.run(q_hold, by_id=group_id):
         return
     group, node = by_id(tx, group_id), tx.one(q_node, by_id=node_id)
     if group is None or node is None:
         return
-    placed = [(name, _domain(group, there, labels)) for name, there, labels in tx.stream(q_placed, by_id=group_id, by_other_id=consumer_id)]
+    nowhere = lost(tx) if moves and group.policy is Policy.AFFINITY else ()
+    placed = [(name, _domain(group, there, labels)) for name, there, labels in tx.stream(q_placed, by_id=group_id, by_other_id=consumer_id)
+              if there not in nowhere]
     domain = _domain(group, node_id, node["labels"])
     here = [name for name, there in placed if there == domain]
     where = f"{group.scope} {domain or '(none)'}" if group.scope else f"node {node['name']}"

@@ -41,7 +41,8 @@ class Claim:
 
     `generation` is the node's as it was decided on; with None the room alone decides, whatever happened since. Consumers
     of the kind "server" count for their project's quota and as servers of the node. `fitting` are the pieces chosen for it.
-    `name` is for sentences.
+    `name` is for sentences. `moves`: a server that has lent what it holds on a lost node: its project is not asked for more, whatever the
+    limit is by now.
     """
 
     consumer_id: str
@@ -54,6 +55,7 @@ class Claim:
     kind: str = SERVER
     fitting: Fitting | None = None
     name: str = ""
+    moves: bool = False
 
 
 def _more(sa: Any, t: Any, sign: int = 1) -> dict[str, Any]:
@@ -123,7 +125,11 @@ def claim(tx: Tx, wanted: Claim) -> int:
     """
     amounts = {name: amount for name, amount in wanted.amounts.items() if amount}
     counts = wanted.kind == SERVER
-    if counts and not quotas.charge(tx, wanted.project_id, amounts, wanted.consumer_id, wanted.node_id):
+    if wanted.moves:
+        if _holds(tx, wanted, amounts):
+            return _generation(tx, wanted.node_id)
+        quotas.recharge(tx, wanted.project_id, amounts)
+    elif counts and not quotas.charge(tx, wanted.project_id, amounts, wanted.consumer_id, wanted.node_id):
         if _holds(tx, wanted, amounts):
             return _generation(tx, wanted.node_id)
         quotas.refuse(tx, wanted.project_id, amounts)
@@ -132,7 +138,7 @@ def claim(tx: Tx, wanted: Claim) -> int:
         return _generation(tx, wanted.node_id)
     try:
         if wanted.group_id:
-            groups.hold(tx, wanted.group_id, wanted.consumer_id, wanted.node_id)
+            groups.hold(tx, wanted.group_id, wanted.consumer_id, wanted.node_id, moves=wanted.moves)
         generation = _take(tx, wanted, amounts)
     except Conflict:
         if counts:
