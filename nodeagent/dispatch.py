@@ -206,15 +206,18 @@ class Dispatcher:
         """Fence, ledger, effect, mark: under the key's order, so that nothing comes between them."""
         request, ledger = call.request, self.agent.ledger
         self._fence(call, args)
-        args_hash = ""
+        args_hash, life = "", f"{self.agent.clock.boot_id}+{self.agent.self_fence.count}" if method.runs else ""
         if method.once:
             args_hash = _hash(request.method, args, payload)
             given = ledger.answer(request.id)
             if given:
-                known, _, refused_at = given.args_hash.partition("@")
+                answer, _, given_in = given.args_hash.partition("#")
+                known, _, refused_at = answer.partition("@")
                 if known != args_hash:
                     raise Refused(Code.CONFLICT, f"request {request.id} came before with other arguments")
-                if request.epoch <= int(refused_at or request.epoch):
+                if given_in not in ("", life):
+                    ledger.note(request.id, given_in, time.time())             # whatever runs by now is another run
+                elif request.epoch <= int(refused_at or request.epoch):
                     return given.kind, given.body, None
         try:
             result, answered = HANDLERS[request.method](call, args, payload)
@@ -225,7 +228,7 @@ class Dispatcher:
             kind, body, answered = wire.ERROR, wire.to_plain(refused.failure), None
             args_hash = f"{args_hash}@{request.epoch}"        # whoever takes the operation over may ask again
         if method.once:
-            ledger.record(request.id, Given(args_hash, kind, body), time.time())
+            ledger.record(request.id, Given(f"{args_hash}#{life}" if life else args_hash, kind, body), time.time())
         return kind, body, answered
 
     def _fence(self, call: Call, args: Any) -> None:

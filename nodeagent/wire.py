@@ -96,7 +96,8 @@ class Method:
     `role`: the weakest that may call it. `mutates`: carries an epoch, expires, and is answered from the ledger
     when repeated (`once=False`: safe to repeat by content, so the ledger is spared). `timeout_s`: the caller's
     default. `inline`: answered in the loop, because it never waits. `streams`: sends `progress` replies
-    until it ends. `key`: the argument whose value orders calls (a lock per server, per image).
+    until it ends. `runs`: its answer says that something runs, which another boot, or a node that fenced itself, makes untrue: asked
+    again after that, it is done again. `key`: the argument whose value orders calls (a lock per server, per image).
     """
 
     args: type
@@ -107,6 +108,7 @@ class Method:
     once: bool = True
     inline: bool = False
     streams: bool = False
+    runs: bool = False
     key: str = ""
 
 
@@ -135,10 +137,10 @@ METHODS: Mapping[str, Method] = {
     "seed.delete":     Method(DomainRef,      Nothing,       OPERATOR, True,  30, key="server"),
     "domain.define":   Method(DomainSpec,     Nothing,       OPERATOR, True,  30, key="server"),
     "domain.undefine": Method(DomainRef,      Nothing,       OPERATOR, True,  30, key="server"),
-    "domain.start":    Method(DomainRef,      DomainState,   OPERATOR, True,  120, key="server"),
+    "domain.start":    Method(DomainRef,      DomainState,   OPERATOR, True,  120, runs=True, key="server"),
     "domain.stop":     Method(Stop,           DomainState,   OPERATOR, True,  180, key="server"),
     "domain.destroy":  Method(DomainRef,      DomainState,   OPERATOR, True,  60, key="server"),
-    "domain.reboot":   Method(Reboot,         DomainState,   OPERATOR, True,  180, key="server"),
+    "domain.reboot":   Method(Reboot,         DomainState,   OPERATOR, True,  180, runs=True, key="server"),
     "domain.state":    Method(DomainRef,      DomainState,   READER,   False, 5),
     "domain.list":     Method(Page,           DomainStates,  READER,   False, 10),
     "domain.wild":     Method(DomainRef,      DomainSpec,    READER,   False, 10),
