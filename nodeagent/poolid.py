@@ -22,19 +22,14 @@ class PoolId:
     def read(self) -> str:
         """The id, made where there is none yet; '' where there can be none, which is not known to be another pool than any."""
         with self._lock:
-            found = self._read()
-            if found is not None or self._is_given_up:
-                return found or ""
-            try:
-                self._make()
-            except OSError:
-                return ""
-            return self._read() or ""
+            return self._read_or_make()
 
     def keep(self) -> None:
-        """`drop` is taken back: it is made again."""
+        """`drop` is taken back: it is there again."""
         with self._lock:
-            self._is_given_up = False
+            if self._is_given_up:
+                self._is_given_up = False
+                self._read_or_make()
 
     def drop(self) -> None:
         """Where nothing else is in the pool, its id goes too, and is not made again."""
@@ -42,6 +37,14 @@ class PoolId:
             self._is_given_up = True
             if os.listdir(self._directory) == [NAME]:
                 os.unlink(self._path)
+
+    def _read_or_make(self) -> str:
+        found = self._read()
+        if found is None and not self._is_given_up:
+            with contextlib.suppress(OSError):
+                self._make()
+            found = self._read()
+        return found or ""
 
     def _read(self) -> Optional[str]:
         """None where there is no such file; '' for one that holds no id."""
