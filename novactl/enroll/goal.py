@@ -61,12 +61,12 @@ def admins_text(goal: Goal) -> str:
 
 def same_admins(facts: Facts, goal: Goal) -> bool:
     """Whether the node has that table, whoever wrote it there."""
-    return _object(facts.installed.admins) == _object(admins_text(goal))
+    return parsed(facts.installed.admins) == parsed(admins_text(goal))
 
 
 def admins_version(facts: Facts) -> int:
     """Of the node's table; 0 where it has none, or one without a version."""
-    version = _object(facts.installed.admins).get("version", 0)
+    version = parsed(facts.installed.admins).get("version", 0)
     return version if isinstance(version, int) else 0
 
 
@@ -76,10 +76,11 @@ def run_user(facts: Facts) -> str:
 
 
 def read_config(facts: Facts) -> Mapping[str, Any]:
-    return _object(facts.installed.config)
+    return parsed(facts.installed.config)
 
 
-def _object(text: str) -> dict[str, Any]:
+def parsed(text: str) -> dict[str, Any]:
+    """A file of JSON; empty for one that is none."""
     try:
         plain = json.loads(text or "{}")
     except ValueError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from novactl.enroll import bundle, paths, service
 from novactl.enroll.distro import FAMILIES
-from novactl.enroll.goal import config_text
+from novactl.enroll.goal import config_text, parsed
 from novactl.enroll.site import Site
 from novactl.errors import EnrolFailed
 
@@ -174,18 +174,58 @@ def public_key(site: Site) -> str:
 
 def write_config(site: Site) -> None:
     site.shell.put(config_text(site.goal).encode(), paths.CONFIG_FILE, 0o644)
-    site.shell.put(site.admins.encode(), paths.ADMINS_FILE, 0o644)
+    _put_admins(site, site.admins)
 
 
 def restore_config(site: Site) -> Stayed:
-    for path, text in ((paths.CONFIG_FILE, site.before.config), (paths.ADMINS_FILE, site.before.admins)):
-        if text:
-            site.shell.put(text.encode(), path, 0o644)
-        else:
-            site.shell.must(f"removing {path}", ["rm", "-f", path])
-    if not site.before.config:
-        site.shell.must(f"removing {paths.FORMER_ADMINS_FILE}", ["rm", "-f", paths.FORMER_ADMINS_FILE])
+    if site.before.admins:
+        _put_admins(site, site.before.admins)
+    else:
+        site.shell.must(f"removing {paths.ADMINS_FILE}", ["rm", "-f", paths.ADMINS_FILE])
+    if site.before.config:
+        site.shell.put(site.before.config.encode(), paths.CONFIG_FILE, 0o644)
+        return ()
+    site.shell.must(f"removing {paths.CONFIG_FILE}", ["rm", "-f", paths.CONFIG_FILE, paths.FORMER_ADMINS_FILE])
     return ()
+
+
+def _put_admins(site: Site, text: str) -> None:
+    """The cluster's table, as it was when the enrolment began. A newer one that the agent was given since stays: with the older one a key
+    that was revoked meanwhile would be let in again."""
+    if parsed(site.before.config).get("cluster_id") == site.goal.cluster_id:
+        site.shell.must(
+            f"writing {paths.ADMINS_FILE}", [paths.PYTHON, "-I", "-c", _PUT_UNLESS_NEWER, paths.ADMINS_FILE], input=text.encode())
+    else:
+        site.shell.put(text.encode(), paths.ADMINS_FILE, 0o644)
+
+
+_PUT_UNLESS_NEWER = """
+import json, os, sys, tempfile
+
+def version(text):
+    try:
+        return int(json.loads(text).get("version", 0))
+    except (ValueError, TypeError, AttributeError):
+        return -1
+
+path, text = sys.argv[1], sys.stdin.read()
+os.makedirs(os.path.dirname(path), exist_ok=True)
+fd, part = tempfile.mkstemp(dir=os.path.dirname(path))
+with os.fdopen(fd, "w") as file:
+    file.write(text)
+    file.flush()
+    os.fchmod(fd, 0o644)
+    os.fsync(fd)
+try:
+    with open(path) as file:
+        there = file.read()
+except OSError:
+    there = ""
+if version(there) > version(text):
+    os.unlink(part)
+else:
+    os.replace(part, path)
+"""
 
 
 STEPS: tuple[NodeStep, ...] = (
