@@ -64,6 +64,11 @@ class CreateServer:
         """Node id -> why it is not asked."""
         return {node: f"was tried and failed: {what}" for node, what in self.failed.items()}
 
+    @property
+    def takes_its_disk(self) -> bool:
+        """The disk that it has where it is, is the one that it will have."""
+        return False
+
     def may_leave(self, tx: Tx) -> None:
         """Raises Conflict where it is to stay on `source`; whose row is locked."""
 
@@ -100,13 +105,17 @@ def _decided(run: Run, record: CreateServer, *, best: bool) -> tuple[Decision, C
                 return Decision.from_plain(decided[1]), dataclasses.replace(record, node=server.node_id, epoch=server.epoch)
         asked = Asked(
             server=server, extra=record.extra, only_node=record.only_node, exclude=record.excluded, moves=bool(record.source))
+        disk_gb = 0
+        if record.source:
+            disk_gb = placement.lend(
+                tx, server.id, record.source, run.operation.id, group_id=server.group_id, disk=not record.takes_its_disk)
+            record.may_leave(tx)
         decision = placer.decide(tx, request_of(cluster, tx, asked))
         operations.decide(tx, run.operation.id, shortened(decision, TOLD).to_plain())
-        if decision.chosen is not None:
+        if decision.chosen is None:
+            placement.give_back(tx, server.id, record.source, run.operation.id, disk_gb)
+        else:
             record = dataclasses.replace(record, node=decision.chosen.node, epoch=server.epoch + 1)
-            if record.source:
-                placement.lend(tx, server.id, record.source, run.operation.id)
-                record.may_leave(tx)
             placer.claim(tx, asked, decision, best=best)
             servers.place(tx, record.server, record.node, record.epoch, cluster.clock.now())
     return decision, record

@@ -16,10 +16,11 @@ from novactl.conductor.domain import delete_disk, delete_seed, node_of, power_of
 from novactl.conductor.history import note
 from novactl.conductor.pools import apart
 from novactl.conductor.saga import Run, Saga, Step, nothing
-from novactl.db import nodes, placement, servers
+from novactl.db import claims, nodes, placement, servers
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, NoValidHost, Unreachable
 from novactl.model.node import Node, NodeState
+from novactl.model.resources import DISK_GB
 from novactl.model.server import Server
 from novactl.states import Event, VmState, advance
 
@@ -41,6 +42,10 @@ class EvacuateServer(create.CreateServer):
     @property
     def excluded(self) -> Mapping[str, str]:
         return {self.source: "is the node it leaves", **self.elsewhere, **super().excluded}
+
+    @property
+    def takes_its_disk(self) -> bool:
+        return bool(self.pool)
 
     def may_leave(self, tx: Tx) -> None:
         """Not where its node is back, and enabled by now."""
@@ -119,10 +124,12 @@ def place(run: Run, record: EvacuateServer) -> EvacuateServer:
 def stay(run: Run, record: EvacuateServer) -> None:
     """The server is again where it was, with the epoch that its domain has there."""
     with run.tx() as tx:
-        server = server_in(tx, record.server)
+        server, disk_gb = server_in(tx, record.server), 0
         if server.node_id and server.node_id != record.source:
+            there = claims.held(tx, server.id, server.node_id)
+            disk_gb = there.amounts.get(DISK_GB, 0) if there is not None and record.takes_its_disk else 0
             placement.release(tx, server.id, server.node_id)
-        placement.give_back(tx, server.id, record.source, run.operation.id)
+        placement.give_back(tx, server.id, record.source, run.operation.id, disk_gb)
         servers.place(tx, server.id, record.source, record.source_epoch, run.cluster.clock.now())
 
 

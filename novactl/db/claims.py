@@ -85,6 +85,14 @@ def q_delete(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_delete_class(sa: Any, t: Any) -> Any:
+    c = t.claim.c
+    return sa.delete(t.claim).where(
+        c.consumer_id == sa.bindparam("by_consumer_id"), c.node_id == sa.bindparam("by_node_id"),
+        c.resource_class == sa.bindparam("by_resource_class"))
+
+
+@statement
 def q_rename(sa: Any, t: Any) -> Any:
     c = t.claim.c
     return updates(sa, t.claim, "consumer_id", "consumer_kind").where(
@@ -196,6 +204,11 @@ def rename(tx: Tx, consumer_id: str, node_id: str, new_id: str, new_kind: str) -
     key = {"by_consumer_id": consumer_id, "by_node_id": node_id, "new_consumer_id": new_id}
     tx.run(q_fitting_rename, **key)
     tx.run(q_rename, **key, new_consumer_kind=new_kind)
+
+
+def less(tx: Tx, consumer_id: str, node_id: str, resource_class: str) -> None:
+    """Of this class it holds nothing any more there; what follows from that is not written."""
+    tx.run(q_delete_class, by_consumer_id=consumer_id, by_node_id=node_id, by_resource_class=resource_class)
 
 
 def remove(tx: Tx, consumer_id: str, node_id: str) -> int:

@@ -44,6 +44,8 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                  'ORDER BY claim.node_id, claim.consumer_id, claim.resource_class',
  'claims.q_consumers': 'SELECT node.id, node.servers FROM node WHERE node.servers > 0',
  'claims.q_delete': 'DELETE FROM claim WHERE claim.consumer_id = :by_consumer_id AND claim.node_id = :by_node_id',
+ 'claims.q_delete_class': 'DELETE FROM claim WHERE claim.consumer_id = :by_consumer_id AND claim.node_id = :by_node_id AND '
+                          'claim.resource_class = :by_resource_class',
  'claims.q_fitting_delete': 'DELETE FROM fitting WHERE fitting.consumer_id = :by_consumer_id AND fitting.node_id = :by_node_id',
  'claims.q_fitting_insert': 'INSERT INTO fitting (consumer_id, node_id, body) VALUES (:consumer_id, :node_id, :body)',
  'claims.q_fitting_of': 'SELECT fitting.body FROM fitting WHERE fitting.consumer_id = :by_consumer_id',

@@ -175,28 +175,45 @@ def acknowledge(tx: Tx, wanted: Claim) -> None:
             resum(tx, id_)                                    # in a pool the disk is claimed of all
 
 
-def lend(tx: Tx, server_id: str, node_id: str, operation_id: str) -> None:
+def lend(tx: Tx, server_id: str, node_id: str, operation_id: str, *, group_id: str = "", disk: bool = True) -> int:
     """What a server holds on a node is its operation's: the room stays taken while the server claims its place elsewhere, and the
-    server counts for its project once. Repeating it, or nothing held, changes nothing."""
+    server counts for its project once. Repeating it, or nothing held, changes nothing.
+
+    Without `disk` that is given up (-> so many GiB), for the server to claim it elsewhere: the same one, in a pool of both nodes. These
+    are locked then, so `group_id`, the server's, is locked before.
+    """
     there = claims.held(tx, server_id, node_id)
-    if there is not None:
-        quotas.refund(tx, there.project_id, there.amounts)
-        claims.rename(tx, server_id, node_id, operation_id, MOVE)
-        _count(tx, node_id, -1)
+    if there is None:
+        return 0
+    gib = 0 if disk else there.amounts.get(DISK_GB, 0)
+    quotas.refund(tx, there.project_id, there.amounts)
+    if gib and group_id:
+        groups.lock(tx, group_id)
+    claims.rename(tx, server_id, node_id, operation_id, MOVE)
+    if gib:
+        claims.less(tx, operation_id, node_id, DISK_GB)
+    _count(tx, node_id, -1, -gib)
+    return gib
 
 
-def give_back(tx: Tx, server_id: str, node_id: str, operation_id: str) -> None:
-    """The way back from `lend`: nothing can refuse it, for the room has been held all the time."""
+def give_back(tx: Tx, server_id: str, node_id: str, operation_id: str, disk_gb: int = 0) -> None:
+    """The way back from `lend`, which gave up `disk_gb`: nothing can refuse it, for the room has been held all the time."""
     there = claims.held(tx, operation_id, node_id)
     if there is not None:
-        quotas.recharge(tx, there.project_id, there.amounts)
+        more = {DISK_GB: disk_gb} if disk_gb and DISK_GB not in there.amounts else {}
+        quotas.recharge(tx, there.project_id, {**there.amounts, **more})
         claims.rename(tx, operation_id, node_id, server_id, SERVER)
-        _count(tx, node_id, 1)
+        if more:
+            claims.write(tx, server_id, node_id, claims.Held(SERVER, there.project_id, more), None)
+        _count(tx, node_id, 1, more.get(DISK_GB, 0))
 
 
-def _count(tx: Tx, node_id: str, more: int) -> None:
-    """So many more servers on the node; its sums stay."""
-    tx.run(q_take, by_id=node_id, **{**_sums({}, False), "new_servers": more})
+def _count(tx: Tx, node_id: str, more: int, disk_gb: int) -> None:
+    """So many more servers on the node, and so much more of its disk; its other sums stay."""
+    pool = _locked_pool(tx, node_id) if disk_gb else ""
+    tx.run(q_take, by_id=node_id, **{**_sums({DISK_GB: disk_gb}, False), "new_servers": more})
+    if pool:
+        tx.run(q_beside, by_pool=pool, by_id=node_id, new_disk_gb=disk_gb)
 
 
 def _sums(amounts: Amounts, counts: bool) -> Mapping[str, int]:

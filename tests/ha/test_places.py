@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from nodeagent.handlers import HANDLERS
+from nodeagent.refusal import Refused
+from nodeagent.wire import Code
 from novactl.api import groups as groups_api
 from novactl.api import ha as api
 from novactl.api import nodes as nodes_api
 from novactl.api import servers as servers_api
 from novactl.api.hints import Hints
-from novactl.db import projects, quotas
+from novactl.db import derived, nodes, placement, projects, quotas
 from novactl.errors import NovaError, NoValidHost
 from novactl.model.group import Policy
 from novactl.model.project import DEFAULT_PROJECT
@@ -110,3 +113,53 @@ def test_a_project_above_its_limit_loses_no_server(world: World) -> None:
     assert fenced(world).stayed == ()
     with world.cluster.db.read() as tx:
         assert projects.usage(tx, DEFAULT_PROJECT) == before
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[World]:
+    """Two nodes on one pool of 10 GB, their rows say so; server web of 6 GB on n1."""
+    made = World(tmp_path)
+    for name in ("n1", "n2"):
+        made.add_node(name, fake={"disk_gb": 10})
+    made.share_pool("n1", "n2")
+    made.add_flavor("small", disk_gb=6)
+    made.add_image()
+    made.start()
+    for name in ("n1", "n2"):
+        nodes_api.set_(made.cluster, name, nodes_api.SetNode(shared_disk="nfs"))
+    servers_of(made, "web", Hints(), node="n1")
+    yield made
+    made.stop()
+
+
+def ledger(world: World) -> tuple[object, ...]:
+    """Claims, sums and usage."""
+    with world.cluster.db.read() as tx:
+        return placement.all_(tx), placement.used(tx), placement.consumers(tx), projects.usage(tx, DEFAULT_PROJECT)
+
+
+def test_a_disk_that_stays_in_its_pool_is_claimed_once(pool: World) -> None:
+    """There is no room for another one like it, and none is needed."""
+    (web,) = fenced(pool).elsewhere
+    assert web.node_name == "n2"
+    claims, used, _, _ = ledger(pool)
+    assert [(one.consumer_kind, one.amount) for one in claims if one.resource_class == "DISK_GB"] == [("server", 6)]   # type: ignore
+    assert {amounts["DISK_GB"] for amounts in used.values()} == {6}                                # type: ignore[attr-defined]
+    with pool.cluster.db.write() as tx:
+        for node in nodes.all_(tx):
+            derived.resum(tx, node.id)
+    assert ledger(pool)[1] == used
+
+
+@pytest.mark.parametrize("fails", ["decision", "define"])
+def test_a_server_that_stays_in_its_pool_holds_what_it_held(pool: World, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    def never(call: object, args: object, payload: object) -> None:
+        raise Refused(Code.DRIVER, "no", elsewhere=True)
+
+    before = ledger(pool)
+    if fails == "decision":
+        nodes_api.disable(pool.cluster, "n2")
+    else:
+        monkeypatch.setitem(HANDLERS, "domain.define", never)
+    assert [name for name, _ in fenced(pool).stayed] == ["web"]
+    assert ledger(pool) == before
