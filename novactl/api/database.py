@@ -17,6 +17,7 @@ from novactl.model.finding import Finding
 
 if TYPE_CHECKING:
     from novactl.db import dump
+    from novactl.db.statements import Tx
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def restore(cluster: Cluster, file: Path, *, force: bool = False, dry_run: bool 
     Everything is checked before anything is written, and it is one transaction; who did it stands in the history that comes with it.
     Raises BadBackup for a file that is not whole; Conflict where the database has nodes or servers, unless `force`; SchemaNewer always.
     """
-    from novactl.db import dump
+    from novactl.db import dump, meta
     from novactl.db.engine import SCHEMA
 
     database, url = cluster.unchecked_db(), cluster.config.database_url
@@ -116,8 +117,13 @@ def restore(cluster: Cluster, file: Path, *, force: bool = False, dry_run: bool 
                 raise why
         else:
             header = source.header
-            dump.restore(database, url, source, force=force, note=lambda tx: note_cluster(
-                cluster, tx, "db.restore", f"{file}, taken {_iso(header.at)}: schema {header.schema} -> {SCHEMA}"))
+
+            def note(tx: Tx) -> None:
+                if header.rows.get("node"):                   # nothing is begun on them before it is adopted
+                    meta.put(tx, meta.RESTORED, f"a backup of {_iso(header.at)}")
+                note_cluster(cluster, tx, "db.restore", f"{file}, taken {_iso(header.at)}: schema {header.schema} -> {SCHEMA}")
+
+            dump.restore(database, url, source, force=force, note=note)
         return replace(_told(source.header, file, database.where), missing_keys=_missing_keys(cluster, source))
 
 

@@ -36,9 +36,9 @@ class Rebuilt:
 
 
 @needs(Role.ADMIN)
-def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
+def adopt(cluster: Cluster, *, without: Sequence[str] = (), dry_run: bool = False) -> Adopted:
     """See `novactl.conductor.adopt_cluster`."""
-    return _adopt(cluster, dry_run=dry_run)
+    return _adopt(cluster, without=without, dry_run=dry_run)
 
 
 def node_of(cluster: Cluster, text: str) -> Node:

@@ -93,20 +93,33 @@ def repair(
 
 
 @NOUN.verb("adopt", columns.RECORD, changes=True)
-def adopt(ctx: typer.Context, yes: Yes = False, dry_run: DryRun = False) -> Any:
+def adopt(
+    ctx: typer.Context,
+    without: Annotated[list[str], typer.Option(
+        "--without", metavar="NODE", show_default=False, autocompletion=live_names("node"),
+        help="A silent node that is off, and does not come back with what it ran; may be repeated.")] = [],  # noqa: B006 - typer copies it
+    yes: Yes = False, dry_run: DryRun = False,
+) -> Any:
     """Make this database the one that agents obey, after a backup was restored or a copy was used. Other copies are refused from then on.
+
+    After a restore nothing is begun on nodes until each has been heard, or is named with --without: what a silent one runs is not known.
 
     novactl cluster adopt --dry-run
     novactl cluster adopt
+    novactl cluster adopt --without node7
     """
     from novactl.api import rebuild as api
 
     session = session_of(ctx)
     if not dry_run:
         confirm_by_name(session, "make this database the cluster's, and every copy of it useless", "adopt", yes=yes)
-    done = api.adopt(session.cluster, dry_run=dry_run)
+    done = api.adopt(session.cluster, without=without, dry_run=dry_run)
     if done.silent:
         session.note("not asked, or not told; run it again when they are mended: " + "; ".join(done.why))
+    if done.waits:
+        session.note(
+            "nothing is begun on nodes yet: novactl cluster adopt again when they answer, or, for one that is off for good, with"
+            " --without NODE")
     if done.beyond:
         session.note(
             "numbers or epochs that nobody can have counted were on " + ", ".join(done.beyond) + ": they are forgotten there; who has an"

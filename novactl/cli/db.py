@@ -85,7 +85,8 @@ def restore(
         ask.confirm(session, f"replace all that is in {would.database} by {file}, a backup of {would.nodes} nodes", yes=yes)
     done = api.restore(session.cluster, file, force=force, dry_run=dry_run)
     if not dry_run:
-        session.note("if anything was done after the backup was taken, agents have seen later operations: novactl cluster adopt")
+        if done.nodes:
+            session.note("nothing is begun on its nodes before it has heard from them what was done since: novactl cluster adopt")
         if done.missing_keys:
             session.note(f"this data directory's key is not in it: put back those of {', '.join(done.missing_keys)},"
                          " or have one of them make yours known")

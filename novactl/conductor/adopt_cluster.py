@@ -14,7 +14,7 @@ from novactl.conductor.take_in import Copy, TakenIn, Told, claim_of, copies_of, 
 from novactl.db import keys, meta, nodes, operations, placement, servers
 from novactl.db.servers import PowerRow
 from novactl.db.statements import Tx
-from novactl.errors import Denied, NovaError, Partial
+from novactl.errors import Denied, NotFound, NovaError, Partial
 from novactl.model.node import Node, NodeState
 
 MARGIN = 2_000_000
@@ -28,7 +28,8 @@ EPOCHS = 1_000
 class Adopted:
     """`highest` is the number of an operation that an agent, or this database, had seen; `begins` the first that will be given.
     `raised` are servers whose epoch, or node, followed the agents; `silent` the nodes that were not asked or not told, `why` a sentence
-    for each. `beyond` are nodes whose numbers or epochs nobody can have counted: somebody's key was misused, and they forget them."""
+    for each. `waits`: it was restored, and nothing is begun on nodes until those that are silent have been heard, or are named as gone.
+    `beyond` are nodes whose numbers or epochs nobody can have counted: somebody's key was misused, and they forget them."""
 
     highest: int
     begins: int
@@ -37,16 +38,22 @@ class Adopted:
     silent: tuple[str, ...]
     why: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
+    waits: bool = False
 
 
-def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
+def adopt(cluster: Cluster, *, without: Sequence[str] = (), dry_run: bool = False) -> Adopted:
     """From now on this database's operations are the ones that agents obey, and its rows are no older than what they have.
 
-    Any other copy of it is refused from the next operation on. Safe to repeat, and to be repeated when silent nodes are back.
-    Raises Partial where no node could be told: the database is changed, and nothing else.
+    Any other copy of it is refused from the next operation on. Safe to repeat, and to be repeated when silent nodes are back; `without`
+    names those that are off, and do not come back with what they run. Raises NotFound for one that is no node, and Partial where no node
+    could be told: the database is changed, and nothing else.
     """
     with cluster.db.read() as tx:
-        asked = [node for node in nodes.all_(tx) if node.address and node.state is not NodeState.ENROLLING]
+        known = nodes.all_(tx)
+    for name in without:
+        if name not in {node.name for node in known}:
+            raise NotFound("node", name)
+    asked = [node for node in known if node.address and node.state is not NodeState.ENROLLING]
     heard = hear(cluster, asked)
     told = told_only(heard)
     with changing(cluster, "cluster.adopt", {}, dry_run=dry_run) as tx:
@@ -57,6 +64,9 @@ def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
             keys.raise_version(tx, above=tables)
         raised = _raised(cluster, tx, told)
         added = take_in(cluster, tx, told)
+        waits = bool(meta.get(tx, meta.RESTORED)) and any(node.id not in told and node.name not in without for node in asked)
+        if meta.get(tx, meta.RESTORED) and not waits:
+            meta.put(tx, meta.RESTORED, "")
         tx.on(_Itself(meta.cluster_id(tx), "cluster"), noun="cluster", detail=f"numbers from {begins}, {len(raised)} servers raised")
     deaf = {id_: error for id_, error in heard.items() if isinstance(error, NovaError)}
     if not dry_run:
@@ -70,6 +80,7 @@ def adopt(cluster: Cluster, *, dry_run: bool = False) -> Adopted:
             hint=f"{denied.hint}; then, again:" if denied else "again, when they answer:", command="novactl cluster adopt")
     return Adopted(
         highest=highest, begins=begins, raised=tuple(raised), taken_in=added, silent=tuple(node.name for node in silent), why=why,
+        waits=waits,
         beyond=tuple(node.name for node in asked if node.id in told and _is_beyond(told[node.id])))
 
 

@@ -17,7 +17,7 @@ from novactl.conductor.create_server import CREATE
 from novactl.conductor.delete_server import DELETE
 from novactl.conductor.faults import failed_lately
 from novactl.conductor.history import note_of
-from novactl.conductor.holding import refuse_busy
+from novactl.conductor.holding import refuse_busy, restored
 from novactl.conductor.saga import begin
 from novactl.db import claims, images, nodes, operations, servers
 from novactl.db.statements import Tx
@@ -83,6 +83,10 @@ def look_after(cluster: Cluster, write: Write | None = None) -> tuple[list[str],
     """(ids of operations begun, which nobody drives yet; what an admin is to be told). `write` is the leader's transaction: one
     who was overtaken begins nothing. Raises Superseded."""
     said = renew_leases(cluster, write)
+    with cluster.db.read() as tx:
+        old = restored(tx)
+    if old:
+        return [], [*said, f"nothing is fenced, nor started elsewhere: {old.message}"]
     fencing, refrained = fence_the_silent(cluster, write or cluster.db.write)
     moving, refused = evacuate_the_fenced(cluster, write=write)
     return [*fencing, *(operation.id for operation in moving)], [*said, *refrained, *refused.values()]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from novactl.cluster import Cluster
 from novactl.conductor import owner
-from novactl.db import operations
+from novactl.db import meta, operations
 from novactl.db.statements import Tx
-from novactl.errors import Busy, Overdue
+from novactl.errors import Busy, Conflict, Overdue
 from novactl.model.operation import Operation, OperationState
 
 if TYPE_CHECKING:
@@ -31,6 +31,20 @@ def refuse_busy(cluster: Cluster, tx: Tx, object_id: str) -> None:
     """Raises Busy when an operation on the object has not ended."""
     for other in operations.open_of(tx, object_id):
         raise busy(cluster, other)
+
+
+def restored(tx: Tx) -> Conflict | None:
+    """Why nothing is begun on nodes: this database is an old one, and servers may run elsewhere, under other epochs, by now."""
+    text = meta.get(tx, meta.RESTORED)
+    return Conflict(
+        f"this database was restored from {text}: what its nodes have done since is not in it, and a server could be started twice",
+        hint="let it hear from its nodes first", command="novactl cluster adopt") if text else None
+
+
+def refuse_restored(tx: Tx) -> None:
+    why = restored(tx)
+    if why is not None:
+        raise why
 
 
 def busy(cluster: Cluster, operation: Operation) -> Busy:

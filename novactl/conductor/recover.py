@@ -14,7 +14,7 @@ from novactl.conductor import background, faults, owner
 from novactl.conductor.driver import Driver
 from novactl.conductor.faults import ABANDONED
 from novactl.conductor.history import note_taken
-from novactl.conductor.holding import busy, deadline_of, late, overdue, owned_by_the_living, taken
+from novactl.conductor.holding import busy, deadline_of, late, overdue, owned_by_the_living, refuse_restored, restored, taken
 from novactl.conductor.node_file import remember
 from novactl.conductor.progress import Watch, unwatched
 from novactl.conductor.saga import Run, Saga
@@ -41,6 +41,8 @@ def recover(cluster: Cluster, *, budget_s: float = 10.0) -> tuple[Ended, ...]:
     """
     now = cluster.clock.now()
     with cluster.db.read() as tx:
+        if restored(tx):
+            return ()
         left = [op for op in reversed(operations.under_way(tx)) if not owned_by_the_living(op, now)]
         denied = _denied(tx, cluster.key, left)
     left = [op for op in left if op.id not in denied]
@@ -271,6 +273,7 @@ def take_over(
 
 def take(cluster: Cluster, tx: Tx, operation: Operation, *, forward: bool | None, because: NovaError | None = None) -> Operation:
     """The part of `take_over` that is written."""
+    refuse_restored(tx)
     now = cluster.clock.now()
     fresh = operations.locked(tx, operation.id) or operation
     short = fresh.id[:8]

@@ -11,6 +11,7 @@ from novactl.conductor import fleet
 from novactl.conductor.domain import HeldOff, node_of, power_off, power_on, server_in
 from novactl.conductor.faults import failed_lately
 from novactl.conductor.history import note, note_on
+from novactl.conductor.holding import restored
 from novactl.conductor.saga import Run, Saga, Step, begin
 from novactl.db import nodes, operations, servers
 from novactl.db.servers import PowerRow
@@ -119,7 +120,7 @@ def revive(
     servers was busy with something else. Another process being faster, nothing is begun.
     """
     here = fleet.life(report)
-    if not nodes.booted(tx, node.id, node.boot_id, here):
+    if restored(tx) or not nodes.booted(tx, node.id, node.boot_id, here):
         return ()
     held = {other.object_id for other in operations.under_way(tx)}
     begun, busy = [], any(row.operation_id for row in rows)   # its operation may end by an answer that is of another boot

@@ -16,7 +16,7 @@ from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import owner
 from novactl.conductor.history import note_of
-from novactl.conductor.holding import deadline_of, refuse_busy
+from novactl.conductor.holding import deadline_of, refuse_busy, refuse_restored
 from novactl.conductor.progress import Progress, Watch, unwatched
 from novactl.db import operations
 from novactl.db.statements import Tx
@@ -134,9 +134,11 @@ def begin(
 ) -> Operation:
     """Write a new operation on `subject` (kind, id, name), held by this process, or by nobody yet when `detached`.
 
-    `detail` is what its first event says. Raises Busy when another operation on the object has not ended.
+    `detail` is what its first event says. Raises Busy when another operation on the object has not ended, and Conflict in a
+    database that was restored and not adopted yet.
     """
     kind, id_, name = subject
+    refuse_restored(tx)
     refuse_busy(cluster, tx, id_)
     now, operation_id = cluster.clock.now(), cluster.ids.uuid()
     operation = Operation(

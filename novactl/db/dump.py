@@ -163,6 +163,14 @@ def _count_on(connection: sa.Connection, counters: Mapping[str, int]) -> None:
             connection.execute(sa.delete(table).where(table.c.id == last))
 
 
+def _told_last(connection: sa.Connection, before: int) -> None:
+    """The newest event has a number above those that followers have seen. SQLite counts on from what is there, and gave it a lower one."""
+    key = schema.event.c.id
+    newest = connection.execute(sa.select(sa.func.max(key))).scalar_one() or 0
+    if newest <= before:
+        connection.execute(sa.update(schema.event).where(key == newest).values(id=before + 1))
+
+
 # ---------------------------------------------------------------- in
 
 @dataclass(frozen=True)
@@ -350,6 +358,7 @@ def restore(
     """Replace all that is in the database by the backup, in one transaction, making the tables where there are none.
 
     (On MariaDB making tables ends transactions: one that had none may be left with empty ones.) `note` is the last that is written with it.
+    Who leads has to begin anew, and numbers go on above those that either had.
     Raises Conflict where the database has nodes or servers, unless `force`.
     """
     if isinstance(database, SqliteDatabase):
@@ -359,14 +368,20 @@ def restore(
         why = None if force else _in_use(target, database.where)
         if why is not None:
             raise why
+        given = _counters(target, [table.name for table in _numbered(source.header.counters)])
+        newest_epoch = sa.select(sa.func.coalesce(sa.func.max(schema.lease.c.epoch), 0))
+        epoch = target.execute(newest_epoch).scalar_one()
         for table in reversed(schema.metadata.sorted_tables):
             target.execute(sa.delete(table))
         for table in schema.metadata.sorted_tables:
             rows = backup.execution_options(yield_per=BATCH).execute(sa.select(table)).mappings()
             for batch in rows.partitions(BATCH):
                 target.execute(sa.insert(table), [dict(row) for row in batch])
-        _count_on(target, source.header.counters)
+        _count_on(target, {name: max(last, given.get(name, 0)) for name, last in source.header.counters.items()})
+        epoch = max(epoch, target.execute(newest_epoch).scalar_one())
+        target.execute(sa.update(schema.lease).values(owner="", until=0.0, epoch=epoch + 1))
         note(CoreTx(target, {}))
+        _told_last(target, given.get(schema.event.name, 0))
 
 
 def _in_use(connection: sa.Connection, where: str) -> Conflict | None:

@@ -17,6 +17,9 @@ N_PLUS_1 = "n_plus_1"
 SEQ_OFFSET = "seq_offset"
 """The key under which stands what is added to the numbers of operations, since a database that fell behind was adopted."""
 
+RESTORED = "restored"
+"""The key under which stands from which backup this database was restored, until it is adopted; "" once it is."""
+
 
 @statement
 def q_value(sa: Any, t: Any) -> Any:
