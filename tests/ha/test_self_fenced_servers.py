@@ -22,6 +22,7 @@ from novactl.model.operation import OperationState
 from novactl.model.server import Server
 from novactl.states import PowerState, VmState
 from tests import databases
+from tests.contract.kit import until
 from tests.ha.test_fencing import power_cut
 from tests.world import World, small_world
 
@@ -32,9 +33,15 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(background, "hand_over", lambda cluster, ids: None)
     with databases.database(request.param) as url, small_world(tmp_path, count=2, url=url) as made:
         nodes_api.set_(made.cluster, "n1", nodes_api.SetNode(fencing={"method": "self", "self_fence_s": "5"}))
-        ha.renew_leases(made.cluster)
+        until(lambda: leased(made))
         refresh(made)
         yield made
+
+
+def leased(world: World) -> bool:
+    """Whether n1 took a lease that was offered; on a busy machine it may answer too late."""
+    ha.renew_leases(world.cluster)
+    return node(world).lease_until is not None
 
 
 def refresh(world: World) -> None:
