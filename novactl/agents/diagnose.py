@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def why_silent(context: zmq.Context, keys: KeyPair, peer: Peer, *, within_s: float) -> NovaError:
-    """The error to raise for `peer`: nothing listens, the wrong agent listens, or it does not know this admin's key."""
+    """The error to raise for `peer`: nothing listens, it hangs, the wrong agent listens, or it does not know this admin's key."""
     probe, deadline = Probe(context, keys, peer), time.monotonic() + within_s
     try:
         while (left_s := deadline - time.monotonic()) > 0 and not probe.known(left_s):
@@ -63,6 +63,10 @@ def denied(peer: Peer) -> Denied:
         " been told of it yet: an admin's next command there tells it", command="novactl key list", details={"handshake": "admin"})
 
 
+_TURNED_AWAY = frozenset({zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_DISCONNECTED})
+"""What an agent with another key does, or another program."""
+
+
 def _named(seen: set[int], peer: Peer) -> NovaError:
     where = f"node {peer.name} ({peer.address})"
     check = f"novactl node check {peer.name}"
@@ -70,6 +74,10 @@ def _named(seen: set[int], peer: Peer) -> NovaError:
         return denied(peer)
     if zmq.EVENT_HANDSHAKE_SUCCEEDED in seen:
         return Unreachable(f"{where} answered too late", hint="it is busy, or the network is slow; try again", command=check)
+    if zmq.EVENT_CONNECTED in seen and seen.isdisjoint(_TURNED_AWAY):         # the kernel accepts for a process that is stopped
+        return Unreachable(
+            f"{where} accepts connections and says nothing: its agent hangs, or its host does", hint="there: systemctl restart nodeagent;"
+            " guests go on running", command=check)
     if zmq.EVENT_CONNECTED in seen:
         return Unreachable(
             f"something listens at {peer.address}, but it is not the agent enrolled as {peer.name}",

@@ -67,12 +67,13 @@ def test_an_unknown_admin_is_told(world: World, tmp_path: Path) -> None:
 
 
 def test_a_listener_that_never_speaks_costs_only_its_deadline(world: World) -> None:
-    """A TCP port that accepts and says nothing: Unreachable within the deadline."""
+    """A TCP port that accepts and says nothing is an agent that hangs: Unreachable within the deadline, and nobody is told to enrol."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         began = world.cluster.clock.monotonic()
-        with pytest.raises(Unreachable):
+        with pytest.raises(Unreachable, match="accepts connections and says nothing") as hangs:
             world.cluster.agents.call(
                 dataclasses.replace(node(world), address=f"tcp://127.0.0.1:{mute.getsockname()[1]}"), "agent.ping", timeout_s=60)
+        assert "enrol" not in hangs.value.hint and "handshake" not in hangs.value.details
         assert world.cluster.clock.monotonic() - began < 30
 
 
