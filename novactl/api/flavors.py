@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from novactl.api.authority import Role, needs
-from novactl.api.resolve import resolve
+from novactl.api.resolve import locked, resolve
 from novactl.api.trial import Change, changing
 from novactl.cluster import Cluster
 from novactl.db import flavors
@@ -61,7 +61,7 @@ def set_(
     if not specs and description is None:
         raise UsageError("nothing to set", hint="--property KEY=VALUE or --description TEXT; a flavor's sizes never change")
     with changing(cluster, "flavor.set", {"specs": specs, "description": description}, dry_run=dry_run) as tx:
-        flavor: Flavor = resolve(tx, "flavor", flavors, ref)
+        flavor: Flavor = locked(tx, "flavor", flavors, ref)
         changed = dataclasses.replace(
             flavor, specs={**flavor.specs, **specs}, description=flavor.description if description is None else description)
         return _write(tx, flavor, changed)
@@ -72,7 +72,7 @@ def unset(cluster: Cluster, ref: str, *, keys: Iterable[str], dry_run: bool = Fa
     """Take extra specs away; what is not there is no error. Raises UsageError where what stays makes no sense."""
     gone = set(keys)
     with changing(cluster, "flavor.unset", {"keys": sorted(gone)}, dry_run=dry_run) as tx:
-        flavor: Flavor = resolve(tx, "flavor", flavors, ref)
+        flavor: Flavor = locked(tx, "flavor", flavors, ref)
         kept = {key: value for key, value in flavor.specs.items() if key not in gone}
         return _write(tx, flavor, dataclasses.replace(flavor, specs=kept))
 

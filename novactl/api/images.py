@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from novactl.api.authority import Role, needs
-from novactl.api.resolve import resolve
+from novactl.api.resolve import locked, resolve
 from novactl.api.trial import Change, changing
 from novactl.cluster import Cluster
 from novactl.conductor.progress import Watch, unwatched
@@ -55,7 +55,7 @@ def set_(cluster: Cluster, ref: str, *, properties: Mapping[str, str], dry_run: 
     if not properties:
         raise UsageError("nothing to set", hint="--property KEY=VALUE")
     with changing(cluster, "image.set", {"properties": properties}, dry_run=dry_run) as tx:
-        image: Image = resolve(tx, "image", db_images, ref)
+        image: Image = locked(tx, "image", db_images, ref)
         return _write(tx, image, {**image.properties, **properties})
 
 
@@ -64,7 +64,7 @@ def unset(cluster: Cluster, ref: str, *, keys: Iterable[str], dry_run: bool = Fa
     """Take properties away; what is not there is no error."""
     gone = set(keys)
     with changing(cluster, "image.unset", {"keys": sorted(gone)}, dry_run=dry_run) as tx:
-        image: Image = resolve(tx, "image", db_images, ref)
+        image: Image = locked(tx, "image", db_images, ref)
         return _write(tx, image, {key: value for key, value in image.properties.items() if key not in gone})
 
 

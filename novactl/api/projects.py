@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from novactl.api.authority import Role, needs
-from novactl.api.resolve import resolve
+from novactl.api.resolve import locked, resolve
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.db import projects
@@ -59,7 +59,7 @@ def set_(cluster: Cluster, ref: str, *, description: str, dry_run: bool = False)
     """Raises UsageError, NotFound."""
     check_description(description)
     with changing(cluster, "project.set", {"description": description}, dry_run=dry_run) as tx:
-        found: Project = resolve(tx, "project", projects, ref)
+        found: Project = locked(tx, "project", projects, ref)
         changed = dataclasses.replace(found, description=description)
         if changed != found:
             projects.update(tx, changed)

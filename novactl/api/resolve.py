@@ -21,6 +21,11 @@ class Nouns(Protocol):
     def names(self, tx: Tx, prefix: str) -> list[str]: ...
 
 
+class Lockable(Nouns, Protocol):
+    def by_id(self, tx: Tx, id_: str) -> Any: ...
+    def lock(self, tx: Tx, id_: str) -> bool: ...
+
+
 def resolve(tx: Tx, noun: str, nouns: Nouns, ref: str) -> Any:
     """The one object that `ref` names. Raises NotFound (with similar names) or Ambiguous (with the candidates)."""
     found = nouns.by_name(tx, ref)
@@ -33,6 +38,15 @@ def resolve(tx: Tx, noun: str, nouns: Nouns, ref: str) -> Any:
         if matches:
             raise Ambiguous(noun, ref, [f"{match.id}  {getattr(match, 'name', getattr(match, 'object_name', ''))}" for match in matches])
     raise NotFound(noun, ref, similar=_similar(tx, nouns, ref))
+
+
+def locked(tx: Tx, noun: str, nouns: Lockable, ref: str) -> Any:
+    """As `resolve`, and nobody else changes it until the transaction ends: what another has just changed is seen."""
+    found = resolve(tx, noun, nouns, ref)
+    fresh = nouns.by_id(tx, found.id) if nouns.lock(tx, found.id) else None
+    if fresh is None:
+        raise NotFound(noun, ref)
+    return fresh
 
 
 def _similar(tx: Tx, nouns: Nouns, ref: str) -> Sequence[str]:

@@ -164,6 +164,7 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
                    ':name, :vcpus, :memory_mb, :disk_gb, :created_at, :specs, :description)',
  'flavors.names': 'SELECT flavor.name FROM flavor WHERE substr(flavor.name, 1, length(:by_prefix)) = :by_prefix ORDER BY '
                   'flavor.name LIMIT 200 OFFSET 0',
+ 'flavors.q_lock': 'SELECT flavor.id FROM flavor WHERE flavor.id = :by_id',
  'flavors.q_update': 'UPDATE flavor SET specs=:new_specs, description=:new_description WHERE flavor.id = :by_id',
  'groups.q_hold': 'UPDATE server_group SET version=(server_group.version + 1) WHERE server_group.id = :by_id AND '
                   "(server_group.policy = 'affinity' OR server_group.policy = 'anti-affinity')",
@@ -201,6 +202,7 @@ SQLITE = {'admin_keys.all': 'SELECT admin_key.id, admin_key.name, admin_key.publ
  'images.names': 'SELECT image.name FROM image WHERE substr(image.name, 1, length(:by_prefix)) = :by_prefix ORDER BY '
                  'image.name LIMIT 200 OFFSET 0',
  'images.q_count_sha256': 'SELECT count(*) AS n FROM image WHERE image.sha256 = :by_sha256',
+ 'images.q_lock': 'SELECT image.id FROM image WHERE image.id = :by_id',
  'images.q_update': 'UPDATE image SET properties=:new_properties WHERE image.id = :by_id',
  'inventories.q_all': 'SELECT inventory.node_id, inventory.resource_class, inventory.total, inventory.reserved, '
                       'inventory.ratio_milli, inventory.min_unit, inventory.max_unit, inventory.step_size, inventory.cached '

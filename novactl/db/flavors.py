@@ -23,8 +23,18 @@ insert, delete = flavors.insert, flavors.delete
 
 
 @statement
+def q_lock(sa: Any, t: Any) -> Any:
+    return sa.select(t.flavor.c.id).where(t.flavor.c.id == sa.bindparam("by_id")).with_for_update()
+
+
+@statement
 def q_update(sa: Any, t: Any) -> Any:
     return updates(sa, t.flavor, "specs", "description").where(t.flavor.c.id == sa.bindparam("by_id"))
+
+
+def lock(tx: Tx, flavor_id: str) -> bool:
+    """Nobody else changes it until the transaction ends. False when it is gone."""
+    return tx.one(q_lock, by_id=flavor_id) is not None
 
 
 def update(tx: Tx, flavor: Flavor) -> None:

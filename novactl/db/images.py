@@ -28,8 +28,18 @@ def q_count_sha256(sa: Any, t: Any) -> Any:
 
 
 @statement
+def q_lock(sa: Any, t: Any) -> Any:
+    return sa.select(t.image.c.id).where(t.image.c.id == sa.bindparam("by_id")).with_for_update()
+
+
+@statement
 def q_update(sa: Any, t: Any) -> Any:
     return updates(sa, t.image, "properties").where(t.image.c.id == sa.bindparam("by_id"))
+
+
+def lock(tx: Tx, image_id: str) -> bool:
+    """Nobody else changes it until the transaction ends. False when it is gone."""
+    return tx.one(q_lock, by_id=image_id) is not None
 
 
 def update(tx: Tx, image: Image) -> None:
