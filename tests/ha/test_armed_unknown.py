@@ -16,6 +16,7 @@ from novactl.api import verify
 from novactl.conductor import background, fleet, ha
 from novactl.db import nodes
 from novactl.model.node import Node, NodeState
+from tests.contract.kit import until
 from tests.world import World, small_world
 
 
@@ -25,7 +26,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(background, "hand_over", lambda cluster, ids: None)
     with small_world(tmp_path, count=1) as made:
         nodes_api.set_(made.cluster, "n1", nodes_api.SetNode(fencing={"method": "self", "self_fence_s": "5"}))
-        ha.renew_leases(made.cluster)
+        until(lambda: ha.renew_leases(made.cluster) == [] and is_armed(made))
         forget(made)
         yield made
 
