@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from novactl.enroll import paths
 from tests.lab.network import Network, command
 
 BOOT = Path(__file__).with_name("boot.sh")
@@ -201,6 +202,6 @@ class Host:
         return {words[1]: " ".join(words[2:]) for words in (line.split() for line in lines) if words}
 
     def pool_files(self) -> set[str]:
-        """Names of the files in novactl's storage pool."""
+        """Names of the files in novactl's storage pool, but for the one that says which pool it is."""
         pool = self.dir / "var/lib/libvirt/images/novactl"
-        return {path.name for path in pool.iterdir()} if pool.is_dir() else set()
+        return {path.name for path in pool.iterdir()} - {paths.POOL_ID} if pool.is_dir() else set()
