@@ -46,12 +46,12 @@ class _Line:
     or was asked for, at `watch_s`; a question was last answered with a report at `answered_s`."""
 
     __slots__ = (
-        "peer", "socket", "fd", "is_up", "is_told", "watch", "question",
+        "peer", "socket", "fd", "is_up", "watch", "question",
         "spoke_s", "asked_s", "watch_s", "answered_s", "pause_s", "again_s", "anew_s")
 
     def __init__(self, peer: Peer, socket: zmq.Socket, now_s: float, anew_s: float) -> None:
         self.peer, self.socket, self.fd = peer, socket, socket.getsockopt(zmq.FD)
-        self.is_up, self.is_told, self.watch, self.question = False, False, "", ""
+        self.is_up, self.watch, self.question = False, "", ""
         self.spoke_s = self.asked_s = self.watch_s = self.answered_s = now_s
         self.anew_s = anew_s
         self.pause_s, self.again_s = 0.0, 0.0
@@ -109,13 +109,11 @@ class Watching:
         return [one._replace(age_s=now_s - one.age_s) for one in heard]
 
     def silent(self) -> dict[str, float]:
-        """Peer id -> seconds since a word was due, of those that have become silent since this was asked last."""
-        now_s, found = time.monotonic(), dict[str, float]()
-        for id_, line in self._lines.items():
-            if not line.is_told and now_s - line.spoke_s > SILENT * self._interval_s:
-                line.is_told = True
-                found[id_] = now_s - line.spoke_s - self._interval_s
-        return found
+        """Peer id -> seconds since a word was due, of those that are silent."""
+        now_s = time.monotonic()
+        return {
+            id_: now_s - line.spoke_s - self._interval_s for id_, line in self._lines.items()
+            if now_s - line.spoke_s > SILENT * self._interval_s}
 
     @property
     def connected(self) -> int:
@@ -176,7 +174,7 @@ class Watching:
             reply, _ = wire.decode(wire.Reply, frames)
             if reply.id not in (line.watch, line.question):
                 return
-            line.spoke_s, line.is_told = now_s, False
+            line.spoke_s = now_s
             if reply.id == line.question:
                 line.question = ""
                 line.answered_s = now_s if reply.kind == wire.RESULT else line.answered_s

@@ -92,12 +92,18 @@ class Watcher:
         return list(self._rows.values())
 
     def take(self, heard: Iterable[Heard], silent: Mapping[str, float]) -> None:
-        """Write what came, and who has become silent since (seconds ago), and what could not be written before."""
+        """Write what came, and who is silent since (seconds ago), and what could not be written before.
+
+        Of those whose rows say so already nothing is written. Another process may have heard of one since: it is silent since then.
+        """
         now_s = self.cluster.clock.monotonic()
         for one in heard:                                     # of one node only the newest counts
             self._pending[one.peer] = _Said(one.report, now_s - one.age_s)
             self._silent.pop(one.peer, None)
-        self._silent |= {id_: now_s - ago_s for id_, ago_s in silent.items()}
+        for id_, ago_s in silent.items():
+            row = self._rows.get(id_)
+            if row is not None and row.silent_since is None:
+                self._silent[id_] = now_s - ago_s
         self._write()
 
     @property
@@ -159,10 +165,13 @@ class Watcher:
             self._rows[row.id] = row._replace(silent_since=None)
 
     def _note_silent(self, tx: Tx, node_id: str) -> None:
-        row, since = self._rows.get(node_id), self._ago(self._silent[node_id])
-        if row is not None and nodes.silent(tx, node_id, since):
+        row = self._rows.get(node_id)
+        if row is None:
+            return
+        since = max(self._ago(self._silent[node_id]), row.reported_at or 0.0)
+        if nodes.silent(tx, node_id, since):
             self._note(tx, row, "silent")
-            self._rows[node_id] = row._replace(silent_since=since)
+        self._rows[node_id] = row._replace(silent_since=since)
 
     def _note(self, tx: Tx, row: AgentRow, event: str, detail: str = "") -> None:
         node = nodes.by_id(tx, row.id)
