@@ -83,7 +83,7 @@ class Link:
             self._done_with.append(conn)
             self._state.notify_all()
 
-    def found(self, look_up: Callable, name: str) -> Any:
+    def found(self, look_up: Callable, name: object) -> Any:
         """What `look_up(name)` finds, or None where libvirt has no such thing."""
         try:
             return look_up(name)

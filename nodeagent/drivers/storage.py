@@ -2,7 +2,7 @@
 
 import os
 import threading
-from typing import Any, Dict, List, Mapping, MutableMapping, Optional, Set
+from typing import Dict, List, Mapping, MutableMapping, Optional, Set
 
 from nodeagent import domainxml
 from nodeagent.drivers.base import disk_bytes
@@ -97,13 +97,22 @@ class Storage:
             pool = self._pool(conn)
             if pool is not None and not pool.isActive():
                 pool = None
-            disks = _disks(pool)
+            disks = self._disks(pool)
             if pool is not None and self._lying_there() - disks.keys():
                 self._refresh(pool)
-                disks = _disks(pool)
-            users = {server for server, volume in disks.items()
-                     if os.path.basename(domainxml.parse_volume(volume.XMLDesc(0))[1]) in bases}
+                disks = self._disks(pool)
+            users = {server for server, xml in disks.items() if os.path.basename(domainxml.parse_volume(xml)[1]) in bases}
             return sorted(users | (self._lying_there() - disks.keys()))
+
+    def _disks(self, pool) -> Dict[str, str]:
+        """The volumes that are servers' disks, by server; one whose file another node has deleted is none."""
+        found = {}
+        for volume in pool.listAllVolumes(0) if pool is not None else ():
+            server = domainxml.server_of_disk(volume.name())
+            xml = self._link.found(volume.XMLDesc, 0) if server else None
+            if xml is not None:
+                found[server] = xml
+        return found
 
     def _lying_there(self) -> Set[str]:
         """Servers whose disks are files of the directory."""
@@ -175,9 +184,3 @@ class Storage:
         path = os.path.join(self._directory, name)
         if os.path.lexists(path):
             os.unlink(path)
-
-
-def _disks(pool) -> Dict[str, Any]:
-    """The volumes of a pool that are disks, by server; none of no pool."""
-    found = {domainxml.server_of_disk(volume.name()): volume for volume in (pool.listAllVolumes(0) if pool is not None else ())}
-    return {server: volume for server, volume in found.items() if server}

@@ -334,3 +334,40 @@ def test_a_full_pool_refuses_the_disk(node: RealNode) -> None:
     finally:
         node.host.run("umount", "-l", POOL)
     node.change("node.prepare", wire.Prepare())
+
+
+def test_what_other_nodes_made_in_a_shared_pool(node: RealNode) -> None:
+    """A disk that no libvirt here has heard of, and the agent may not read, keeps the image under it; the pool has an id that all may
+    read, and none is told apart from itself."""
+    node.host.run("virsh", "pool-refresh", "novactl")
+    sha256 = node.put_guest()
+    on_it, beside = (f"{POOL}/disk-{uuid.uuid4()}.qcow2" for _ in range(2))
+    node.host.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", f"{POOL}/base-{sha256}.qcow2", "-F", "qcow2", on_it)
+    node.host.run("qemu-img", "create", "-q", "-f", "qcow2", beside, "8M")
+    node.host.run("chmod", "600", on_it, beside)
+    with pytest.raises(AgentRefused, match="under the disks of 1 servers") as used:
+        node.change("image.delete", wire.ImageRef(sha256))
+    assert on_it[len(f"{POOL}/disk-"):-len(".qcow2")] in used.value.message
+    told = {node.get("inventory.read", wire.InventoryRead(0.0)).body.pool_id for _ in range(2)}
+    assert told == {node.host.run("cat", f"{POOL}/.novactl-pool").stdout.strip()}
+    node.host.run("rm", on_it)
+    node.change("image.delete", wire.ImageRef(sha256))
+    node.host.run("rm", beside)
+
+
+def test_a_disk_left_of_another_epoch_is_made_anew(node: RealNode) -> None:
+    """At its own epoch a defined server's disk stays; at a later one what is here is an old copy, and its domain goes with it."""
+    spec = node.spec()
+    disk = f"{POOL}/disk-{spec.server}.qcow2"
+
+    def created(epoch: int) -> str:
+        node.change("disk.create", wire.DiskSpec(spec.server, epoch, spec.image_sha256, 1))
+        return node.host.run("sh", "-c", f"sha256sum < {disk}").stdout
+
+    created(1)
+    node.change("domain.define", spec)
+    node.host.run("qemu-io", "-f", "qcow2", "-c", "write -P 7 0 64k", disk)
+    written = node.host.run("sh", "-c", f"sha256sum < {disk}").stdout
+    assert created(1) == written and f"novactl-{spec.server}" in node.host.domains()
+    assert created(2) != written and f"novactl-{spec.server}" not in node.host.domains()
+    node.change("disk.delete", DomainRef(spec.server, 2))
