@@ -96,15 +96,21 @@ def power_off(cluster: Cluster, node: Node, fencing: Mapping[str, str]) -> str:
 
 def _refuse_living(cluster: Cluster, node: Node, evidence: str) -> None:
     """A switch may be another machine's."""
+    if _answers(cluster, node):
+        raise _failed(
+            node, f"{evidence}, but its agent answers: is it another machine's switch?", hint="see to the node's --fence-option",
+            command=f"novactl node show {node.name}")
+
+
+def _answers(cluster: Cluster, node: Node) -> bool:
+    """Whether its agent does; a refusal is an answer, too."""
     try:
         cluster.agents.call(node, "agent.ping")
     except Unreachable:
-        return
+        return False
     except AgentRefused:
         pass
-    raise _failed(
-        node, f"{evidence}, but its agent answers: is it another machine's switch?", hint="see to the node's --fence-option",
-        command=f"novactl node show {node.name}")
+    return True
 
 
 # ---------------------------------------------------------------- power switches
@@ -225,7 +231,10 @@ _POWER_OFF = "setsid sh -c 'sleep 1; systemctl poweroff --force || poweroff -f' 
 
 
 def _ssh(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
-    """Every QEMU killed, none seen any more, and the machine told to power off."""
+    """Agent and libvirt stopped, every QEMU killed, none seen any more, and the machine told to power off.
+
+    What was seen holds where it does not hear the latter: there is nobody left to start a guest, unless the agent answers.
+    """
     from novactl.agents import wire
     from novactl.enroll import paths
     from novactl.enroll.access import Access, Trust, open_shell
@@ -239,7 +248,10 @@ def _ssh(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
             said = shell.run(_STOP, args=(paths.UNIT, paths.SUPERVISOR), timeout_s=TOOL_S)
             if said.status or said.stdout.split() != ["none"]:
                 raise _failed(node, f"guests still run there: {said.stdout.strip() or said.stderr.strip()}")
-            shell.run(_POWER_OFF)
+            try:
+                shell.run(_POWER_OFF)
+            except NovaError as error:
+                return _left_on(cluster, node, error)
         finally:
             shell.close()
     except FencingFailed:
@@ -247,6 +259,13 @@ def _ssh(cluster: Cluster, node: Node, options: Mapping[str, str]) -> str:
     except NovaError as error:
         raise _failed(node, f"SSH: {error.message}", hint="where SSH does not answer, only a power switch can tell") from error
     return "over SSH: no QEMU was left running there, and it was told to power off"
+
+
+def _left_on(cluster: Cluster, node: Node, error: NovaError) -> str:
+    """Raises FencingFailed where the agent was not stopped."""
+    if _answers(cluster, node):
+        raise _failed(node, f"it could not be told to power off ({error.message}), and its agent answers")
+    return f"over SSH: agent and libvirt were stopped, no QEMU was left running there; whether it powers off is not known: {error.message}"
 
 
 # ---------------------------------------------------------------- by itself, and by hand
