@@ -47,22 +47,16 @@ BMC_PORT = "16230"
 HA_OPERATIONS = """
     SELECT kind, object_name, state, created_at, ended_at FROM operation
     WHERE kind IN ('node.fence', 'server.evacuate') AND created_at > ? ORDER BY created_at"""
-pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
 def switch(fleet: Fleet, tmp_path: Path) -> Iterator[str]:
-    """A power switch for every host; afterwards all are on, and h1 is enabled and has no way of being fenced."""
+    """A power switch for every host, to the end of the test: the fleet is mended while it still works."""
     path = tmp_path / "switch"
     path.write_text(SWITCH.format(lab=fleet.lab.dir))
     path.chmod(0o755)
     yield str(path)
-    fleet.lab.heal()
-    for host in fleet.lab.hosts:
-        host.power_on()
-    until(lambda: not {"down", "stale"} & {row["status"] for row in fleet.novactl("node", "list", "-o", "json").items}, "all answer")
-    fleet.novactl("node", "enable", "h1")
-    fleet.novactl("node", "unset", "h1", "--fence")
+    fleet.mend()
 
 
 def status_of(fleet: Fleet, name: str) -> str:
@@ -82,6 +76,14 @@ def runs_elsewhere(fleet: Fleet, server: dict[str, Any], *, boot: int = 1) -> An
     assert host.domains() == {f"novactl-{server['id']}": "running"}
     fleet.await_ready(server["name"], boot=boot)
     return host
+
+
+def is_alive(pid: int) -> bool:
+    """A process that is dead may stay in the table until its parent asks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def others(fleet: Fleet, name: str) -> list[Any]:
@@ -107,7 +109,7 @@ def test_power_loss(fleet: Fleet, switch: str) -> None:
     assert claims(fleet, kept["id"]) == {"h1"} and fleet.server("kept")["epoch"] == 1
 
     host.power_on()
-    until(lambda: host.run("pgrep", "-f", "nodeagent", check=False).stdout, "its agent runs")
+    until(host.agent_listens, "its agent runs")
     assert status_of(fleet, "h1") == "fenced"
     assert fleet.novactl("server", "create", "new", "--flavor", "tiny", "--image", "guest", "--node", "h1", status=5).stderr
     for _ in range(3):
@@ -152,7 +154,7 @@ def test_by_ssh(fleet: Fleet, switch: str) -> None:
     fleet.novactl("server", "set", "web", "--ha")
     fleet.novactl("node", "set", "h1", "--fence", "ssh")
     fleet.novactl("node", "fence", "h1", "--yes")
-    assert not Path(f"/proc/{mine}").exists() and Path(f"/proc/{beside}").exists()
+    assert not is_alive(mine) and is_alive(beside)
     until(lambda: not host.is_on, "it powers off")
     moved = fleet.server("web")
     assert (moved["status"], moved["epoch"]) == ("ACTIVE", 2) and moved["node_name"] in ("h2", "h3")
@@ -171,7 +173,7 @@ def test_by_ssh_with_systemd(tmp_path: Path) -> None:
         kill -0 $! || exit 8; kill -0 $qemu 2>/dev/null && exit 7; exit $status"""
     done = subprocess.run(
         ["unshare", "-m", "-p", "-f", "--kill-child", "--mount-proc", "sh", "-c", script, "sh", fences._STOP],
-        env={"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}, capture_output=True, text=True, timeout=60, check=False)
+        env={"PATH": f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"}, capture_output=True, text=True, timeout=90, check=False)
     assert (done.returncode, done.stdout) == (0, "none\n"), done
     said = (tmp_path / "said").read_text()
     assert said.startswith("stop nodeagent.service libvirtd.socket") and "virtqemud-admin.socket libvirtd.service virtqemud.service" in said
@@ -237,9 +239,7 @@ def test_a_host_fences_itself(fleet: Fleet, switch: str) -> None:
     with conductor(fleet):
         until(lambda: lease.exists() and '"self_fence_s": 5' in lease.read_text(), "it has a lease")
     host.cut()
-    began = time.monotonic()
-    until(lambda: host.domains() == {domain: "shut off"}, "it has fenced itself")
-    assert time.monotonic() - began < 30 + 5 + 20
+    until(lambda: host.domains() == {domain: "shut off"}, "it has fenced itself", within_s=30 + 5 + 60)
     fleet.lab.heal()
     fleet.novactl("node", "list")
     assert host.domains() == {domain: "shut off"} and "found_down" not in fleet.novactl("server", "events", "web").stdout
@@ -255,7 +255,7 @@ def test_a_host_fences_itself(fleet: Fleet, switch: str) -> None:
 def test_the_conductor_by_itself(fleet: Fleet, switch: str) -> None:
     """A host loses power, and no command is given: the conductor has it fenced once it was silent for long enough, and only then starts
     its --ha server elsewhere, with the next epoch. Back, the host starts nothing and gives up its copy."""
-    fence_after_s = 5.0                                       # h2: what was fenced lately, as h1 by other tests, is not fenced again
+    fence_after_s = 10.0                                      # h2: what was fenced lately, as h1 by other tests, is not fenced again
     server = fleet.create("web", "--node", "h2")
     fleet.novactl("node", "set", "h2", "--fence", "command", "--fence-option", f"command={switch}")
     fleet.novactl("server", "set", "web", "--ha")
@@ -277,7 +277,7 @@ def test_the_conductor_by_itself(fleet: Fleet, switch: str) -> None:
 
     with conductor(fleet, **settings):
         host.power_on()
-        until(lambda: host.run("pgrep", "-f", "nodeagent", check=False).stdout, "its agent runs")
+        until(host.agent_listens, "its agent runs")
         time.sleep(fence_after_s)
         assert host.domains() == {domain: "shut off"} and status_of(fleet, "h2") == "fenced"
         fleet.novactl("node", "enable", "h2")
