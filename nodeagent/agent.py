@@ -66,7 +66,7 @@ class Agent:
 
     def __init__(self, config: Config, driver: Driver, clock: Clock, ledger: Ledger, admins) -> None:
         self.config, self.driver, self.clock, self.ledger, self.admins = config, driver, clock, ledger, admins
-        self.images = ImageStore(config.pool_dir)
+        self.images = ImageStore(config.pool_dir, config.node_id)
         self.pool_id = PoolId(config.pool_dir)
         self._pool = Patience(f"the pool {config.pool_dir}")
         self.consoles = Consoles()

@@ -1,7 +1,8 @@
 """Base images as files of the pool directory: arriving in order, checked, then visible under their final name.
 
-`base-<sha256>.part` grows at its end only and its SHA-256 grows with it, so a transfer goes on after either side
-was restarted. The final name appears by rename, after size and hash were found right and the bytes are on disk.
+`base-<sha256>.<node id>.part` grows at its end only and its SHA-256 grows with it, so a transfer goes on after either side
+was restarted. The final name appears after size and hash were found right and the bytes are on disk. The directory may be other
+nodes', too: what they write is theirs, and what one has published no other replaces, for disks lie on it.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ SPARE_BYTES = 64 << 20
 """Space a transfer leaves free in the pool."""
 
 _BASE = re.compile(r"base-([0-9a-f]{64})\.(%s)\Z" % "|".join(DISK_FORMATS))
-_PART = re.compile(r"base-([0-9a-f]{64})\.part\Z")
+_PART = re.compile(r"base-([0-9a-f]{64})(?:\.[0-9a-z-]+)?\.part\Z")
 
 
 def base_name(sha256: str, disk_format: str) -> str:
@@ -100,8 +101,8 @@ def not_arriving(sha256: str) -> Refused:
 class ImageStore:
     """The images in `directory`. Calls for one image must come one at a time; other images do not wait for it."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = directory
+    def __init__(self, directory: str, node_id: str) -> None:
+        self._directory, self._node_id = directory, node_id
         self._arriving: Dict[str, _Arrival] = {}
         self._lock = threading.Lock()
 
@@ -124,6 +125,7 @@ class ImageStore:
     def begin(self, offer: ImageOffer) -> ImageProgress:
         """Where to send from. Raises Refused: NO_SPACE, BUSY (too many at once), CONFLICT (another offer)."""
         if self.format_of(offer.sha256):
+            self._needless(offer.sha256)
             return ImageProgress(True, offer.size_bytes)
         if not os.path.isdir(self._directory):
             raise no_pool(self._directory)
@@ -167,6 +169,7 @@ class ImageStore:
         Raises Refused(BAD_IMAGE), the bytes thrown away, where the hash is not the promised one.
         """
         if self.format_of(sha256):
+            self._needless(sha256)
             return None
         arrival = self._arrival(sha256)
         if arrival.offset < arrival.offer.size_bytes:
@@ -188,7 +191,7 @@ class ImageStore:
             raise not_arriving(offer.sha256)
         arrival.close()
         try:
-            os.rename(arrival.path, os.path.join(self._directory, base_name(offer.sha256, offer.disk_format)))
+            _name(arrival.path, os.path.join(self._directory, base_name(offer.sha256, offer.disk_format)))
         except FileNotFoundError:
             raise not_arriving(offer.sha256) from None
         sync_directory(self._directory)
@@ -200,6 +203,11 @@ class ImageStore:
         if arrival:
             arrival.close()
         _unlink(self._part(sha256))
+
+    def _needless(self, sha256: str) -> None:
+        """Another node of this directory was faster."""
+        if sha256 in self._arriving:
+            self.abandon(sha256)
 
     def under_disks(self) -> bool:
         """Whether the directory holds a server's disk, whole or half."""
@@ -213,14 +221,11 @@ class ImageStore:
         for name in _names(self._directory):
             if self.under_disks():
                 return
-            part = _PART.match(name)
-            if part:
-                self.abandon(part.group(1))
-            elif _BASE.match(name):
+            if _PART.match(name) or _BASE.match(name):
                 _unlink(os.path.join(self._directory, name))
 
     def _part(self, sha256: str) -> str:
-        return os.path.join(self._directory, f"base-{sha256}.part")
+        return os.path.join(self._directory, f"base-{sha256}.{self._node_id}.part")
 
     def _arrival(self, sha256: str) -> _Arrival:
         with self._lock:
@@ -239,7 +244,7 @@ class ImageStore:
         for name in _names(self._directory):
             part = _PART.match(name)
             path = os.path.join(self._directory, name)
-            if part and part.group(1) not in self._arriving:
+            if part and not (part.group(1) in self._arriving and path == self._part(part.group(1))):
                 with contextlib.suppress(FileNotFoundError):  # it was dropped, or has its final name by now
                     if time.time() - os.path.getmtime(path) > PART_KEPT_S:
                         os.unlink(path)
@@ -271,6 +276,20 @@ def _names(directory: str) -> List[str]:
         return os.listdir(directory)
     except FileNotFoundError:
         return []
+
+
+def _name(part: str, final: str) -> None:
+    """One that is there already stays. Raises FileNotFoundError where the part is gone."""
+    try:
+        os.link(part, final)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise
+    except OSError:                                           # a file system without links
+        os.rename(part, final)
+        return
+    _unlink(part)
 
 
 def _unlink(path: str) -> None:

@@ -98,7 +98,7 @@ def test_cve_2011_4596_a_nodes_names_are_no_paths(node: Node, tmp_path: Path, me
         assert reply.kind in (wire.RESULT, wire.ERROR) and reply.body.get("code") != Code.INTERNAL, (hostile, reply.body)
         assert "root:" not in str(reply.body)
     appeared = {name for name in files(tmp_path) - before if not name.endswith(("-wal", "-shm", "-journal"))}
-    ours = re.compile(r"node/(pool/(base-[0-9a-f]{64}\.(part|raw|qcow2)|(disk|seed)-[0-9a-f-]{36}\.\w+)|state/[a-z.]+)\Z")
+    ours = re.compile(r"node/(pool/(base-[0-9a-f]{64}\.([0-9a-f-]{36}\.part|raw|qcow2)|(disk|seed)-[0-9a-f-]{36}\.\w+)|state/[a-z.]+)\Z")
     assert {name for name in appeared if not ours.match(name)} == set()
     assert not Path("owned").exists()
 
@@ -123,13 +123,13 @@ def test_cve_2026_33897_values_reach_xml_as_text(node: Node) -> None:
             assert [e.tag for e in found.iter()] == [e.tag for e in plain.iter()] or field in ("cpu_model", "network", "machine")
 
 
-@pytest.mark.parametrize("name", ["base-{sha256}.part", "seed-{server}.iso.part", "disk-{server}.qcow2.part"])
+@pytest.mark.parametrize("name", ["base-{sha256}.{node}.part", "seed-{server}.iso.part", "disk-{server}.qcow2.part"])
 def test_cve_2012_3361_links_in_the_pool_are_not_followed(node: Node, tmp_path: Path, name: str) -> None:
     """Where a symbolic link to a file of the host lies in the place of one we write, that file keeps its content."""
     victim, server, sha256 = tmp_path / "victim", str(uuid.uuid4()), "0" * 64
     victim.write_text("untouched")
     whole = node.put_image()
-    link = node.pool / name.format(server=server, sha256=sha256)
+    link = node.pool / name.format(server=server, sha256=sha256, node=node.config.node_id)
     link.symlink_to(victim)
     for request, payload in (
         (node.request("image.begin", ImageOffer(sha256, 4, 4, "raw")), None), (node.request("image.chunk", ImageChunk(sha256, 0)), b"evil"),

@@ -38,7 +38,7 @@ def test_an_image_arrives(fake: Node) -> None:
     """Chunk by chunk, then under its own name with the very bytes; offering it again says it is present."""
     assert fake.ok("image.begin", OFFER) == wire.ImageProgress(False, 0)
     send(fake)
-    assert files(fake) == [f"base-{SHA256}.part"]
+    assert files(fake) == [f"base-{SHA256}.{fake.config.node_id}.part"]
     assert fake.ok("image.finish", ImageRef(SHA256)).present
     assert files(fake) == [f"base-{SHA256}.raw"]
     assert (fake.pool / f"base-{SHA256}.raw").read_bytes() == CONTENT
@@ -127,7 +127,7 @@ def test_a_link_in_the_pool_is_not_followed(fake: Node) -> None:
     """Where a symbolic link stands in a half image's place, nothing is written through it."""
     target = fake.pool.parent / "victim"
     target.write_bytes(b"untouched")
-    (fake.pool / f"base-{SHA256}.part").symlink_to(target)
+    (fake.pool / f"base-{SHA256}.{fake.config.node_id}.part").symlink_to(target)
     assert fake.refusal("image.begin", OFFER).code == Code.INTERNAL
     assert target.read_bytes() == b"untouched"
 
@@ -180,7 +180,7 @@ def other_thread_removes(monkeypatch: pytest.MonkeyPatch, function: str) -> None
 
 def test_an_image_that_goes_while_it_is_listed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another thread deletes it, or gives it its final name: the list, and so the report, and others' arrivals go on."""
-    store = images.ImageStore(str(tmp_path))
+    store = images.ImageStore(str(tmp_path), "n1")
     (tmp_path / f"base-{'a' * 64}.raw").write_bytes(b"x")
     other_thread_removes(monkeypatch, "getsize")
     assert store.list() == []
@@ -207,7 +207,7 @@ def test_an_image_that_is_slow_to_reach_the_disk_keeps_its_place(tmp_path: Path,
     """While its bytes are written out, for longer than a transfer may idle, others that want its place are refused; then it is there."""
     monkeypatch.setattr(images, "IDLE_S", 0.0)
     monkeypatch.setattr(images, "ARRIVING_AT_ONCE", 1)
-    store = images.ImageStore(str(tmp_path))
+    store = images.ImageStore(str(tmp_path), "n1")
     store.begin(OFFER)
     store.append(SHA256, 0, CONTENT)
     called, on = held_up(monkeypatch, "fsync")
@@ -225,7 +225,7 @@ def test_an_image_that_is_slow_to_reach_the_disk_keeps_its_place(tmp_path: Path,
 def test_images_are_cleared_behind_what_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is closed when the bytes under way are in it, and not before: its descriptor's number may be another file's then.
     What comes after that is told to begin again, and so is what was checked."""
-    store = images.ImageStore(str(tmp_path))
+    store = images.ImageStore(str(tmp_path), "n1")
     store.begin(OFFER)
     called, on = held_up(monkeypatch, "pwrite")
     with ThreadPoolExecutor(2) as pool:
@@ -258,10 +258,10 @@ def test_images_under_another_nodes_disks_stay(node: Node) -> None:
     failure = node.refusal("image.delete", ImageRef(sha256))
     assert failure.code == Code.CONFLICT and server in failure.message
     node.ok("image.begin", OFFER)
-    (node.pool / f"base-{'ab' * 32}.part").write_bytes(b"half of another's")
+    (node.pool / f"base-{'ab' * 32}.n2.part").write_bytes(b"half of another's")
     node.ok("node.unprepare")
     base = next(name for name in files(node) if sha256 in name)
-    assert files(node) == sorted([f"base-{'ab' * 32}.part", base, f"disk-{server}.qcow2"])
+    assert files(node) == sorted([f"base-{'ab' * 32}.n2.part", base, f"disk-{server}.qcow2"])
     (node.pool / f"disk-{server}.qcow2").unlink()
     node.prepare()
     node.ok("node.unprepare")
@@ -278,3 +278,37 @@ def test_a_directory_that_the_agent_made_stays_while_others_disks_are_there(tmp_
     made.ok("node.unprepare")
     assert files(made) == [f"disk-{server}.qcow2"]
     made.down()
+
+
+def test_two_nodes_of_one_directory_write_no_file_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the faster has published is not written to, cut or replaced by the slower, whatever happens to that: disks lie on it."""
+    fast, slow, late = (images.ImageStore(str(tmp_path), name) for name in ("n1", "n2", "n3"))
+    for store in (fast, slow, late):
+        assert store.begin(OFFER) == wire.ImageProgress(False, 0)
+        store.append(SHA256, 0, CONTENT[:100])
+    for store in (fast, late):
+        store.append(SHA256, 100, CONTENT[100:])
+        assert store.check(SHA256) == OFFER
+    fast.publish(OFFER)
+    base = tmp_path / f"base-{SHA256}.raw"
+    published = base.stat().st_ino
+    with monkeypatch.context() as broken:
+        broken.setattr(images.os, "pwrite", lambda *args: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        with pytest.raises(Refused, match="Input/output error"):
+            slow.append(SHA256, 100, CONTENT[100:])
+    slow.append(SHA256, 100, bytes(len(CONTENT) - 100))
+    assert slow.check(SHA256) is None
+    late.publish(OFFER)
+    assert [path.name for path in tmp_path.iterdir()] == [base.name]
+    assert base.read_bytes() == CONTENT and base.stat().st_ino == published
+
+
+def test_what_agents_that_died_left_behind_goes_after_a_day(tmp_path: Path) -> None:
+    """One's own, another's of the directory, and one of an agent before they were named; what is being written stays."""
+    names = [f"base-{letter * 64}{whose}.part" for letter, whose in (("a", ".n1"), ("b", f".{uuid.uuid4()}"), ("d", ""), ("e", ".n2"))]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+        if name != names[-1]:
+            os.utime(tmp_path / name, (0, 0))
+    images.ImageStore(str(tmp_path), "n1").begin(offer("c"))
+    assert {path.name for path in tmp_path.iterdir()} == {names[-1], f"base-{'c' * 64}.n1.part"}

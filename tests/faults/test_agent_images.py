@@ -59,7 +59,7 @@ def visible(node: Node) -> list[str]:
 
 
 def part(node: Node) -> Path:
-    return node.pool / f"base-{SHA256}.part"
+    return node.pool / f"base-{SHA256}.{node.config.node_id}.part"
 
 
 @pytest.mark.parametrize("at", OFFSETS)
