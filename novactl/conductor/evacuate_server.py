@@ -76,16 +76,22 @@ def fenced(run: Run, record: EvacuateServer) -> EvacuateServer:
 
 def _without_its_disk(record: EvacuateServer, source: Node, node: Node) -> str:
     """Why it cannot be built there: it would be without its disk, or that would be made anew over the one it has. "" where it can."""
+    are_two = apart(_pool_id(node), _pool_id(source))
+    if record.pool and node.shared_disk != record.pool:
+        return f"does not have the disks {record.pool}, where the server's is"
     if record.pool:
-        return "" if node.shared_disk == record.pool else f"does not have the disks {record.pool}, where the server's is"
-    if node.id == source.id or apart(_pool_id(node), _pool_id(source)) is not False:
+        return "" if not are_two else (
+            f"has another pool than node {source.name}, though it is called {record.pool}: is it mounted there? If it is, and lost its"
+            f" id, put {_pool_id(source)} into .novactl-pool there")
+    if node.id == source.id or are_two is not False:
         return ""
     return f"has node {source.name}'s pool of disks, and their rows do not say so: novactl node set NODE --shared-disk POOL, for both"
 
 
 def _pool_id(node: Node) -> str:
-    """As its last report had it."""
-    return str((node.report or {}).get("pool_id") or "")
+    """As its last report had it, if it is one."""
+    found = str((node.report or {}).get("pool_id") or "")
+    return found if found.isalnum() and len(found) <= 32 else ""
 
 
 def _not_there(run: Run, record: EvacuateServer, source: Node) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nodeagent.handlers import HANDLERS
+from nodeagent.poolid import NAME
 from nodeagent.refusal import Refused
 from nodeagent.wire import Code
 from novactl.api import ha as api
@@ -89,3 +90,27 @@ def test_a_pool_that_no_row_calls_shared_is_not_built_over(world: World) -> None
     nodes_api.set_(world.cluster, "n1", nodes_api.SetNode(shared_disk="nfs"))
     assert api.evacuate(world.cluster, "web").node_name in ("n2", "n3")  # type: ignore[union-attr]
     assert files(world)[f"disk-{id_}.qcow2"] == before[f"disk-{id_}.qcow2"]
+
+
+def test_a_node_that_has_not_mounted_the_pool_is_left_out(world: World) -> None:
+    """What lies in its directory, perhaps an old disk of the server, is not what the server has; a pool that lost its id can be given it
+    again."""
+    for name in NODES:
+        nodes_api.set_(world.cluster, name, nodes_api.SetNode(shared_disk="nfs"))
+    for name in NODES[1:]:
+        (world.folder / name / "pool").unlink()
+        (world.folder / name / "pool").mkdir()
+        world.agents[name]._report = None
+    fleet.refresh(world.cluster, max_age_s=-1)
+    id_ = built(world)
+    (world.folder / "n2" / "pool" / f"disk-{id_}.qcow2").write_text("old")
+    with pytest.raises(NoValidHost) as refused:
+        api.evacuate(world.cluster, "web")
+    assert "has another pool than node n1, though it is called nfs: is it mounted there?" in str(refused.value.reasons)
+    assert (world.folder / "n2" / "pool" / f"disk-{id_}.qcow2").read_text() == "old"
+    (world.folder / "n3" / "pool" / NAME).write_text((world.folder / "n1" / "pool" / NAME).read_text())
+    (world.folder / "n3" / "pool" / f"disk-{id_}.qcow2").write_text("its own")
+    world.agents["n3"]._report = None
+    fleet.refresh(world.cluster, max_age_s=-1)
+    assert api.evacuate(world.cluster, "web").node_name == "n3"  # type: ignore[union-attr]
+    assert (world.folder / "n3" / "pool" / f"disk-{id_}.qcow2").read_text() == "its own"
