@@ -14,7 +14,7 @@ from novactl.conductor.history import note
 from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import nodes
 from novactl.db.statements import Tx
-from novactl.errors import NotFound, NovaError
+from novactl.errors import Conflict, NotFound, NovaError
 from novactl.model.key import Role
 from novactl.model.node import Node, NodeState
 
@@ -43,8 +43,13 @@ def of_node(node: Node, fencing: Mapping[str, str]) -> FenceNode:
 
 
 def hold(run: Run, record: FenceNode) -> FenceNode:
-    """From now on it takes no servers, and its lease is not renewed."""
+    """From now on it takes no servers, nothing is started there, and its lease is not renewed. Raises Conflict where it is only said to be
+    off, and was heard since: then something may have been started there."""
     with run.tx() as tx:
+        if not record.fencing and _locked(tx, record).silent_since is None:
+            raise Conflict(
+                f"node {record.name} has answered since it was said to be powered off: it is on", hint="nothing is started elsewhere",
+                command=f"novactl node check {record.name}")
         _become(run, tx, record, NodeState.FENCING, f"being fenced by {record.fencing.get('method', 'hand')}")
     return record
 

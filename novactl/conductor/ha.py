@@ -40,6 +40,8 @@ def begin_fencing(cluster: Cluster, tx: Tx, node: Node, fencing: dict[str, str],
     if node.state in (NodeState.ENABLED, NodeState.DISABLED):
         recover.give_up_stuck(cluster, tx, node.id, Conflict(f"node {node.name} is being fenced"))
     refuse_busy(cluster, tx, node.id)
+    if not fencing:                                           # it was asked, and did not answer: who hears it from now on says so there
+        nodes.silent(tx, node.id, cluster.clock.now())
     operation = begin(
         cluster, tx, fence_node.FENCE, fence_node.of_node(node, fencing), ("node", node.id, node.name), detached=detached)
     note_of(cluster, tx, operation, "fence", fencing.get("method", "by hand"))

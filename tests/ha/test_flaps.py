@@ -329,3 +329,20 @@ def set_state(world: World, node_id: str, state: NodeState) -> None:
         node = nodes.by_id(tx, node_id)
         assert node is not None
         nodes.update(tx, dataclasses.replace(node, state=state))
+
+
+def test_a_node_that_came_back_before_it_was_held_is_not_off(world: World) -> None:
+    """Its admin had powered it off, and his command was kept waiting; meanwhile the host was on again and had its server started."""
+    server = server_on(world, "n1")
+    receive = world.endpoints["n1"].dispatcher.receive
+    power_cut(world, "n1")
+    api.fence(world.cluster, "n1", by_hand=True, wait=False)
+    (fencing,) = under_way(world)
+    world.endpoints["n1"].dispatcher.receive = receive  # type: ignore[method-assign]
+    flap(world)
+    (revive,) = [one for one in under_way(world) if one != fencing]
+    drive(world, revive)
+    assert world.domains()[server] == "RUNNING"
+    with pytest.raises(Conflict, match="node n1 has answered since"):
+        recover.take_over(world.cluster, recover.find(world.cluster, fencing), forward=True).drive()
+    assert nodes_api.show(world.cluster, "n1", refresh=False).status == "up" and ha.look_after(world.cluster)[0] == []
