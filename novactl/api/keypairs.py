@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
+from novactl.api.secret_half import kept_if_recorded
 from novactl.api.trial import changing
 from novactl.cluster import Cluster
 from novactl.db import keypairs as db_keypairs
@@ -63,7 +62,8 @@ def create(cluster: Cluster, wanted: CreateKeypair, *, dry_run: bool = False) ->
         return CreatedKeypair(keypair=_keypair(cluster, name, PublicKey("ssh-ed25519", "", ""), project_id), private_key_path=str(path))
     private, public = _ed25519(f"novactl-{name}")
     keypair = _keypair(cluster, name, parse_public_key(public), project_id)
-    with _new_file(path, private):
+    _new_file(path, private)
+    with kept_if_recorded(cluster, path, lambda tx: _is_recorded(tx, keypair)):
         _insert(cluster, keypair, wanted)
     return CreatedKeypair(keypair=keypair, private_key_path=str(path))
 
@@ -121,6 +121,14 @@ def _insert(cluster: Cluster, keypair: Keypair, wanted: CreateKeypair) -> None:
         tx.on(keypair, detail=keypair.fingerprint)
 
 
+def _is_recorded(tx: Tx, keypair: Keypair) -> bool:
+    """Also where it is being recorded at this moment: the row waited for is what `_check_new` has locked."""
+    from novactl.db import projects
+
+    projects.lock(tx, keypair.project_id)
+    return db_keypairs.by_id(tx, keypair.id) is not None
+
+
 def _ed25519(comment: str) -> tuple[bytes, str]:
     """(private half as OpenSSH writes it, public line)."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -139,9 +147,8 @@ def _check_writable(path: Path) -> None:
         raise UsageError(f"cannot write {path}: the directory is not there, or not writable")
 
 
-@contextlib.contextmanager
-def _new_file(path: Path, content: bytes) -> Iterator[None]:
-    """`path` with `content`, 0600 since it was opened; gone again if what is done inside fails."""
+def _new_file(path: Path, content: bytes) -> None:
+    """`path` with `content`, 0600 since it was opened; there whole, or not at all."""
     _check_writable(path)
     try:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -152,7 +159,6 @@ def _new_file(path: Path, content: bytes) -> Iterator[None]:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        yield
     except BaseException:
         path.unlink(missing_ok=True)
         raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from novactl.agents import keys as key_files
 from novactl.api.authority import Role, needs
 from novactl.api.resolve import resolve
+from novactl.api.secret_half import kept_if_recorded
 from novactl.api.trial import Change, changing
 from novactl.cluster import Cluster
 from novactl.conductor import keyring
@@ -66,16 +67,15 @@ def create(
     made = AdminKey(
         id=cluster.ids.uuid(), name=name, public_key=pair.public if pair else public, role=role, created_at=cluster.clock.now(),
         created_by=cluster.actor)
-    with contextlib.ExitStack() as undo:
-        with changing(cluster, "key.create", {"name": name, "role": role, "public_key": made.public_key}, dry_run=dry_run) as tx:
-            keys.lock(tx)
-            _check_new(tx, made)
-            keys.insert(tx, made)
-            _changed(cluster, tx, made)
-            if pair is not None and path is not None:         # in the transaction: without the file there is no such key
-                _write(path, pair)
-                undo.callback(path.unlink, missing_ok=True)   # and without the key no such file
-        undo.pop_all()
+    wanted = {"name": name, "role": role, "public_key": made.public_key}
+    with contextlib.ExitStack() as undo, changing(cluster, "key.create", wanted, dry_run=dry_run) as tx:
+        keys.lock(tx)
+        _check_new(tx, made)
+        keys.insert(tx, made)
+        _changed(cluster, tx, made)
+        if pair is not None and path is not None:             # in the transaction: without the file there is no such key
+            _write(path, pair)
+            undo.enter_context(kept_if_recorded(cluster, path, lambda tx: _is_recorded(tx, made)))
     return _told(cluster, made, dry_run, secret_file=str(path or ""))
 
 
@@ -211,6 +211,11 @@ def _check_new(tx: Tx, made: AdminKey) -> None:
             command=f"novactl key show {twin.name}")
     if len(keys.active(tx)) >= MAX_KEYS:
         raise Conflict(f"there are {MAX_KEYS} keys already, and agents take no more", command="novactl key list")
+
+
+def _is_recorded(tx: Tx, made: AdminKey) -> bool:
+    keys.lock(tx)
+    return keys.by_public(tx, made.public_key) is not None
 
 
 def _freed(key: AdminKey) -> str:
