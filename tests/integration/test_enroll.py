@@ -393,12 +393,14 @@ def test_check_finds(world: World) -> None:
     none = world.host.run("test", "-e", "/dev/kvm", check=False).status     # then there is nothing to mount over: it is made for the test
     world.host.run("sh", "-c", "mknod /tmp/kvm c 10 232; chmod 600 /tmp/kvm; touch /dev/kvm; mount --bind /tmp/kvm /dev/kvm;"
                    f" echo '{{}}' >{paths.ADMINS_FILE}; {paths.SUPERVISOR} stop")
-    world.cluster.config = world.cluster.config.replace(agent__connect_s=0.3)
+    patient = world.cluster.config
+    world.cluster.config = patient.replace(agent__connect_s=0.3)
     found = {f.check: f for f in check_node.check(world.cluster, world.node()) if f.verdict != "ok"}
     assert found["agent"].verdict == "fail" and "chgrp kvm /dev/kvm" in found["/dev/kvm"].fix
     world.host.run("sh", "-c", "umount /dev/kvm; rm /tmp/kvm" + ("; rm /dev/kvm" if none else ""))
     drift = [f.detail for f in check_node.check(world.cluster, world.node()) if f.check == "enrolment"]
     assert any("admins.json" in text for text in drift) and any("started" in text for text in drift)
+    world.cluster.config = patient
     world.enroll()
     assert world.cluster.agents.call(world.node(), "agent.hello").body.role == wire.ADMIN
 
