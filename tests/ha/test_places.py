@@ -17,6 +17,7 @@ from novactl.api import ha as api
 from novactl.api import nodes as nodes_api
 from novactl.api import servers as servers_api
 from novactl.api.hints import Hints
+from novactl.conductor import fleet
 from novactl.db import derived, nodes, placement, projects, quotas
 from novactl.errors import NovaError, NoValidHost
 from novactl.model.group import Policy
@@ -125,6 +126,7 @@ def pool(tmp_path: Path) -> Iterator[World]:
     made.add_flavor("small", disk_gb=6)
     made.add_image()
     made.start()
+    fleet.refresh(made.cluster, max_age_s=-1)
     for name in ("n1", "n2"):
         nodes_api.set_(made.cluster, name, nodes_api.SetNode(shared_disk="nfs"))
     servers_of(made, "web", Hints(), node="n1")
