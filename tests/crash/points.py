@@ -227,5 +227,5 @@ def wrap_agent(points: Points) -> None:
     for method, handler in list(dispatch.HANDLERS.items()):
         if METHODS[method].mutates:
             dispatch.HANDLERS[method] = named(handler, "the effect")  # type: ignore[index]
-    for name in ("rename", "replace", "unlink"):
+    for name in ("rename", "replace", "link", "unlink"):
         _around(os, name, lambda act, name=name: named(act, name))
