@@ -12,8 +12,8 @@ from novactl.conductor.pools import apart
 from novactl.conductor.saga import Run, Saga, Step, nothing
 from novactl.db import nodes, servers
 from novactl.db.statements import Tx
-from novactl.errors import AgentRefused, Conflict, Unreachable
-from novactl.model.node import Node
+from novactl.errors import Conflict
+from novactl.model.node import Node, NodeState
 
 ANSWERS_S = 3.0
 
@@ -57,15 +57,19 @@ def files(run: Run, record: CleanServer) -> CleanServer:
 
 
 def _why_kept(run: Run, record: CleanServer) -> str:
-    """"" where nothing of a living server can be in them."""
+    """"" where nothing of a living server can be in them. Raises what the nodes' answers raise: then it is asked again."""
     with run.cluster.db.read() as tx:
         server = servers.by_id(tx, record.server)
         there = nodes.by_id(tx, record.node)
         home = nodes.by_id(tx, server.node_id) if server is not None and server.deleted_at is None and server.node_id else None
     if home is None or there is None:
         return ""
-    is_said = bool(there.shared_disk) and there.shared_disk == home.shared_disk
-    are_two = False if is_said else apart(_pool_id(run, there), _pool_id(run, home))
+    if there.shared_disk and there.shared_disk == home.shared_disk:
+        are_two: bool | None = False
+    elif home.state is NodeState.FENCED:                      # it may never answer again
+        are_two = None
+    else:
+        are_two = apart(_pool_id(run, there), _pool_id(run, home))
     if are_two:
         return ""
     return f"its files stay: {_SURE if are_two is False else _UNSURE} node {home.name}"
@@ -76,11 +80,8 @@ _UNSURE = "it is not known whether they are those that it has on"
 
 
 def _pool_id(run: Run, node: Node) -> str:
-    try:
-        report: wire.Report = run.call(node, "inventory.read", wire.InventoryRead(0.0), timeout_s=ANSWERS_S)
-        return report.pool_id
-    except (AgentRefused, Unreachable):
-        return ""
+    report: wire.Report = run.call(node, "inventory.read", wire.InventoryRead(0.0), timeout_s=ANSWERS_S)
+    return report.pool_id
 
 
 def cleaned(run: Run, tx: Tx, record: CleanServer) -> None:
