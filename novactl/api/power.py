@@ -82,7 +82,13 @@ def delete(
         return None if fresh.deleted_at is not None else deletion.begin_one(
             cluster, tx, fresh, grace_s=cluster.config["server.delete_grace_s"], lost=lost, detached=not wait)
 
-    return server if server.deleted_at is not None else _run(cluster, server, deletion.DELETE, begun, watch, (dry_run, wait, timeout_s))
+    if server.deleted_at is not None:
+        return server
+    try:
+        return _run(cluster, server, deletion.DELETE, begun, watch, (dry_run, wait, timeout_s))
+    except Unreachable as error:
+        error.reasons = (*error.reasons, f"of a host that does not come back: novactl server delete {server.name} --lost")
+        raise
 
 
 def _refuse_living(cluster: Cluster, server: Server) -> None:

@@ -203,7 +203,8 @@ def _in_use(tx: Tx, node: Node) -> None:
     if here or placement.used_on(tx, node.id):
         raise InUse(
             f"node {node.name} has {len(here) or 'claims of'} servers", reasons=[f"{s.name} ({s.id})" for s in here],
-            hint="delete them first, or wait for those being built", command=f"novactl server list --node {node.name}")
+            hint="delete them first (--lost, where the host does not come back), or wait for those being built",
+            command=f"novactl server list --node {node.name}")
 
 
 def _record(cluster: Cluster, node: Node) -> RemoveRecord:

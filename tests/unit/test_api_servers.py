@@ -441,8 +441,9 @@ def test_servers_of_a_lost_node_can_be_forgotten(world: World) -> None:
         node = nodes.by_name(tx, "n1")
         assert node is not None
         nodes.update(tx, dataclasses.replace(node, address="tcp://127.0.0.1:9"))
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable) as refused:
         api.delete(world.cluster, "web")
+    assert "novactl server delete web --lost" in "; ".join(refused.value.reasons)
     api.delete(world.cluster, "web", lost=True)
     assert api.list_servers(world.cluster) == () and api_placement.list_claims(world.cluster) == ()
 
