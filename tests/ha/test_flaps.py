@@ -12,6 +12,7 @@ from novactl.api import ha as api
 from novactl.api import nodes as nodes_api
 from novactl.api import power as power_api
 from novactl.api import servers as servers_api
+from novactl.api import waiting
 from novactl.conductor import background, faults, fleet, ha, owner, power, recover
 from novactl.conductor.clean_server import CLEAN, CleanServer
 from novactl.conductor.progress import Progress
@@ -29,7 +30,8 @@ from tests.world import World, small_world
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Three nodes with a power switch; operations that would go to a process of their own are driven by the test."""
-    monkeypatch.setattr(background, "hand_over", lambda cluster, ids: None)
+    for module in (background, waiting):
+        monkeypatch.setattr(module, "hand_over", lambda cluster, ids: None)
     with small_world(tmp_path, count=3) as made:
         for name in ("n1", "n2", "n3"):
             nodes_api.set_(made.cluster, name, nodes_api.SetNode(fencing={"method": "command", "command": "/bin/true"}))
