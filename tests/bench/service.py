@@ -25,6 +25,17 @@ CORES, LATE = 0.5, 2.0
 def reports() -> Iterator[Figure]:
     """Cores that one conductor takes for the reports of a thousand agents with ten running guests each, and how old the oldest report of
     any node ever gets."""
+    cores, oldest_s, silent = _measured()
+    if silent:                                                # the machine may have stood still, and all agents with it
+        cores, oldest_s, silent = _measured()
+    if silent:
+        raise RuntimeError(f"{silent} of {FLEET} nodes were taken for silent")
+    yield at_most("service.reports.cpu", cores, "cores", limit=CORES)
+    yield at_most("service.reports.oldest", oldest_s / INTERVAL_S, "intervals", limit=LATE)
+
+
+def _measured() -> tuple[float, float, int]:
+    """Cores, the age of the oldest report in seconds, and how many nodes at once were ever taken for silent."""
     with tempfile.TemporaryDirectory() as directory:
         env = {"HOME": directory, "NOVACTL_DATA_DIR": f"{directory}/data", "PATH": os.environ["PATH"]}
         cluster, admin_key = _cluster(env)
@@ -39,10 +50,7 @@ def reports() -> Iterator[Figure]:
                     oldest_s, silent = max(oldest_s, age_s), max(silent, quiet)
                 cores = (_cpu_s(pid) - before_s) / (time.monotonic() - began_s)
         cluster.close()
-    if silent:
-        raise RuntimeError(f"{silent} of {FLEET} nodes were taken for silent")
-    yield at_most("service.reports.cpu", cores, "cores", limit=CORES)
-    yield at_most("service.reports.oldest", oldest_s / INTERVAL_S, "intervals", limit=LATE)
+    return cores, oldest_s, silent
 
 
 def _cluster(env: dict[str, str]):  # noqa: ANN202 - its type is novactl.cluster.Cluster, imported late

@@ -86,7 +86,10 @@ def ask(socket: zmq.Socket, method: str, args: Any = None, *, wait_s: float = 30
     deadline = time.monotonic() + wait_s
     if not socket.poll(int(wait_s * 1000), zmq.POLLOUT):        # a connection that was refused before it could take anything
         return None
-    socket.send_multipart(wire.encode(request), flags=zmq.NOBLOCK)
+    try:
+        socket.send_multipart(wire.encode(request), flags=zmq.NOBLOCK)
+    except zmq.Again:                                         # and one that was refused since
+        return None
     while socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
         reply, _ = wire.decode(wire.Reply, socket.recv_multipart())
         if reply.id == request.id:

@@ -178,6 +178,9 @@ class Oracle:
                 self.broken(f"I1: {what}: it ran on {home}, which nobody has fenced since")
             running.add(node.name)
             self._home[server] = node.name, self._world.scheduler.now
+            for there, whose in list(self._written):          # what it had written elsewhere is superseded, and may be replaced there
+                if whose == server and there != node.name:
+                    del self._written[there, whose]
             self._written[node.name, server] = after[3]       # a guest that ran has written to its disk
 
     def _disk(self, node: Any, server: str, verb: str, before: tuple[Any, ...], after: tuple[Any, ...], what: str) -> None:
