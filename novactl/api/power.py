@@ -12,7 +12,6 @@ from novactl.cluster import Cluster
 from novactl.conductor import delete_server as deletion
 from novactl.conductor import power, revive
 from novactl.conductor.change import changing
-from novactl.conductor.create_server import CREATE
 from novactl.conductor.holding import refuse_busy
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import Saga, begin
@@ -104,15 +103,12 @@ def _refuse_living(cluster: Cluster, server: Server) -> None:
     raise Conflict(f"node {node.name} answers: server {server.name} is not lost", command=f"novactl server delete {server.name}")
 
 
-_ENDED_FIRST = (CREATE.kind, deletion.DELETE.kind)
-
-
 def _end_stuck(cluster: Cluster, server: Server) -> Server:
     """The server once a stuck creation of it was undone (then nothing is left to delete), or a stuck deletion gone on with."""
     from novactl.conductor import recover
 
     operation = recover.find(cluster, server.operation_id)
-    if operation.state is OperationState.STUCK and operation.kind in _ENDED_FIRST:
+    if operation.state is OperationState.STUCK and operation.kind in recover.ENDED_FIRST:
         recover.resume(cluster, recover.take_over(cluster, operation, forward=None), forward=False)
     return _find_past(cluster, server)
 
@@ -122,7 +118,7 @@ def _without_stuck(cluster: Cluster, tx: Tx, server: Server, lost: bool) -> Serv
     from novactl.conductor import recover
 
     recover.give_up_stuck(
-        cluster, tx, server.id, Conflict(f"server {server.name} is being deleted"), but=() if lost else _ENDED_FIRST)
+        cluster, tx, server.id, Conflict(f"server {server.name} is being deleted"), but=() if lost else recover.ENDED_FIRST)
     return servers.by_id(tx, server.id) or server
 
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import evacuate_server, fence_node, fences, recover
-from novactl.conductor.create_server import CREATE
-from novactl.conductor.delete_server import DELETE
 from novactl.conductor.faults import failed_lately
 from novactl.conductor.history import note_of
 from novactl.conductor.holding import refuse_busy, restored
@@ -31,8 +29,6 @@ from novactl.states import Event, advance
 Write = Callable[[], contextlib.AbstractContextManager[Tx]]
 ASKED_S = 2.0
 """What a node that is to be fenced gets to answer."""
-
-_ENDED_FIRST = (CREATE.kind, DELETE.kind)
 
 
 def begin_fencing(cluster: Cluster, tx: Tx, node: Node, fencing: dict[str, str], *, detached: bool) -> Operation:
@@ -56,7 +52,8 @@ def begin_evacuation(cluster: Cluster, tx: Tx, server: Server, *, detached: bool
         raise Conflict(f"server {server.name} is on no node", command=f"novactl server show {server.name}")
     if source.state is not NodeState.FENCED:
         raise evacuate_server.unfenced(source.name, server.name)
-    recover.give_up_stuck(cluster, tx, server.id, Conflict(f"node {source.name} is fenced: nothing of it runs there"), but=_ENDED_FIRST)
+    why = Conflict(f"node {source.name} is fenced: nothing of it runs there")
+    recover.give_up_stuck(cluster, tx, server.id, why, but=recover.ENDED_FIRST)
     refuse_busy(cluster, tx, server.id)
     server = servers.by_id(tx, server.id) or server
     if server.image_sha256 == wire.NO_IMAGE and not source.shared_disk:
@@ -228,4 +225,4 @@ def evacuate_the_fenced(
 def _held(tx: Tx, server: Server) -> bool:
     """By an operation that somebody ends, or that has to be undone before all."""
     return bool(server.operation_id) and any(
-        other.state is not OperationState.STUCK or other.kind in _ENDED_FIRST for other in operations.open_of(tx, server.id))
+        other.state is not OperationState.STUCK or other.kind in recover.ENDED_FIRST for other in operations.open_of(tx, server.id))

@@ -11,6 +11,8 @@ from typing import Any
 from novactl.agents import wire
 from novactl.cluster import Cluster
 from novactl.conductor import background, faults, owner
+from novactl.conductor.create_server import CREATE
+from novactl.conductor.delete_server import DELETE
 from novactl.conductor.driver import Driver
 from novactl.conductor.faults import ABANDONED
 from novactl.conductor.history import note_taken
@@ -24,6 +26,8 @@ from novactl.db.statements import Tx
 from novactl.errors import AgentRefused, Conflict, Denied, ExitStatus, NotFound, NovaError, Superseded, WaitTimeout
 from novactl.model.operation import Operation, OperationState, OperationStep, StepState
 
+ENDED_FIRST = (CREATE.kind, DELETE.kind)
+"""What has to be undone, or gone on with, before anything else is begun on the server: it is never given up for that."""
 PROBE_S = 0.3
 """What the node of a stuck operation gets to show that trying again is worth it."""
 THREADS, PIECE = 8, 32
