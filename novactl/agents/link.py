@@ -105,12 +105,18 @@ class Link:
 
     def send(self, request: wire.Request, payload: bytes | None, deadline: float) -> None:
         """Hand the request to a living connection. Raises Unreachable when there is none within `connect_s`."""
-        wait_s = min(self._agents.connect_s, max(0.0, deadline - time.monotonic()))
-        if not self.choose(wait_s):
-            self.close()
-            raise self._agents.diagnose(self.peer)
-        self.socket.send_multipart(wire.encode(request, payload), flags=zmq.NOBLOCK, copy=payload is None)
-        self._asked.add(request.id)
+        until = min(time.monotonic() + self._agents.connect_s, deadline)
+        frames = wire.encode(request, payload)
+        while self.choose(max(0.0, until - time.monotonic())):
+            try:
+                self.socket.send_multipart(frames, flags=zmq.NOBLOCK, copy=payload is None)
+                self._asked.add(request.id)
+                return
+            except zmq.Again:                                 # it broke between the two
+                if time.monotonic() >= until:
+                    break
+        self.close()
+        raise self._agents.diagnose(self.peer)
 
     def answer(self, request: wire.Request, payload: bytes | None, deadline: float) -> tuple[wire.Reply, bytes | None]:
         """Send it, and wait for the final reply."""

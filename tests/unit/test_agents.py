@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from novactl.agents import keys, wire
 from novactl.agents.client import Agents
@@ -83,6 +85,22 @@ def test_fan_out_answers_for_each(world: World) -> None:
     found = world.cluster.agents.fan_out([node(world), node(world, "n2"), dead], "inventory.read", wire.InventoryRead(5), timeout_s=3)
     assert isinstance(found["dead"], Unreachable)
     assert {a.body.hostname for a in found.values() if not isinstance(a, NovaError)} == {"n1", "n2"}
+
+
+def test_a_connection_that_breaks_as_it_is_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It could be sent, and when it is sent the connection has gone: the next one takes it, within connect_s; without one it is silent."""
+    agents, sent, breaks = world.cluster.agents, zmq.Socket.send_multipart, iter([True, True])
+
+    def send(socket: zmq.Socket, frames: list[bytes], *how: int, **more: int) -> None:
+        if socket.type == zmq.DEALER and next(breaks, False):
+            raise zmq.Again
+        sent(socket, frames, *how, **more)
+
+    monkeypatch.setattr(zmq.Socket, "send_multipart", send)
+    assert agents.call(node(world), "agent.hello").body.boot_id == world.agents["n1"].clock.boot_id
+    breaks = itertools.repeat(True)
+    with pytest.raises(Unreachable):
+        agents.call(node(world), "agent.ping", timeout_s=0.2)
 
 
 def test_a_mutation_without_a_fence_is_a_programming_error(world: World) -> None:
