@@ -345,7 +345,7 @@ def test_names_cannot_be_shell(world: World) -> None:
 
 def test_an_agent_that_cannot_be_reached(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check fails, everything is rolled back, and the error has the agent's words, what stayed and the log."""
-    monkeypatch.setattr(enrolment, "AGENT_DEADLINE_S", 4.0)
+    monkeypatch.setattr(enrolment, "AGENT_DEADLINE_S", 12.0)  # in which it has begun to listen, and says so in its log
     world.cluster.config = world.cluster.config.replace(agent__connect_s=0.3)
     world.host.run("nft", "add table inet t; add chain inet t i { type filter hook input priority 0; };"
                    " add rule inet t i iifname eth0 tcp dport 7766 drop")

@@ -29,7 +29,7 @@ def large(cluster: Fleet) -> str:
     """An image that takes some seconds to arrive: nothing boots from it."""
     path = cluster.lab.home / "large.raw"
     with path.open("wb") as file, Path("/dev/urandom").open("rb") as noise:
-        for _ in range(400):
+        for _ in range(1000):
             file.write(noise.read(1 << 20))
     cluster.novactl("image", "create", "large", str(path), "--format", "raw")
     path.unlink()

@@ -39,7 +39,7 @@ def test_stop_start_and_reboot_keep_the_disk(fleet: Fleet) -> None:
     host, domain = fleet.host_of(server), f"novactl-{server['id']}"
     fleet.await_ready("web1")
     fleet.novactl("server", "stop", "web1")
-    assert "Power down" in fleet.novactl("server", "console-log", "web1").stdout
+    until(lambda: "Power down" in fleet.novactl("server", "console-log", "web1").stdout, "it was shut down")
     assert fleet.server("web1")["status"] == "SHUTOFF" and host.domains() == {domain: "shut off"}
     fleet.novactl("server", "start", "web1")
     fleet.await_ready("web1", boot=2)
