@@ -122,7 +122,7 @@ def test_a_frozen_agent_delays_its_own_only(world: World, attach: Callable[..., 
         world.cluster.agents.call(node, "agent.ping", timeout_s=2)
     assert any(timed(f"during{n}") < usual + 1.0 for n in range(20))       # this machine may have other things to do now and then
     frozen.process.send_signal(signal.SIGCONT)
-    until(lambda: world.cluster.agents.call(node, "agent.ping").body is not None)
+    until(lambda: _answers(world, node))
     api.stop(world.cluster, "held")
     assert api.show(world.cluster, "held").status == "SHUTOFF"
 

@@ -261,7 +261,7 @@ def test_a_silent_node_is_passed_over_and_named(tmp_path: Path) -> None:
         with pytest.raises(Unreachable) as refused:
             api.delete(world.cluster, "first")
         assert refused.value.exit_status == 6 and "does not answer" in refused.value.message
-        assert world.cluster.clock.monotonic() - began < 10
+        assert world.cluster.clock.monotonic() - began < 60
         assert api.show(world.cluster, "first").status == "ACTIVE"
         assert {n.name: n.status for n in api_nodes.list_nodes(world.cluster)}[silent] == "stale"
         world.cluster.config = world.cluster.config.replace(node__down_s=0.0)
@@ -297,9 +297,10 @@ def test_a_stuck_operation_ends_when_its_node_comes_back(world: World) -> None:
     with pytest.raises(Stuck) as stuck:
         Driver(world.cluster, altered(scenario.saga, 4, do=cutting), operation).drive()
     assert stuck.value.exit_status == 6 and "operation resume" in stuck.value.command
+    world.cluster.agents.connect_s = 100.0
     began = world.cluster.clock.monotonic()
     assert "cannot be ended yet" in settle(world.cluster)[0]
-    assert world.cluster.clock.monotonic() - began < 2
+    assert world.cluster.clock.monotonic() - began < 50
     with world.cluster.db.write() as tx:
         nodes.update(tx, cut[0])
     assert "has been ended: failed" in settle(world.cluster)[0]
