@@ -14,13 +14,14 @@ OPEN_AT_MOST = 32
 class Session:
     """One open console, and the Sink its driver writes to. `id` is the request's that opened it.
 
-    `emit(data)` sends output, `end(reason)` the final result; both may be called from any thread.
+    `emit(data)` sends output, `end(reason)` the final result; both may be called from any thread. It has no credit, and so no
+    output, before `opened`.
     """
 
     def __init__(self, console_id: str, server: str, caller: str, emit: Callable[[bytes], None], end: Callable[[str], None]):
         self.id, self.server, self.caller = console_id, server, caller
         self._emit, self._end = emit, end
-        self._credit = wire.CONSOLE_WINDOW_BYTES
+        self._credit = 0
         self._lock = threading.Lock()
         self._ended = False
         self.console: Optional[Console] = None
@@ -41,6 +42,10 @@ class Session:
                 return
             self._ended = True
         self._end(reason)
+
+    def opened(self) -> None:
+        """Its caller knows."""
+        self.add_credit(wire.CONSOLE_WINDOW_BYTES)
 
     def add_credit(self, count: int) -> None:
         """What the caller has taken in. Never more than a full window is out."""

@@ -15,7 +15,7 @@ def log(call, args, payload):
 
 
 def open_stream(call, args, payload):
-    """Output comes as `progress` payloads (an empty one now and then, to see that the caller is there), as far as
+    """Output comes as `progress` payloads (an empty one first, and now and then, to see that the caller is there), as far as
     credit goes: a full window at first, then what `console.credit` gives back. The newest console of a server wins.
     """
     agent = call.agent
@@ -34,6 +34,7 @@ def open_stream(call, args, payload):
         if session.console is None:
             agent.consoles.forget(session)
     call.emit({}, b"")
+    session.opened()
     if not call.is_open:                                      # it ended while there was nothing to close yet
         agent.consoles.close(session, "the caller went away")
     return None, None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
@@ -62,6 +63,7 @@ class Console:
         self._cluster, self._server = cluster, server
         self._node = _node(cluster, server)
         self._unpaid = 0
+        self._first: tuple[Mapping[str, Any], bytes | None] | None = None
         self.reason = ""
 
     def __enter__(self) -> Console:
@@ -72,30 +74,34 @@ class Console:
                 command=f"novactl server start {self._server.name}")
         self._stream = self._cluster.agents.stream(self._node, "console.open", wire.DomainRef(self._server.id))
         try:
-            opened = self._stream.read(OPEN_S)                # the agent says so with an empty piece
+            opened = self._next(OPEN_S)
+            if opened is None and not self.reason:
+                raise AgentTimeout(self._node.name, "console.open", OPEN_S)
         except BaseException:
             self._stream.close()
             raise
-        if opened is None:
-            self._stream.close()
-            raise AgentTimeout(self._node.name, "console.open", OPEN_S)
+        self._first = opened if opened and opened[1] else None  # empty, but for what an older agent's guest writes just then
         return self
 
     def read(self, timeout_s: float) -> bytes | None:
         """What the guest wrote, b"" when nothing came in `timeout_s`, None when the line is closed."""
-        try:
-            came = self._stream.read(timeout_s)
-        except EOFError:
-            self.reason = self._stream.result.reason
-            return None
+        came, self._first = self._first or self._next(timeout_s), None
         if came is None:
-            return b""
+            return None if self.reason else b""
         data = came[1] or b""
         self._unpaid += len(data)
         if self._unpaid >= wire.CONSOLE_WINDOW_BYTES // 2:
             self._tell("console.credit", credit_bytes=self._unpaid)
             self._unpaid = 0
         return data
+
+    def _next(self, timeout_s: float) -> tuple[Mapping[str, Any], bytes | None] | None:
+        """The next piece; None where none came, or, with a reason, the line is closed."""
+        try:
+            return None if self.reason else self._stream.read(timeout_s)
+        except EOFError:
+            self.reason = self._stream.result.reason
+            return None
 
     def write(self, data: bytes) -> None:
         """To the guest, as if typed."""

@@ -52,6 +52,20 @@ def test_what_is_typed_comes_back(running: tuple[Node, str]) -> None:
     assert node.ask(node.request("console.log", wire.ConsoleLogRead(server)))[1].endswith(expected)
 
 
+def test_what_the_guest_writes_just_then_comes_after_the_opening(running: tuple[Node, str]) -> None:
+    """That it is open is said first, with nothing; what was written between is not lost."""
+    node, server = running
+    act = node.agent.driver.open_console
+
+    def talking(*args: Any) -> Any:
+        console = act(*args)
+        console.write(b"login: ")
+        return console
+
+    node.agent.driver.open_console = talking
+    assert output(node, opened(node, server), 7) == b"login: "
+
+
 def test_output_stops_where_credit_does(running: tuple[Node, str]) -> None:
     """Without credit nothing more is sent than the window; with credit the rest comes, none lost."""
     node, server = running

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from novactl.agents import wire
 from novactl.api import flavors as api_flavors
 from novactl.api import nodes as api_nodes
 from novactl.api import operations as api_operations
@@ -351,6 +353,19 @@ def test_console_and_its_log(world: World) -> None:
     log = b"".join(api.console_log(world.cluster, "web"))
     assert b"fake guest web ready" in log and log.endswith(b"hello\n")
     assert b"".join(api.console_log(world.cluster, "web", lines=1)) == b"hello\n"
+
+
+def test_a_console_that_opens_with_output_or_not_at_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older agent's first piece has what the guest wrote just then; and a guest may go off before there is one."""
+    api.create(world.cluster, wanted())
+    stream = Mock(result=wire.ConsoleClosed("the guest was powered off"))
+    monkeypatch.setattr(world.cluster.agents, "stream", Mock(return_value=stream))
+    stream.read.side_effect = [({}, b"login: "), None, EOFError]
+    with api.console(world.cluster, "web") as line:
+        assert [line.read(1) for _ in range(4)] == [b"login: ", b"", None, None]
+    stream.read.side_effect = [EOFError]
+    with api.console(world.cluster, "web") as line:
+        assert (line.read(1), line.reason) == (None, "the guest was powered off")
 
 
 def test_history_says_who_did_what(world: World) -> None:
