@@ -28,7 +28,7 @@ from novactl.model.operation import Operation, OperationState, OperationStep, St
 
 ENDED_FIRST = (CREATE.kind, DELETE.kind)
 """What has to be undone, or gone on with, before anything else is begun on the server: it is never given up for that."""
-PROBE_S = 1.0
+PROBE_S = 0.3
 """What the node of a stuck operation gets to show that trying again is worth it."""
 THREADS, PIECE = 8, 32
 """Operations are ended by so many threads at least, each taking up to so many of one node: it connects there once."""

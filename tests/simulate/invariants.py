@@ -12,6 +12,7 @@ from typing import Any
 
 from nodeagent.domainxml import disk_name, seed_name
 from novactl.agents import wire
+from novactl.conductor import recover
 from novactl.conductor.drift import Kind
 from novactl.conductor.leader import LEADER
 from novactl.conductor.survey import survey
@@ -210,16 +211,20 @@ class Oracle:
             self.broken(f"I6: {actor} wrote as the leader at epoch {mine.epoch}; it is {now and now.epoch}, held by {now and now.owner}")
 
     def unclean(self, cluster: Any) -> list[str]:
-        """What a conductor should have put right by itself by now. Servers of fenced nodes wait for an admin, but for those with `ha`."""
+        """What a conductor should have put right by itself by now. Servers of fenced nodes wait for an admin, but for those with `ha`;
+        and with its server a creation or deletion that got stuck there, which is neither done nor undone without the node."""
         with cluster.db.read() as tx:
-            open_ = operations.recent(tx, ended=False)
             fenced = {node.id for node in nodes.all_(tx) if node.state is NodeState.FENCED}
-            left = [server for server in servers.all_(tx) if server.node_id in fenced and server.ha and server.vm_state is VmState.ACTIVE]
-        found = [f"operation {operation.id[:8]} ({operation.kind} {operation.object_name}) is {told(operation)}" for operation in open_]
+            open_ = [(operation, _waits_for(operation, fenced)) for operation in operations.recent(tx, ended=False)]
+            waiting = {operation.object_id for operation, waits in open_ if waits}
+            left = [server for server in servers.all_(tx)
+                    if server.node_id in fenced and server.ha and server.vm_state is VmState.ACTIVE and server.id not in waiting]
+        found = [f"operation {one.id[:8]} ({one.kind} {one.object_name}) is {told(one)}" for one, waits in open_ if not waits]
         found += [f"server {server.name} has ha, and stays on a fenced node" for server in left if not server.fault]
         for drift in survey(cluster):
             given_up = self._outside[drift.object_id] and drift.kind in (Kind.LEFTOVER, Kind.COPY)
-            if (drift.is_fault or drift.kind is Kind.SILENT) and drift.node_id not in fenced and not given_up:
+            with_its_node = drift.node_id in fenced or drift.kind is Kind.OPERATION and drift.object_id in waiting
+            if (drift.is_fault or drift.kind is Kind.SILENT) and not with_its_node and not given_up:
                 found.append(f"{drift.kind} {drift.object} on {drift.node}: {drift.what}")
         return found
 
@@ -324,6 +329,11 @@ class Oracle:
         for id_, server in there.items():
             if id_ not in self._well_ended:
                 self.broken(f"I8: server {server.name} ({id_[:8]}) is {server.vm_state} and was never created")
+
+
+def _waits_for(operation: Operation, fenced: set[str]) -> bool:
+    """Whether it ends with one of these nodes, or by `--lost`."""
+    return operation.state is OperationState.STUCK and operation.kind in recover.ENDED_FIRST and operation.record.get("node") in fenced
 
 
 def told(operation: Operation) -> str:
