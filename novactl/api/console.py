@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from novactl.agents import wire
 from novactl.cluster import Cluster
@@ -63,7 +62,7 @@ class Console:
         self._cluster, self._server = cluster, server
         self._node = _node(cluster, server)
         self._unpaid = 0
-        self._first: tuple[Mapping[str, Any], bytes | None] | None = None
+        self._early = b""
         self.reason = ""
 
     def __enter__(self) -> Console:
@@ -77,31 +76,31 @@ class Console:
             opened = self._next(OPEN_S)
             if opened is None and not self.reason:
                 raise AgentTimeout(self._node.name, "console.open", OPEN_S)
+            self._early = opened or b""                       # nothing, but for what an older agent's guest writes just then
         except BaseException:
             self._stream.close()
             raise
-        self._first = opened if opened and opened[1] else None  # empty, but for what an older agent's guest writes just then
         return self
 
     def read(self, timeout_s: float) -> bytes | None:
         """What the guest wrote, b"" when nothing came in `timeout_s`, None when the line is closed."""
-        came, self._first = self._first or self._next(timeout_s), None
-        if came is None:
+        data, self._early = self._early or self._next(timeout_s), b""
+        if data is None:
             return None if self.reason else b""
-        data = came[1] or b""
         self._unpaid += len(data)
         if self._unpaid >= wire.CONSOLE_WINDOW_BYTES // 2:
             self._tell("console.credit", credit_bytes=self._unpaid)
             self._unpaid = 0
         return data
 
-    def _next(self, timeout_s: float) -> tuple[Mapping[str, Any], bytes | None] | None:
-        """The next piece; None where none came, or, with a reason, the line is closed."""
+    def _next(self, timeout_s: float) -> bytes | None:
+        """The next piece, which may be empty; None where none came, or, with a reason, the line is closed."""
         try:
-            return None if self.reason else self._stream.read(timeout_s)
+            came = None if self.reason else self._stream.read(timeout_s)
         except EOFError:
             self.reason = self._stream.result.reason
             return None
+        return None if came is None else came[1] or b""
 
     def write(self, data: bytes) -> None:
         """To the guest, as if typed."""

@@ -29,6 +29,7 @@ def reports() -> Iterator[Figure]:
         cores, oldest_s, silent = _measured()
         if not silent:
             break
+        print(f"bench: {silent} of {FLEET} nodes were taken for silent", file=sys.stderr)
     else:
         raise RuntimeError(f"{silent} of {FLEET} nodes were taken for silent")
     yield at_most("service.reports.cpu", cores, "cores", limit=CORES)

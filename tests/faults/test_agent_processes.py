@@ -91,13 +91,16 @@ def create(world: World, name: str, node: str = "", **more: Any) -> Any:
 
 
 def whole_life(world: World, name: str, node: str) -> None:
-    """Create, look, stop, start, delete; nothing may be left."""
+    """Create, look, type, stop, start, delete; nothing may be left."""
     assert create(world, name, node).node_name == node
     assert api.show(world.cluster, name).status == "ACTIVE"
     api.stop(world.cluster, name)
     assert api.show(world.cluster, name).status == "SHUTOFF"
     api.start(world.cluster, name)
     assert api.show(world.cluster, name).status == "ACTIVE"
+    with api.console(world.cluster, name) as line:
+        line.write(b"hello")
+        until(lambda: line.read(1) == b"hello")
     api.delete(world.cluster, name)
 
 

@@ -258,8 +258,12 @@ def test_a_silent_node_is_passed_over_and_named(tmp_path: Path) -> None:
             assert node is not None
             nodes.update(tx, dataclasses.replace(node, address="tcp://127.0.0.1:9"))
             nodes.silent(tx, node.id, world.cluster.clock.now())
+        patience_s, world.cluster.agents.connect_s = world.cluster.agents.connect_s, 100.0
         began = world.cluster.clock.monotonic()
         assert api.create(world.cluster, wanted("second")).servers[0].node_name != silent
+        assert world.cluster.clock.monotonic() - began < 50
+        world.cluster.agents.connect_s = patience_s
+        began = world.cluster.clock.monotonic()
         with pytest.raises(Unreachable) as refused:
             api.delete(world.cluster, "first")
         assert refused.value.exit_status == 6 and "does not answer" in refused.value.message
