@@ -16,6 +16,7 @@ from novactl.conductor.holding import refuse_busy
 from novactl.conductor.progress import Watch
 from novactl.conductor.saga import Saga, begin
 from novactl.db import nodes, servers
+from novactl.db.crossing import uncrossed
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NovaError, Unreachable
 from novactl.model.operation import Operation, OperationState
@@ -170,11 +171,15 @@ def _run(
     """Begin the saga on the server as its row is now, in one transaction, and run it; None: there is nothing left to do. Returns
     the server, or the operation's id when nobody waits. Raises Conflict, Busy, and what the saga raises."""
     dry_run, wait, timeout_s = how
-    with changing(cluster, dry_run=dry_run) as tx:
-        fresh = servers.by_id(tx, server.id)
-        if fresh is None or fresh.deleted_at is not None:
-            raise Conflict(f"server {server.name} has just been deleted")
-        operation = begun(tx, fresh)
+
+    def first() -> tuple[Server, Operation | None]:
+        with changing(cluster, dry_run=dry_run) as tx:
+            fresh = servers.by_id(tx, server.id)
+            if fresh is None or fresh.deleted_at is not None:
+                raise Conflict(f"server {server.name} has just been deleted")
+            return fresh, begun(tx, fresh)
+
+    fresh, operation = uncrossed(first)                       # what was seen of the guest before may have been written
     if dry_run or operation is None:
         if operation is not None:
             cluster.driving.pop(operation.id, None)

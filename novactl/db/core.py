@@ -176,7 +176,7 @@ def explained(failed: SQLAlchemyError, where: str, busy_timeout_s: float, *, con
     text = str(failed.orig).strip()
     codes = {getattr(failed.orig, "sqlstate", None), *failed.orig.args[:1]}
     if isinstance(failed, IntegrityError):
-        return raced(text.splitlines()[0])
+        return raced(text.splitlines()[0], Crossed)           # begun anew, the check sees it, and says whose it is
     if codes & CROSSED:
         return Crossed("two commands waited for each other, and the database ended this one", hint="look again, then try again")
     if codes & HELD:

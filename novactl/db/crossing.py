@@ -1,4 +1,4 @@
-"""Two transactions that wait for each other: the database ends one, and that one is begun anew.
+"""Two transactions that wait for each other, or write the same: the database ends one, and that one is begun anew.
 
 SQLite's writers queue, so that it happens on PostgreSQL and MariaDB alone.
 """

@@ -222,9 +222,9 @@ def _quoted(path: Path) -> str:
     return quote(str(path))
 
 
-def raced(text: str) -> Conflict:
+def raced(text: str, error: type[Conflict] = Conflict) -> Conflict:
     """A constraint held where a check before it had not yet seen the other's row."""
-    return Conflict(f"another command changed the same thing at this moment: {text}", hint="look again, then try again")
+    return error(f"another command changed the same thing at this moment: {text}", hint="look again, then try again")
 
 
 def held(where: str, waited_s: float) -> DatabaseUnavailable:

@@ -12,7 +12,7 @@ class Moved(Conflict):
 
 
 class Crossed(Moved):
-    """Two transactions waited for each other, and the database ended this one: all of it may be done again."""
+    """Two transactions waited for each other, or wrote the same, and the database ended this one: all of it may be done again."""
 
 
 class OverCapacity(Moved):
