@@ -14,6 +14,7 @@ from novactl.cluster import Cluster
 from novactl.conductor import fleet as fleets
 from novactl.conductor.residents import is_guarded, survival
 from novactl.db import groups, nodes, placement, servers
+from novactl.db.refusals import Crossed
 from novactl.db.statements import Tx
 from novactl.errors import Conflict, NoValidHost
 from novactl.model.aggregate import MAX_IO_OPS
@@ -185,7 +186,11 @@ class Placer:
             return Fleet.of(views, self._xp)
         rows = nodes.lean_rows(tx, request.now)
         odd = [row[0] for row in rows if row[3] & ODD]
-        fleet = Fleet.of_rows(rows, nodes.shapes(tx), fleets.views(tx, only=odd) if odd else (), self._xp)
+        shapes, views = nodes.shapes(tx), fleets.views(tx, only=odd) if odd else ()
+        try:
+            fleet = Fleet.of_rows(rows, shapes, views, self._xp)
+        except KeyError:                                      # a row of before another's commit, and the shapes of after it
+            raise Crossed("nodes were changed while they were read", hint="look again, then try again") from None
         if self._counts_operations(fleet):
             for node_id, count in servers.busy_on(tx).items():
                 fleet.building[fleet.index(node_id)] = count

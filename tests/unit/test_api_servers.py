@@ -346,6 +346,15 @@ def test_a_report_brings_the_guests_addresses(world: World) -> None:
     assert [len(row.addresses) for row in api.list_servers(world.cluster)] == [1]
 
 
+def test_nodes_that_change_while_they_are_read_are_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a shared database the second query may see what another has committed since the first."""
+    from novactl.db import nodes
+
+    shapes, seen = nodes.shapes, iter([{}, {}])
+    monkeypatch.setattr(nodes, "shapes", lambda tx: next(seen, shapes(tx)))
+    assert api.create(world.cluster, wanted()).servers[0].status == "ACTIVE" and next(seen, None) is None
+
+
 def test_console_and_its_log(world: World) -> None:
     """What is typed comes back from the (echoing) guest; the log has it and can be cut to its last lines."""
     api.create(world.cluster, wanted())
